@@ -1,0 +1,166 @@
+package authz
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// An Authenticator resolves one kind of credential. Implementations are safe
+// for concurrent use.
+type Authenticator interface {
+	// Kind is the name by which policies ask for it.
+	Kind() Kind
+	// Credential picks this kind's credential out of a request. present is
+	// true as soon as the client shows one, however malformed: the first kind
+	// that is present decides. Pure.
+	Credential(r *Request) (value string, present bool)
+	// Authenticate returns whose credential it is, or an error with a reason:
+	// a 401 reason for an invalid one, a 503 reason when it can't be known.
+	// Never two nils.
+	Authenticate(ctx context.Context, value string, p *Policy) (*Principal, error)
+}
+
+// Limiter counts requests. Allow returns nil, or an error with
+// ReasonRateLimited or ReasonStoreUnavailable and how many seconds to wait.
+type Limiter interface {
+	Allow(ctx context.Context, limit string, r *Request, p *Principal) (retryAfter int, err error)
+}
+
+// Options are the parts of an [Authorizer] beyond policies and credentials.
+type Options struct {
+	TrustedOrigins Origins
+	Limiter        Limiter          // required where a policy names a limit
+	Now            func() time.Time // nil means time.Now
+}
+
+// Authorizer decides requests. It is safe for concurrent use.
+type Authorizer struct {
+	policies       *PolicySet
+	authenticators map[Kind]Authenticator
+	o              Options
+}
+
+// NewAuthorizer returns an authorizer. Of two authenticators of one kind the
+// later one counts.
+func NewAuthorizer(policies *PolicySet, o Options, authenticators ...Authenticator) *Authorizer {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	a := &Authorizer{policies: policies, authenticators: make(map[Kind]Authenticator), o: o}
+	for _, auth := range authenticators {
+		a.authenticators[auth.Kind()] = auth
+	}
+	return a
+}
+
+// Decision is what was found out about a request, as far as the decision
+// got.
+type Decision struct {
+	Policy    *Policy    // nil when none was chosen
+	Kind      Kind       // of the credential that decided; "" when none was presented
+	Principal *Principal // nil: anonymous, or refused before it was known
+	Reason    Reason
+	// Observed is, under a policy that only observes, why the request would
+	// have been refused; nil otherwise.
+	Observed error
+	// RetryAfter is how many seconds a limited client should wait.
+	RetryAfter int
+}
+
+// Authorize decides a canonical request. The decision is never nil; an error
+// always means: refused, with the reason that [ReasonOf] returns.
+func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, error) {
+	d := &Decision{}
+	policy, err := a.policies.Match(r)
+	if err != nil {
+		d.Reason = ReasonOf(err)
+		return d, err
+	}
+	d.Policy = policy
+	err = a.decide(ctx, r, d)
+	switch {
+	case err != nil && policy.Observe:
+		d.Observed = err
+		d.Reason = ReasonAnonymous
+		if d.Principal != nil {
+			d.Reason = ReasonAuthenticated
+		}
+		return d, nil
+	case err != nil:
+		d.Reason = ReasonOf(err)
+	case d.Principal == nil:
+		d.Reason = ReasonAnonymous
+	default:
+		d.Reason = ReasonAuthenticated
+	}
+	return d, err
+}
+
+func (a *Authorizer) decide(ctx context.Context, r *Request, d *Decision) error {
+	err := a.authenticate(ctx, r, d)
+	if err != nil {
+		if !d.Policy.Anonymous || !proves(err, nobody) {
+			return err
+		}
+		err = d.Policy.conditionHolds(r, &Principal{})
+	} else {
+		err = a.permits(r, d)
+	}
+	if err != nil || d.Policy.RateLimit == "" {
+		return err
+	}
+	if a.o.Limiter == nil {
+		return Refuse(ReasonInternal, "policy %q names a rate limit and there is no limiter", d.Policy.Name)
+	}
+	d.RetryAfter, err = a.o.Limiter.Allow(ctx, d.Policy.RateLimit, r, d.Principal)
+	return err
+}
+
+// authenticate fills in Kind and Principal from the first kind that is
+// present.
+func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) error {
+	for _, kind := range d.Policy.Credentials {
+		auth := a.authenticators[kind]
+		if auth == nil {
+			return Refuse(ReasonInternal, "policy %q accepts credential kind %q, which nothing here resolves", d.Policy.Name, kind)
+		}
+		value, present := auth.Credential(r)
+		if !present {
+			continue
+		}
+		d.Kind = kind
+		principal, err := auth.Authenticate(ctx, value, d.Policy)
+		if err != nil {
+			return err
+		}
+		if err := d.Policy.recent(principal, a.o.Now()); err != nil {
+			return err
+		}
+		d.Principal = principal
+		return nil
+	}
+	return Refuse(ReasonNoCredential, "none of %q was presented", d.Policy.Credentials)
+}
+
+func (a *Authorizer) permits(r *Request, d *Decision) error {
+	if d.Kind == KindSession && !d.Policy.InsecureSkipCSRF {
+		if err := a.o.TrustedOrigins.CrossSite(r); err != nil {
+			return err
+		}
+	}
+	return d.Policy.Permits(r, d.Principal)
+}
+
+// nobody are the reasons that prove there is no valid credential, so that an
+// anonymous policy may go on without one. Everything else is either a valid
+// credential that may not pass, or not known.
+var nobody = []Reason{
+	ReasonNoCredential,
+	ReasonTokenInvalid, ReasonTokenExpired, ReasonTokenRevoked, ReasonTokenStale,
+	ReasonSessionForged, ReasonSessionUnknown, ReasonSessionExpired, ReasonSessionRevoked,
+	ReasonSessionMalformed, ReasonSessionAnonymous, ReasonSessionStale, ReasonSessionIdle,
+	ReasonUserDisabled, ReasonCredentialInvalid, ReasonAPIKeyUnknown, ReasonAPIKeyExpired,
+}
+
+func proves(err error, reasons []Reason) bool { return slices.Contains(reasons, ReasonOf(err)) }

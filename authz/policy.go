@@ -1,0 +1,136 @@
+package authz
+
+import (
+	"slices"
+	"time"
+)
+
+// Freshness says how a policy wants sessions, marks and profiles to be read.
+type Freshness string
+
+// The values of [Policy.Freshness].
+const (
+	FreshnessStrict Freshness = "strict" // ask the store for every request
+	FreshnessCached Freshness = "cached" // the coherent cache may answer
+)
+
+// Outage says what a policy does while the store can't be reached.
+type Outage string
+
+// The values of [Policy.OnStoreOutage].
+const (
+	OutageDeny         Outage = "deny"          // 503
+	OutageServeStale   Outage = "serve_stale"   // a cached answer not older than StaleFor
+	OutageAcceptBearer Outage = "accept_bearer" // a valid token, its revocation unknown
+)
+
+// Policy says which credentials a route accepts and what it asks of the
+// principal. The zero value accepts nobody.
+type Policy struct {
+	Name        string
+	Credentials []Kind // in the order in which they are looked for
+	Anonymous   bool   // let through without identity where there is no valid credential
+	Observe     bool   // decide, log and count, but refuse nothing
+
+	RolesAny      []string // at least one of them; none listed asks for nothing
+	RolesAll      []string // every one of them
+	Organizations []string // one of them
+	Issuers       []string // of a token: one of them; empty means each known issuer
+	Audiences     []string // of a token: one of them; empty means each that the issuer's entry accepts
+	// Condition is asked after roles and organization; nil is true. An error
+	// refuses.
+	Condition func(r *Request, p *Principal) (bool, error)
+
+	Freshness   Freshness     // "" is strict
+	MaxAuthAge  time.Duration // since the user authenticated; zero asks nothing
+	IdleTimeout time.Duration // since the last gated request of the session; zero asks nothing
+
+	// InsecureSkipCSRF lets other sites send unsafe requests with the user's
+	// session cookie.
+	InsecureSkipCSRF bool
+
+	// LoginURL, when not empty, is where a browser's navigation is sent
+	// instead of a 401. A path of this origin.
+	LoginURL string
+
+	OnStoreOutage Outage        // "" is deny
+	StaleFor      time.Duration // for OutageServeStale
+
+	// RateLimit names the limit that applies to what the policy permits; ""
+	// for none.
+	RateLimit string
+}
+
+// accepts reports whether the policy lists a kind; a nil policy lists none.
+func (p *Policy) accepts(kind Kind) bool { return p != nil && slices.Contains(p.Credentials, kind) }
+
+// readOptions are what the policy asks of a store.
+func (p *Policy) readOptions() ReadOptions {
+	o := ReadOptions{Fresh: p.Freshness != FreshnessCached, IdleTimeout: p.IdleTimeout}
+	if p.OnStoreOutage == OutageServeStale {
+		o.StaleFor = p.StaleFor
+	}
+	return o
+}
+
+// recent refuses a principal that authenticated longer ago than MaxAuthAge,
+// or at a time that it doesn't tell.
+func (p *Policy) recent(principal *Principal, now time.Time) error {
+	if p.MaxAuthAge == 0 {
+		return nil
+	}
+	reason := ReasonTokenStale
+	if principal.Kind == KindSession {
+		reason = ReasonSessionStale
+	}
+	if principal.AuthTime.IsZero() {
+		return Refuse(reason, "the credential does not say when the user authenticated")
+	}
+	if age := now.Sub(principal.AuthTime); age > p.MaxAuthAge {
+		return Refuse(reason, "authenticated %v ago, the policy allows %v", age.Truncate(time.Second), p.MaxAuthAge)
+	}
+	return nil
+}
+
+// Permits reports, as an error with a reason, whether the policy's conditions
+// hold for an authenticated principal. Pure, but for Condition.
+func (p *Policy) Permits(r *Request, principal *Principal) error {
+	if principal.Kind == KindBearer {
+		if len(p.Issuers) > 0 && !slices.Contains(p.Issuers, principal.Issuer) {
+			return Refuse(ReasonIssuer, "the policy does not list issuer %q", principal.Issuer)
+		}
+		if len(p.Audiences) > 0 && !intersects(p.Audiences, principal.Audiences) {
+			return Refuse(ReasonAudience, "the policy lists none of the token's audiences")
+		}
+	}
+	if len(p.RolesAny) > 0 && !intersects(p.RolesAny, principal.Roles) {
+		return Refuse(ReasonRole, "none of the roles %q", p.RolesAny)
+	}
+	for _, role := range p.RolesAll {
+		if !slices.Contains(principal.Roles, role) {
+			return Refuse(ReasonRole, "role %q is missing", role)
+		}
+	}
+	if len(p.Organizations) > 0 && !slices.Contains(p.Organizations, principal.Organization) {
+		return Refuse(ReasonOrganization, "organization is none of %q", p.Organizations)
+	}
+	return p.conditionHolds(r, principal)
+}
+
+func (p *Policy) conditionHolds(r *Request, principal *Principal) error {
+	if p.Condition == nil {
+		return nil
+	}
+	ok, err := p.Condition(r, principal)
+	if err != nil {
+		return Refuse(ReasonCondition, "the condition failed: %w", err)
+	}
+	if !ok {
+		return Refuse(ReasonCondition, "the condition is false")
+	}
+	return nil
+}
+
+func intersects(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}

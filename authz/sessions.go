@@ -1,0 +1,58 @@
+package authz
+
+import "context"
+
+// Sessions authenticates by session cookie. Safe for concurrent use.
+type Sessions struct {
+	cookie   string
+	verifier CookieVerifier
+	store    SessionStore
+}
+
+// NewSessions returns the authenticator of the session cookie with that name.
+func NewSessions(cookie string, v CookieVerifier, s SessionStore) *Sessions {
+	return &Sessions{cookie: cookie, verifier: v, store: s}
+}
+
+// Kind returns KindSession.
+func (*Sessions) Kind() Kind { return KindSession }
+
+// Credential returns the first cookie of the name, as it stands in the header.
+func (s *Sessions) Credential(r *Request) (string, bool) {
+	header, ok := r.Headers.Header("cookie")
+	if !ok {
+		return "", false
+	}
+	return FirstCookie(header, s.cookie)
+}
+
+// Authenticate implements [Authenticator]. The signature is checked before
+// the store is asked, so guessed ids never get there.
+func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*Principal, error) {
+	id, ok := s.verifier.Verify(value)
+	if !ok {
+		return nil, Refuse(ReasonSessionForged, "the cookie is signed by none of the secrets")
+	}
+	session, err := s.store.Session(ctx, id, p.readOptions())
+	if err != nil {
+		return nil, err
+	}
+	if session.Standing.Revoked || session.Standing.predates(session.AuthTime) {
+		return nil, Refuse(ReasonSessionRevoked, "the session falls under the user's revocation mark")
+	}
+	if profile := session.Standing.Profile; profile != nil && profile.Disabled {
+		return nil, Refuse(ReasonUserDisabled, "the profile is disabled")
+	}
+	var degraded Outage
+	if session.Stale {
+		degraded = OutageServeStale
+	}
+	return &Principal{
+		Identity:      session.Identity,
+		Kind:          KindSession,
+		Organizations: session.Organizations,
+		AuthTime:      session.AuthTime,
+		Session:       session.Values,
+		Degraded:      degraded,
+	}, nil
+}
