@@ -1,0 +1,76 @@
+# The verbs of Gatehouse. `make` alone prints them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+BIN   := bin
+TOOLS := .tools
+GO    ?= go
+# Where tests find the Node modules of the Express application.
+export GATEHOUSE_NODE_MODULES ?= $(CURDIR)/e2e/express/node_modules
+
+.PHONY: help
+help: ## print the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.PHONY: build
+build: ## build gatehouse and the demo services into bin/
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/gatehouse ./services/user-service ./services/order-service
+
+.PHONY: demo
+demo: build ## run the whole story here: Envoy, Gatehouse, a store, two services and a page
+	@scripts/tools.sh envoy
+	@exec $(BIN)/gatehouse demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: tools ## install what the tests need and run all of them
+	$(GO) test -timeout 15m ./...
+
+.PHONY: check
+check: lint vulnerabilities ## generated files fresh, formatted, linted, tested with the race detector
+	$(GO) mod tidy -diff
+	$(GO) test -race -short -timeout 15m ./...
+
+.PHONY: lint
+lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
+	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench); \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make format': $$unformatted"; exit 1; fi
+	$(TOOLS)/bin/golangci-lint run
+
+.PHONY: format
+format: $(TOOLS)/bin/golangci-lint ## format the code
+	$(TOOLS)/bin/golangci-lint fmt
+
+.PHONY: generate
+generate: ## write the files that are generated from code
+	$(GO) generate ./...
+
+.PHONY: vulnerabilities
+vulnerabilities: $(TOOLS)/bin/govulncheck ## look for known vulnerabilities (needs the vulnerability database)
+	@scripts/vulnerabilities.sh $(TOOLS)/bin/govulncheck
+
+.PHONY: bench
+bench: build ## compare through a real Envoy: no filter, a no-op server, jwt_authn, Gatehouse
+	@scripts/tools.sh envoy
+	@scripts/tools.sh redis
+	$(GO) run ./bench $(BENCH_FLAGS)
+
+.PHONY: compose-env
+compose-env: .env ## write the secrets that docker compose needs into .env
+.env:
+	@scripts/compose-env.sh .env
+
+.PHONY: tools
+tools: ## install Envoy, Redis and the Node modules that tests use
+	@scripts/tools.sh all
+
+.PHONY: clean
+clean: ## remove what was built and installed here
+	rm -rf $(BIN) $(TOOLS) .demo dist e2e/express/node_modules
+
+$(TOOLS)/bin/%: tools/go.mod tools/go.sum
+	@mkdir -p $(TOOLS)/bin
+	@echo "building $* (once)"
+	@cd tools && $(GO) build -o ../$(TOOLS)/bin/$* $$($(GO) list tool | grep '/$*$$')

@@ -1,0 +1,155 @@
+// Package telemetry records decisions: one log line and one count each.
+//
+// Labels come from closed lists only (policies of the configuration, kinds,
+// reasons), never from a request, so their number is bounded.
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
+
+// Recorder logs and counts decisions. It implements the doors' Recorder
+// interfaces and is safe for concurrent use.
+type Recorder struct {
+	log       *slog.Logger
+	decisions *prometheus.CounterVec
+	observed  *prometheus.CounterVec
+	degraded  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+}
+
+// NewRecorder returns a recorder whose metrics are registered with reg.
+func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
+	r := &Recorder{
+		log: log,
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_decisions_total",
+			Help: "Decided requests, by policy, credential kind, decision and reason.",
+		}, []string{"policy", "credential", "decision", "reason"}),
+		observed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_observed_denials_total",
+			Help: "Requests that a policy in observe mode let through and would have denied.",
+		}, []string{"policy", "reason"}),
+		degraded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_degraded_decisions_total",
+			Help: "Requests allowed without the store, by leave of on_store_outage.",
+		}, []string{"policy", "mode"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "gatehouse_decision_duration_seconds",
+			Help:    "Time from a check's arrival to its reply.",
+			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1},
+		}, []string{"decision"}),
+	}
+	reg.MustRegister(r.decisions, r.observed, r.degraded, r.duration)
+	return r
+}
+
+// Record implements the doors' interface: it logs a refusal at info level
+// (what only an operator can mend at error, an outage at warn), an allowed
+// request at debug level, and never a credential, a query or an identity.
+func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Decision, err error, took time.Duration) {
+	decision := "allow"
+	if err != nil {
+		decision = "deny"
+	}
+	policy := ""
+	if d.Policy != nil {
+		policy = d.Policy.Name
+	}
+	r.decisions.WithLabelValues(policy, string(d.Kind), decision, string(d.Reason)).Inc()
+	r.duration.WithLabelValues(decision).Observe(took.Seconds())
+	if d.Observed != nil {
+		r.observed.WithLabelValues(policy, string(authz.ReasonOf(d.Observed))).Inc()
+	}
+	if d.Principal != nil && d.Principal.Degraded != "" {
+		r.degraded.WithLabelValues(policy, string(d.Principal.Degraded)).Inc()
+	}
+
+	level := levelOf(d, err)
+	if !r.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("decision", decision),
+		slog.String("reason", string(d.Reason)),
+		slog.String("policy", policy),
+		slog.String("credential", string(d.Kind)),
+		slog.String("method", clip(req.Method)),
+		slog.String("host", clip(req.Authority)),
+		slog.String("path", clip(req.RawPath)),
+		slog.Duration("took", took),
+	}
+	if id, ok := req.Headers.Header("x-request-id"); ok {
+		attrs = append(attrs, slog.String("request_id", clip(id)))
+	}
+	if d.Observed != nil {
+		attrs = append(attrs, slog.String("would_deny", clip(d.Observed.Error())))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", clip(err.Error())))
+	}
+	r.log.LogAttrs(ctx, level, "check", attrs...)
+}
+
+// levelOf has no default case on purpose: see authz.Reason.
+func levelOf(d *authz.Decision, err error) slog.Level {
+	switch d.Reason {
+	case authz.ReasonPolicyUnknown, authz.ReasonInternal, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong:
+		return slog.LevelError
+	case authz.ReasonStoreUnavailable, authz.ReasonIssuerUnavailable, authz.ReasonOverloaded:
+		return slog.LevelWarn
+	}
+	if err != nil || d.Observed != nil {
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
+
+// clip bounds what a request can make the log hold.
+func clip(s string) string {
+	const most = 512
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// NewRegistry returns a registry that holds the Go runtime's and the
+// process's own metrics and the build's version.
+func NewRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "gatehouse_build_info",
+		Help:        "Always 1; the labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": Version()},
+	})
+	build.Set(1)
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
+	return reg
+}
+
+// Version is the module version or VCS revision that the binary was built
+// from, "devel" when neither is known.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "devel"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return s.Value[:12]
+		}
+	}
+	return "devel"
+}
