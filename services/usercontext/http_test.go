@@ -1,0 +1,269 @@
+package usercontext_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/services/usercontext"
+)
+
+// whoami answers the user of the context, or null.
+var whoami = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	var answer any
+	if user, ok := usercontext.FromContext(r.Context()); ok {
+		answer = user
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer)
+})
+
+func ask(t *testing.T, h http.Handler, header http.Header) (status int, body string) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header = header
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	return w.Code, w.Body.String()
+}
+
+const (
+	aliceJSON = `{"userId":"alice","email":"","roles":["member"],"organizationId":""}` + "\n"
+	nullJSON  = "null\n"
+
+	unauthenticated = `{"error":"No token provided"}`
+	forbidden       = `{"error":"Forbidden"}`
+	badRequest      = `{"error":"Bad request"}`
+)
+
+func TestMiddleware(t *testing.T) {
+	alice := http.Header{"X-User-Id": {"alice"}, "X-User-Roles": {`["member"]`}}
+	for _, tc := range []struct {
+		name    string
+		handler http.Handler
+		header  http.Header
+		status  int
+		body    string
+	}{
+		{"require, a user", usercontext.Require(whoami), alice, 200, aliceJSON},
+		{"require, nobody", usercontext.Require(whoami), nil, 401, unauthenticated},
+		{"optional, a user", usercontext.Optional(whoami), alice, 200, aliceJSON},
+		{"optional, nobody", usercontext.Optional(whoami), nil, 200, nullJSON},
+
+		{"role, the right one", usercontext.Require(usercontext.RequireRole("member")(whoami)), alice, 200, aliceJSON},
+		{"role, one of them", usercontext.Require(usercontext.RequireRole("admin", "member")(whoami)), alice, 200, aliceJSON},
+		{"role, another", usercontext.Require(usercontext.RequireRole("admin")(whoami)), alice, 403, forbidden},
+		{"role, none named", usercontext.Require(usercontext.RequireRole()(whoami)), alice, 403, forbidden},
+		{"role, nobody", usercontext.Optional(usercontext.RequireRole("member")(whoami)), nil, 401, unauthenticated},
+		{"role, headers but no one who read them", usercontext.RequireRole("member")(whoami), alice, 401, unauthenticated},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			status, body := ask(t, tc.handler, tc.header)
+			require.Equal(t, tc.status, status)
+			require.Equal(t, tc.body, body)
+		})
+	}
+}
+
+func TestMiddlewareRefusesMalformed(t *testing.T) {
+	for name, handler := range map[string]http.Handler{
+		"require":  usercontext.Require(whoami),
+		"optional": usercontext.Optional(whoami),
+	} {
+		for what, header := range malformedHeaders {
+			t.Run(name+" "+what, func(t *testing.T) {
+				status, body := ask(t, handler, header)
+				require.Equal(t, 400, status)
+				require.Equal(t, badRequest, body)
+			})
+		}
+	}
+}
+
+func TestOptionalHidesAnOuterUser(t *testing.T) {
+	inner := usercontext.Optional(whoami)
+	outer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := usercontext.NewContext(r.Context(), usercontext.User{ID: "mallory"})
+		inner.ServeHTTP(w, r.WithContext(ctx))
+	})
+	_, body := ask(t, outer, nil)
+	require.Equal(t, nullJSON, body)
+}
+
+// The headers as a client's bytes make them, not as a map in a test does.
+func TestHeadersOnTheWire(t *testing.T) {
+	server := httptest.NewServer(usercontext.Require(whoami))
+	t.Cleanup(server.Close)
+	for _, tc := range []struct {
+		name   string
+		set    func(http.Header)
+		status int
+	}{
+		{"well", func(h http.Header) { h.Set("x-user-id", "alice") }, 200},
+		{"twice", func(h http.Header) { h.Add("x-user-id", "alice"); h.Add("x-user-id", "bob") }, 400},
+		{"with underscores", func(h http.Header) { h["x_user_id"] = []string{"alice"} }, 400},
+		{"in other case", func(h http.Header) { h["X-USER-ID"] = []string{"alice"} }, 200},
+		{"nothing", func(http.Header) {}, 401},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+			require.NoError(t, err)
+			tc.set(req.Header)
+			res, err := server.Client().Do(req)
+			require.NoError(t, err)
+			defer res.Body.Close()
+			require.Equal(t, tc.status, res.StatusCode)
+		})
+	}
+}
+
+func TestRequireInternalKey(t *testing.T) {
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	reader, err := usercontext.NewReader(usercontext.Options{Now: func() time.Time { return now }})
+	require.NoError(t, err)
+
+	current := usercontext.HashKey("current-key")
+	next := usercontext.HashKey("next-key")
+	next.Expires = now.Add(time.Nanosecond)
+	last := usercontext.HashKey("last-key")
+	last.Expires = now
+
+	for _, tc := range []struct {
+		name   string
+		keys   []usercontext.Key
+		header http.Header
+		status int
+	}{
+		{"the key", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {"current-key"}}, 200},
+		{"first of several", []usercontext.Key{current, next, last}, http.Header{"X-Internal-Api-Key": {"current-key"}}, 200},
+		{"second of several", []usercontext.Key{current, next, last}, http.Header{"X-Internal-Api-Key": {"next-key"}}, 200},
+		{"the key twice in the list", []usercontext.Key{current, current}, http.Header{"X-Internal-Api-Key": {"current-key"}}, 200},
+		{"past its last moment", []usercontext.Key{current, last}, http.Header{"X-Internal-Api-Key": {"last-key"}}, 403},
+		{"expired beside the same, unexpired", []usercontext.Key{last, usercontext.HashKey("last-key")}, http.Header{"X-Internal-Api-Key": {"last-key"}}, 200},
+		{"missing", []usercontext.Key{current}, http.Header{"Accept": {"*/*"}}, 403},
+		{"empty", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {""}}, 403},
+		{"empty, and its hash configured", []usercontext.Key{usercontext.HashKey("")}, http.Header{"X-Internal-Api-Key": {""}}, 403},
+		{"wrong", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {"other-key"}}, 403},
+		{"cut short", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {"current-ke"}}, 403},
+		{"other case", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {"Current-Key"}}, 403},
+		{"twice", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {"current-key", "current-key"}}, 403},
+		{"wrong, then right", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {"other-key", "current-key"}}, 403},
+		{"underscores", []usercontext.Key{current}, http.Header{"X_internal_api_key": {"current-key"}}, 403},
+		{"underscores beside the right one", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {"current-key"}, "X_internal_api_key": {"x"}}, 403},
+		{"the hash itself", []usercontext.Key{current}, http.Header{"X-Internal-Api-Key": {string(current.SHA256[:])}}, 403},
+		{"no keys", nil, http.Header{"X-Internal-Api-Key": {"current-key"}}, 403},
+		{"a key that was never set", []usercontext.Key{{}}, http.Header{"X-Internal-Api-Key": {"current-key"}}, 403},
+		{"an identity is no key", []usercontext.Key{current}, http.Header{"X-User-Id": {"service:billing"}}, 403},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			status, body := ask(t, reader.RequireInternalKey(tc.keys...)(whoami), tc.header)
+			require.Equal(t, tc.status, status)
+			if status == 200 {
+				require.Equal(t, nullJSON, body)
+				require.NoError(t, reader.CheckInternalKey(tc.header, tc.keys...))
+				return
+			}
+			require.Equal(t, forbidden, body)
+			err := reader.CheckInternalKey(tc.header, tc.keys...)
+			require.ErrorIs(t, err, usercontext.ErrForbidden)
+			for _, word := range []string{"current", "next", "last", "other"} {
+				require.NotContains(t, err.Error(), word+"-key")
+			}
+		})
+	}
+}
+
+func TestRequireInternalKeyByDefaultOptions(t *testing.T) {
+	key := usercontext.HashKey("current-key")
+	key.Expires = time.Now().Add(time.Hour)
+	handler := usercontext.RequireInternalKey(key)(whoami)
+
+	status, _ := ask(t, handler, http.Header{"X-Internal-Api-Key": {"current-key"}})
+	require.Equal(t, 200, status)
+
+	key.Expires = time.Now().Add(-time.Hour)
+	status, body := ask(t, usercontext.RequireInternalKey(key)(whoami), http.Header{"X-Internal-Api-Key": {"current-key"}})
+	require.Equal(t, 403, status)
+	require.Equal(t, forbidden, body)
+	require.ErrorIs(t, usercontext.CheckInternalKey(http.Header{}, key), usercontext.ErrForbidden)
+}
+
+func TestParseKey(t *testing.T) {
+	// From `printf test | sha256sum`.
+	const test = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	for text, expires := range map[string]time.Time{
+		test:                                {},
+		strings.ToUpper(test):               {},
+		test + "@2027-01-01":                time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
+		test + "@2027-01-01T12:30:00+02:00": time.Date(2027, 1, 1, 10, 30, 0, 0, time.UTC),
+	} {
+		key, err := usercontext.ParseKey(text)
+		require.NoError(t, err, text)
+		require.Equal(t, usercontext.HashKey("test").SHA256, key.SHA256)
+		require.True(t, expires.Equal(key.Expires), text)
+	}
+	for name, text := range map[string]string{
+		"empty":              "",
+		"the key itself":     "hush-hush-hush",
+		"too short":          test[2:],
+		"too long":           test + "00",
+		"no hex":             strings.Replace(test, "9", "g", 1),
+		"space":              test + " ",
+		"empty expiry":       test + "@",
+		"no date":            test + "@hush",
+		"expires at nothing": test + "@0001-01-01",
+		"two expiries":       test + "@2027-01-01@2028-01-01",
+		"hash of nothing":    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		"the same, expiring": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855@2027-01-01",
+	} {
+		key, err := usercontext.ParseKey(text)
+		require.Error(t, err, name)
+		require.Equal(t, usercontext.Key{}, key, name)
+		require.NotContains(t, err.Error(), "hush", name)
+	}
+}
+
+func TestOnRefusal(t *testing.T) {
+	var refusals []error
+	reader, err := usercontext.NewReader(usercontext.Options{
+		OnRefusal: func(ctx context.Context, err error) {
+			require.NotNil(t, ctx)
+			refusals = append(refusals, err)
+		},
+	})
+	require.NoError(t, err)
+
+	ask(t, reader.Require(whoami), nil)
+	ask(t, reader.Optional(whoami), nil)
+	ask(t, reader.Optional(whoami), http.Header{"X-User-Id": {"%"}})
+	ask(t, reader.RequireInternalKey()(whoami), http.Header{"X-Internal-Api-Key": {"hush"}})
+	ask(t, reader.Require(whoami), http.Header{"X-User-Id": {"alice"}})
+
+	require.Len(t, refusals, 3)
+	require.ErrorIs(t, refusals[0], usercontext.ErrAnonymous)
+	require.ErrorIs(t, refusals[1], usercontext.ErrMalformed)
+	require.ErrorIs(t, refusals[2], usercontext.ErrForbidden)
+	for _, err := range refusals {
+		require.NotContains(t, err.Error(), "hush")
+	}
+}
+
+func TestWriteError(t *testing.T) {
+	w := httptest.NewRecorder()
+	usercontext.WriteError(w, http.StatusTeapot, `a "quoted" word`)
+	res := w.Result()
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusTeapot, res.StatusCode)
+	require.Equal(t, "application/json", res.Header.Get("Content-Type"))
+	require.Equal(t, `{"error":"a \"quoted\" word"}`, string(body))
+}
