@@ -154,12 +154,6 @@ func fold(c byte) byte {
 // isToken reports whether s is a token by RFC 9110 section 5.6.2, as header
 // names are.
 func isToken(s string) bool {
-	const marks = "!#$%&'*+-.^_`|~"
-	for i := range len(s) {
-		c := s[i]
-		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || strings.IndexByte(marks, c) >= 0) {
-			return false
-		}
-	}
-	return s != ""
+	const chars = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	return s != "" && strings.Trim(s, chars) == ""
 }

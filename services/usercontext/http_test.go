@@ -44,6 +44,13 @@ const (
 	badRequest      = `{"error":"Bad request"}`
 )
 
+// requireExactly compares byte for byte: the error bodies are a contract, so
+// JSON that means the same is not enough.
+func requireExactly(t *testing.T, want, got string) {
+	t.Helper()
+	require.Equal(t, want, got)
+}
+
 func TestMiddleware(t *testing.T) {
 	alice := http.Header{"X-User-Id": {"alice"}, "X-User-Roles": {`["member"]`}}
 	for _, tc := range []struct {
@@ -68,7 +75,7 @@ func TestMiddleware(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			status, body := ask(t, tc.handler, tc.header)
 			require.Equal(t, tc.status, status)
-			require.Equal(t, tc.body, body)
+			requireExactly(t, tc.body, body)
 		})
 	}
 }
@@ -82,7 +89,7 @@ func TestMiddlewareRefusesMalformed(t *testing.T) {
 			t.Run(name+" "+what, func(t *testing.T) {
 				status, body := ask(t, handler, header)
 				require.Equal(t, 400, status)
-				require.Equal(t, badRequest, body)
+				requireExactly(t, badRequest, body)
 			})
 		}
 	}
@@ -95,7 +102,7 @@ func TestOptionalHidesAnOuterUser(t *testing.T) {
 		inner.ServeHTTP(w, r.WithContext(ctx))
 	})
 	_, body := ask(t, outer, nil)
-	require.Equal(t, nullJSON, body)
+	requireExactly(t, nullJSON, body)
 }
 
 // The headers as a client's bytes make them, not as a map in a test does.
@@ -167,11 +174,11 @@ func TestRequireInternalKey(t *testing.T) {
 			status, body := ask(t, reader.RequireInternalKey(tc.keys...)(whoami), tc.header)
 			require.Equal(t, tc.status, status)
 			if status == 200 {
-				require.Equal(t, nullJSON, body)
+				requireExactly(t, nullJSON, body)
 				require.NoError(t, reader.CheckInternalKey(tc.header, tc.keys...))
 				return
 			}
-			require.Equal(t, forbidden, body)
+			requireExactly(t, forbidden, body)
 			err := reader.CheckInternalKey(tc.header, tc.keys...)
 			require.ErrorIs(t, err, usercontext.ErrForbidden)
 			for _, word := range []string{"current", "next", "last", "other"} {
@@ -192,7 +199,7 @@ func TestRequireInternalKeyByDefaultOptions(t *testing.T) {
 	key.Expires = time.Now().Add(-time.Hour)
 	status, body := ask(t, usercontext.RequireInternalKey(key)(whoami), http.Header{"X-Internal-Api-Key": {"current-key"}})
 	require.Equal(t, 403, status)
-	require.Equal(t, forbidden, body)
+	requireExactly(t, forbidden, body)
 	require.ErrorIs(t, usercontext.CheckInternalKey(http.Header{}, key), usercontext.ErrForbidden)
 }
 
@@ -265,5 +272,5 @@ func TestWriteError(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusTeapot, res.StatusCode)
 	require.Equal(t, "application/json", res.Header.Get("Content-Type"))
-	require.Equal(t, `{"error":"a \"quoted\" word"}`, string(body))
+	requireExactly(t, `{"error":"a \"quoted\" word"}`, string(body))
 }

@@ -310,7 +310,7 @@ func TestUserJSON(t *testing.T) {
 	require.NoError(t, err)
 	got, err := json.Marshal(user)
 	require.NoError(t, err)
-	require.Equal(t, `{"userId":"alice","email":"","roles":[],"organizationId":""}`, string(got))
+	require.JSONEq(t, `{"userId":"alice","email":"","roles":[],"organizationId":""}`, string(got))
 }
 
 // encodeText and encodeRoles write headers as SPEC section 10 says the gate
