@@ -50,7 +50,7 @@ async function whoAmI() {
   if (response.ok) {
     const { user } = await response.json();
     byId("me").textContent =
-      `${user.email} (${user.id}), ${user.roles.join(", ") || "no roles"}, in ${user.organizationId}`;
+      `${user.email} (${user.userId}), ${user.roles.join(", ") || "no roles"}, in ${user.organizationId}`;
     return;
   }
   const answer = await answerOf(response);

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+)
+
+const (
+	// maxConnectionAge makes Envoys reconnect now and then, so that they
+	// spread over replicas that were added later. grpc-go adds a jitter of a
+	// tenth either way.
+	maxConnectionAge = 10 * time.Minute
+	// stopGrace bounds how long calls in flight may take after GOAWAY.
+	stopGrace = 5 * time.Second
+)
+
+// checkServer is the gRPC server on the check listener.
+type checkServer struct {
+	grpc   *grpc.Server
+	health *health.Server
+}
+
+func newCheckServer(authorization authv3.AuthorizationServer, tlsConfig *tls.Config) *checkServer {
+	options := []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge:      maxConnectionAge,
+			MaxConnectionAgeGrace: stopGrace,
+			Time:                  time.Minute,
+			Timeout:               10 * time.Second,
+		}),
+		// Envoys ping idle connections; grpc-go's default would call that abuse.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+	if tlsConfig != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
+	}
+	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer()}
+	authv3.RegisterAuthorizationServer(s.grpc, authorization)
+	healthv1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	s.ready(false)
+	return s
+}
+
+// ready sets what the health service tells, for the server as a whole and
+// for the authorization service.
+func (s *checkServer) ready(ready bool) {
+	status := healthv1.HealthCheckResponse_NOT_SERVING
+	if ready {
+		status = healthv1.HealthCheckResponse_SERVING
+	}
+	for _, service := range []string{"", authv3.Authorization_ServiceDesc.ServiceName} {
+		s.health.SetServingStatus(service, status)
+	}
+}
+
+func (s *checkServer) serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// stop sends GOAWAY and waits for the calls in flight, until ctx ends.
+func (s *checkServer) stop(ctx context.Context) {
+	stopped := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-stopped
+	}
+}

@@ -1,0 +1,524 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/authz/token"
+	"github.com/gatehouse-auth/gatehouse/envoy"
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
+	"github.com/gatehouse-auth/gatehouse/services/demopage"
+	"github.com/gatehouse-auth/gatehouse/services/orderservice"
+	"github.com/gatehouse-auth/gatehouse/services/usercontext"
+	"github.com/gatehouse-auth/gatehouse/services/userservice"
+)
+
+// demoConfig is the configuration that the demo runs with.
+//
+//go:embed demo.yaml.tmpl
+var demoConfig string
+
+// gatewayPort is where the demo's gateway listens when nobody says otherwise
+// and nobody else has it.
+const gatewayPort = 8080
+
+type demoOptions struct {
+	port  int
+	store string
+	dir   string
+	check bool
+}
+
+func demoCommand(env environment) *cobra.Command {
+	var o demoOptions
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run the whole story on this machine",
+		Long: `Starts a real Envoy, Gatehouse, a store, two services and a page on loopback, makes
+two users with sessions and tokens, and prints lines to try with curl. It needs an
+Envoy: 'make demo' installs one. Ctrl-C stops everything.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch o.store {
+			case "auto", "redis", "embedded":
+			default:
+				return usageError{fmt.Errorf("--store %q is none of auto, redis and embedded", o.store)}
+			}
+			if o.port < 0 || o.port > 65535 {
+				return usageError{fmt.Errorf("--port %d is no port: give 1 to 65535, or 0 for %d or a free one", o.port, gatewayPort)}
+			}
+			return runDemo(cmd.Context(), o, env.stdout)
+		},
+	}
+	cmd.Flags().IntVar(&o.port, "port", 0, fmt.Sprintf("port of the gateway (default %d, or a free one if that is taken)", gatewayPort))
+	cmd.Flags().StringVar(&o.store, "store", "auto", "auto (redis-server if there is one), redis or embedded")
+	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this directory (default: a temporary one)")
+	cmd.Flags().BoolVar(&o.check, "check", false, "try every printed line once, then stop")
+	return cmd
+}
+
+// demo is the running demo. Its parts stop in the reverse order of their
+// start.
+type demo struct {
+	dir     string
+	ports   demoPorts
+	secrets demoSecrets
+	redis   string // URL by which the demo itself reaches the store
+	store   string // what the page calls it
+
+	signer   *session.Signer
+	sessions *session.Store
+	issuer   *token.Issuer
+}
+
+type demoPorts struct{ Gateway, EnvoyAdmin, Check, HTTP, Ops, Users, Orders, Page, Store int }
+
+type demoSecrets struct{ Session, InternalKey, InternalKeySHA256 string }
+
+// runDemo runs until ctx ends, or, to check itself, until every line was
+// tried.
+func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
+	if _, err := proc.Find("envoy"); err != nil {
+		return fmt.Errorf("%w ('make demo' does that by itself)", err)
+	}
+	d := &demo{dir: o.dir}
+	cleanUp, err := d.prepare(o)
+	if err != nil {
+		return err
+	}
+	defer cleanUp()
+	fmt.Fprintf(stdout, "Starting in %s …\n", d.dir)
+
+	// Everything below ends when this function does, whatever the reason.
+	ctx, stop := context.WithCancel(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	defer func() {
+		stop()
+		err = errors.Join(err, group.Wait())
+	}()
+	if err := d.startStore(ctx, o.store); err != nil {
+		return err
+	}
+	if err := d.startGatehouse(ctx, group); err != nil {
+		return err
+	}
+	lines, page, err := d.people(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.startServices(ctx, group, page); err != nil {
+		return err
+	}
+	if err := d.startEnvoy(ctx, group); err != nil {
+		return err
+	}
+	if err := d.tell(ctx, stdout, lines); err != nil || o.check {
+		return err
+	}
+	<-ctx.Done()
+	fmt.Fprintln(stdout, "\nStopping.")
+	return nil
+}
+
+// prepare makes directory, ports and secrets, and writes the configuration.
+func (d *demo) prepare(o demoOptions) (cleanUp func(), err error) {
+	cleanUp = func() {}
+	if d.dir == "" {
+		if d.dir, err = os.MkdirTemp("", "gatehouse-demo-"); err != nil {
+			return nil, err
+		}
+		cleanUp = func() { _ = os.RemoveAll(d.dir) }
+	} else if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			cleanUp()
+		}
+	}()
+	if d.ports, err = choosePorts(o.port); err != nil {
+		return nil, err
+	}
+	internalKey := rand.Text()
+	sum := sha256.Sum256([]byte(internalKey))
+	d.secrets = demoSecrets{Session: rand.Text() + rand.Text(), InternalKey: internalKey, InternalKeySHA256: hex.EncodeToString(sum[:])}
+
+	key, err := token.GenerateKey("ES256")
+	if err != nil {
+		return nil, err
+	}
+	return cleanUp, os.WriteFile(filepath.Join(d.dir, "signing-key.pem"), key, 0o600)
+}
+
+// choosePorts takes the port that was asked for; it must be free.
+func choosePorts(gateway int) (demoPorts, error) {
+	free, err := proc.FreePorts(9)
+	if err != nil {
+		return demoPorts{}, err
+	}
+	p := demoPorts{
+		Gateway: free[0], EnvoyAdmin: free[1], Check: free[2], HTTP: free[3], Ops: free[4],
+		Users: free[5], Orders: free[6], Page: free[7], Store: free[8],
+	}
+	wanted := gateway
+	if wanted == 0 {
+		wanted = gatewayPort
+	}
+	l, err := net.Listen("tcp", proc.Local(wanted)) //nolint:noctx // closed at once
+	switch {
+	case err == nil:
+		p.Gateway = wanted
+		return p, l.Close()
+	case gateway != 0:
+		return p, fmt.Errorf("port %d is in use: stop the program that has it, or choose another --port", gateway)
+	}
+	return p, nil
+}
+
+// startStore runs a redis-server if there is one; otherwise Gatehouse will
+// embed a store.
+func (d *demo) startStore(ctx context.Context, choice string) error {
+	d.redis = "redis://" + proc.Local(d.ports.Store) + "/0"
+	d.store = "Redis"
+	if choice == "embedded" {
+		d.store = "the embedded store"
+		return nil
+	}
+	_, err := proc.StartRedis(ctx, proc.RedisOptions{Dir: d.dir, Port: d.ports.Store})
+	var missing *proc.NotFoundError
+	if choice == "auto" && errors.As(err, &missing) {
+		d.store = "the embedded store"
+		return nil
+	}
+	return err
+}
+
+// startGatehouse writes the configuration and serves it, in this process.
+func (d *demo) startGatehouse(ctx context.Context, group *errgroup.Group) error {
+	text, err := d.configuration()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(d.dir, "gatehouse.yaml")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return err
+	}
+	cfg, _, err := config.Load(path, func(string) (string, bool) { return "", false })
+	if err != nil {
+		return err
+	}
+	logFile, err := os.Create(filepath.Join(d.dir, "gatehouse.log"))
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg.Log, logFile)
+	group.Go(func() error {
+		defer func() { _ = logFile.Close() }()
+		return named("gatehouse", serve(ctx, cfg, log))
+	})
+	if err := await(ctx, proc.HTTP("http://"+proc.Local(d.ports.Ops)+"/readyz")); err != nil {
+		return fmt.Errorf("gatehouse is not ready: %w", err)
+	}
+	return d.openStore(cfg)
+}
+
+func (d *demo) configuration() ([]byte, error) {
+	t, err := template.New("gatehouse.yaml").Option("missingkey=error").Parse(demoConfig)
+	if err != nil {
+		return nil, err
+	}
+	url := d.redis
+	if d.store != "Redis" {
+		url = "embedded://" + proc.Local(d.ports.Store)
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, struct {
+		Ports    demoPorts
+		Secrets  demoSecrets
+		RedisURL string
+	}{d.ports, d.secrets, url})
+	return b.Bytes(), err
+}
+
+// await asks until the answer is yes.
+func await(ctx context.Context, probe proc.Probe) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := probe(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
+// openStore opens the demo's own way into the store, for making sessions.
+func (d *demo) openStore(cfg *config.Config) error {
+	var err error
+	if d.signer, err = session.NewSigner([]string{d.secrets.Session}); err != nil {
+		return err
+	}
+	options, err := redis.ParseURL(d.redis)
+	if err != nil {
+		return err
+	}
+	d.sessions, err = newStore(redis.NewClient(options), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	d.issuer, err = newIssuer(cfg)
+	return err
+}
+
+// demoUser is somebody to be.
+type demoUser struct {
+	id, email, organization string
+	roles                   []string
+}
+
+var demoOrganizations = []string{"org-1", "org-2"}
+
+var (
+	alice     = demoUser{"alice", "alice@example.com", "org-1", []string{"admin"}}
+	bob       = demoUser{"bob", "bob@example.com", "org-2", []string{"member"}}
+	demoUsers = map[string]demoUser{alice.id: alice, bob.id: bob}
+)
+
+// login makes a session and returns its cookie value.
+func (d *demo) login(ctx context.Context, u demoUser) (string, error) {
+	id, err := d.sessions.Create(ctx, session.NewSession{
+		Identity:      authz.Identity{ID: u.id, Email: u.email, Roles: u.roles, Organization: u.organization},
+		Organizations: demoOrganizations,
+	})
+	if err != nil {
+		return "", fmt.Errorf("make a session for %s: %w", u.id, err)
+	}
+	return d.signer.Sign(id), nil
+}
+
+// logout ends the session behind a cookie value.
+func (d *demo) logout(ctx context.Context, cookie string) error {
+	id, ok := d.signer.Verify(cookie)
+	if !ok {
+		return nil
+	}
+	return d.sessions.Revoke(ctx, id)
+}
+
+// demoLine is one thing to try.
+type demoLine struct {
+	about   string
+	path    string
+	headers []string // "name: value"
+	status  int      // what it will answer; tried before it is printed
+}
+
+// people makes users, sessions and tokens, and what to try with them.
+func (d *demo) people(ctx context.Context) ([]demoLine, demopage.Options, error) {
+	page := demopage.Options{
+		Store: d.store,
+		Login: func(ctx context.Context, user string) (string, bool, error) {
+			u, ok := demoUsers[user]
+			if !ok {
+				return "", false, nil
+			}
+			cookie, err := d.login(ctx, u)
+			return cookie, true, err
+		},
+		Logout: d.logout,
+	}
+	for _, u := range demoUsers {
+		profile := authz.Profile{Email: &u.email, Roles: &u.roles, Organization: &u.organization, Organizations: demoOrganizations}
+		if err := d.sessions.SaveProfile(ctx, u.id, profile); err != nil {
+			return nil, page, err
+		}
+	}
+	admin, err := d.login(ctx, alice)
+	if err != nil {
+		return nil, page, err
+	}
+	member, err := d.login(ctx, bob)
+	if err != nil {
+		return nil, page, err
+	}
+	bearer, _, err := d.issuer.Mint(token.Claims{Subject: bob.id})
+	if err != nil {
+		return nil, page, err
+	}
+	revoked, minted, err := d.issuer.Mint(token.Claims{Subject: bob.id})
+	if err != nil {
+		return nil, page, err
+	}
+	if err := d.sessions.RevokeToken(ctx, minted.TokenID, minted.Expires); err != nil {
+		return nil, page, err
+	}
+	page.RevokedToken = revoked
+	cookie := func(value string) string { return "Cookie: sessionId=" + value }
+	lines := []demoLine{
+		{"Bob's session", "/users/me", []string{cookie(member)}, 200},
+		{"Bob's token", "/orders", []string{"Authorization: Bearer " + bearer}, 200},
+		{"Alice is an administrator", "/users/admin/stats", []string{cookie(admin)}, 200},
+		{"Bob is not", "/users/admin/stats", []string{cookie(member)}, 403},
+		{"Bob says that he is root; see what arrives", "/users/echo", []string{cookie(member), "x-user-id: root", `x-user-roles: ["admin"]`}, 200},
+		{"a revoked token", "/orders", []string{"Authorization: Bearer " + revoked}, 401},
+		{"nobody", "/users/me", nil, 401},
+	}
+	return lines, page, nil
+}
+
+// startServices runs the services and the page in this process.
+func (d *demo) startServices(ctx context.Context, group *errgroup.Group, page demopage.Options) error {
+	users := userservice.New(userservice.Options{InternalKeys: []usercontext.Key{usercontext.HashKey(d.secrets.InternalKey)}})
+	orders := orderservice.New(orderservice.Options{
+		UserService: &url.URL{Scheme: "http", Host: proc.Local(d.ports.Users)},
+		InternalKey: orderservice.Secret(d.secrets.InternalKey),
+	})
+	for _, s := range []struct {
+		name    string
+		port    int
+		handler http.Handler
+	}{
+		{"user-service", d.ports.Users, users},
+		{"order-service", d.ports.Orders, orders},
+		{"page", d.ports.Page, demopage.New(page)},
+	} {
+		l, err := listen(ctx, s.name, proc.Local(s.port))
+		if err != nil {
+			return err
+		}
+		server := newHTTPServer(s.handler, slog.New(slog.DiscardHandler), nil)
+		group.Go(func() error { return named(s.name, serveHTTP(server, l)) })
+		group.Go(func() error {
+			<-ctx.Done()
+			return server.Close()
+		})
+	}
+	return nil
+}
+
+// startEnvoy runs the shipped configuration, with the demo's ports.
+func (d *demo) startEnvoy(ctx context.Context, group *errgroup.Group) error {
+	text, err := proc.RewritePorts([]byte(envoy.Config), map[int]int{
+		8080: d.ports.Gateway, 9901: d.ports.EnvoyAdmin, 9001: d.ports.Check, 8081: d.ports.HTTP,
+		8101: d.ports.Users, 8102: d.ports.Orders, 8103: d.ports.Page,
+	})
+	if err != nil {
+		return err
+	}
+	accessLog, err := os.Create(filepath.Join(d.dir, "envoy.log"))
+	if err != nil {
+		return err
+	}
+	process, err := proc.StartEnvoy(ctx, text, proc.EnvoyOptions{Dir: d.dir, Output: accessLog})
+	if err != nil {
+		return errors.Join(err, accessLog.Close())
+	}
+	group.Go(func() error {
+		<-process.Done()
+		err := accessLog.Close()
+		if ctx.Err() == nil {
+			err = errors.Join(errors.New("envoy ended; its last words are in "+accessLog.Name()), err)
+		}
+		return err
+	})
+	return await(ctx, proc.TCP(proc.Local(d.ports.Gateway)))
+}
+
+// tell tries every line, so that nothing untrue is printed, and prints them.
+func (d *demo) tell(ctx context.Context, stdout io.Writer, lines []demoLine) error {
+	base := "http://" + proc.Local(d.ports.Gateway)
+	answers := make([]string, len(lines))
+	for i, line := range lines {
+		var err error
+		if answers[i], err = line.try(ctx, base); err != nil {
+			return fmt.Errorf("the demo does not work: %s: %w", line.about, err)
+		}
+	}
+	fmt.Fprintf(stdout, `
+Gatehouse is up: a page to play with is at  %s/
+
+  store          %s
+  configuration  %s
+  decisions      %s
+
+Try these:
+`, base, d.store, filepath.Join(d.dir, "gatehouse.yaml"), filepath.Join(d.dir, "gatehouse.log"))
+	for i, line := range lines {
+		fmt.Fprintf(stdout, "\n# %s\n%s\n#   → %s\n", line.about, line.curl(base), answers[i])
+	}
+	fmt.Fprintln(stdout, "\nCtrl-C stops everything.")
+	return nil
+}
+
+// curl is the line as a person would type it.
+func (l demoLine) curl(base string) string {
+	var b strings.Builder
+	b.WriteString("curl -i " + base + l.path)
+	for _, h := range l.headers {
+		b.WriteString(" -H '" + h + "'")
+	}
+	return b.String()
+}
+
+// try sends the request and returns status and the beginning of the answer.
+func (l demoLine) try(ctx context.Context, base string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+l.path, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	for _, h := range l.headers {
+		name, value, _ := strings.Cut(h, ": ")
+		request.Header.Add(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	const most = 100
+	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	if err != nil {
+		return "", err
+	}
+	text := strings.Join(strings.Fields(string(body)), " ")
+	if response.StatusCode != l.status {
+		return "", fmt.Errorf("it answers %d instead of %d: %s", response.StatusCode, l.status, text)
+	}
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	return strconv.Itoa(response.StatusCode) + " " + text, nil
+}

@@ -1,0 +1,315 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/authz/token"
+)
+
+// gate is everything that decides, built from one configuration. It listens
+// nowhere.
+type gate struct {
+	authorizer *authz.Authorizer
+	client     redis.UniversalClient
+	store      *session.Store
+	remoteKeys []namedKeys
+	jwks       []byte // our public keys, as JSON
+}
+
+// namedKeys are an issuer's keys that are fetched.
+type namedKeys struct {
+	issuer string
+	keys   *token.RemoteKeys
+}
+
+// newGate builds the parts from top to bottom. It reads keys from files, and
+// asks neither Redis nor an issuer.
+func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
+	g := &gate{jwks: []byte(`{"keys":[]}`)}
+	if g.client, err = openStore(cfg, log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.close())
+		}
+	}()
+	if g.store, err = newStore(g.client, cfg, log); err != nil {
+		return nil, err
+	}
+	policies, err := policySet(cfg)
+	if err != nil {
+		return nil, err
+	}
+	authenticators := []authz.Authenticator{authz.NewAPIKeys(apiKeys(cfg), nil)}
+	if len(cfg.Sessions.Secrets) > 0 {
+		signer, err := newSigner(cfg)
+		if err != nil {
+			return nil, err
+		}
+		authenticators = append(authenticators, authz.NewSessions(cfg.Sessions.Cookie.Name, signer, g.store))
+	}
+	verifier, err := g.newVerifier(cfg)
+	if err != nil {
+		return nil, err
+	}
+	authenticators = append(authenticators, authz.NewBearer(verifier, g.store))
+	g.authorizer = authz.NewAuthorizer(policies, authz.Options{TrustedOrigins: origins(cfg)}, authenticators...)
+	return g, nil
+}
+
+// run does the gate's background work until ctx ends.
+func (g *gate) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, r := range g.remoteKeys {
+		group.Go(func() error {
+			if err := r.keys.Run(ctx); ctx.Err() == nil {
+				return fmt.Errorf("keys of issuer %s: %w", r.issuer, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// ping asks whether the store is in reach.
+func (g *gate) ping(ctx context.Context) error { return g.store.Ping(ctx) }
+
+func (g *gate) close() error { return g.client.Close() }
+
+// register adds the gate's own metrics.
+func (g *gate) register(reg prometheus.Registerer) {
+	for _, r := range g.remoteKeys {
+		labels := prometheus.Labels{"issuer": r.issuer}
+		reg.MustRegister(
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "gatehouse_issuer_keys", Help: "Keys that an issuer's key set holds now.", ConstLabels: labels,
+			}, func() float64 { return float64(r.keys.Snapshot().Keys) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "gatehouse_issuer_last_fetch_timestamp_seconds", Help: "When an issuer's keys were last fetched; 0 for never.", ConstLabels: labels,
+			}, func() float64 {
+				if at := r.keys.Snapshot().LastSuccess; !at.IsZero() {
+					return float64(at.Unix())
+				}
+				return 0
+			}),
+		)
+	}
+}
+
+// problem puts an error to the place in the configuration that led to it.
+func problem(cfg *config.Config, key string, err error) error {
+	return config.Problems{cfg.Problem(key, "%v", err)}
+}
+
+// openStore opens the client of the store. Nothing is dialled.
+func openStore(cfg *config.Config, log *slog.Logger) (redis.UniversalClient, error) {
+	client, err := session.Open(cfg.Redis.URL.Reveal(), session.OpenOptions{
+		Password: cfg.Redis.Password.Reveal(),
+		Timeout:  cfg.Redis.Timeout,
+		TLS: session.TLSOptions{
+			CAFile:   string(cfg.Redis.TLS.CAFile),
+			CertFile: string(cfg.Redis.TLS.CertFile),
+			KeyFile:  string(cfg.Redis.TLS.KeyFile),
+		},
+		Logger: log,
+	})
+	if err != nil {
+		return nil, problem(cfg, "redis", err)
+	}
+	return client, nil
+}
+
+func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger) (*session.Store, error) {
+	s := cfg.Sessions
+	o := session.Options{
+		Prefix:        s.Prefix,
+		TTL:           s.TTL,
+		Rolling:       s.Rolling,
+		TouchInterval: s.TouchInterval,
+		Fields: session.Fields{
+			UserID: s.Fields.UserID, Email: s.Fields.Email, Roles: s.Fields.Roles, Organization: s.Fields.OrgID,
+			Organizations: s.Fields.Organizations, AuthTime: s.Fields.AuthTime,
+		},
+		Profiles:      cfg.Identity.Profiles,
+		IdlePrecision: idlePrecision(cfg),
+		Timeout:       cfg.Redis.Timeout,
+		Cookie:        session.Cookie{InsecureHTTP: !s.Cookie.Secure, SameSite: string(s.Cookie.SameSite)},
+		OnWriteError: func(err error) {
+			log.Warn("a session was answered for, and what its use should have changed was not written", slog.Any("error", err))
+		},
+	}
+	if err := o.Validate(); err != nil {
+		return nil, problem(cfg, "sessions", err)
+	}
+	return session.New(client, o), nil
+}
+
+// idlePrecision is how precisely the time of use must be kept for the
+// strictest of the policies; 0 when none asks for it.
+func idlePrecision(cfg *config.Config) time.Duration {
+	var least time.Duration
+	for _, p := range cfg.Policies {
+		if p.IdleTimeout == 0 {
+			continue
+		}
+		precision := session.IdlePrecision(p.IdleTimeout, cfg.Sessions.TouchInterval)
+		if least == 0 || precision < least {
+			least = precision
+		}
+	}
+	return least
+}
+
+func newSigner(cfg *config.Config) (*session.Signer, error) {
+	var secrets []string
+	for _, s := range cfg.Sessions.Secrets {
+		secrets = append(secrets, s.Reveal())
+	}
+	return session.NewSigner(secrets)
+}
+
+// newIssuer returns the issuer of our own tokens, nil when there are no
+// signing keys.
+func newIssuer(cfg *config.Config) (*token.Issuer, error) {
+	if len(cfg.Tokens.SigningKeys) == 0 {
+		return nil, nil
+	}
+	o := token.MintOptions{Issuer: cfg.Tokens.Issuer, Audiences: cfg.Tokens.Audiences, TTL: cfg.Tokens.AccessTTL}
+	for i, k := range cfg.Tokens.SigningKeys {
+		key, err := token.LoadSigningKey(string(k.File), "")
+		if err != nil {
+			return nil, problem(cfg, fmt.Sprintf("tokens.signing_keys[%d].file", i), err)
+		}
+		o.Keys = append(o.Keys, key)
+	}
+	issuer, err := token.NewIssuer(o)
+	if err != nil {
+		return nil, problem(cfg, "tokens", err)
+	}
+	return issuer, nil
+}
+
+// newVerifier returns the verifier of our own tokens and those of the issuers
+// of the configuration.
+func (g *gate) newVerifier(cfg *config.Config) (*token.Verifier, error) {
+	var issuers []token.IssuerOptions
+	own, err := newIssuer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if own != nil {
+		g.jwks = own.PublicJWKS()
+		issuers = append(issuers, own.Trust())
+	}
+	for i, o := range cfg.Issuers {
+		keys, err := g.keySet(o)
+		if err != nil {
+			return nil, problem(cfg, fmt.Sprintf("issuers[%d]", i), err)
+		}
+		issuers = append(issuers, token.IssuerOptions{
+			Issuer: o.Issuer, Keys: keys, Audiences: o.Audiences, Algorithms: o.Algorithms, Types: o.Types, Leeway: leeway(o),
+			Claims: token.ClaimNames{UserID: o.Claims.UserID, Email: o.Claims.Email, Roles: o.Claims.Roles, Organization: o.Claims.OrgID},
+		})
+	}
+	return token.NewVerifier(issuers, token.VerifierOptions{})
+}
+
+// leeway translates a configured zero, which means none.
+func leeway(o config.Issuer) time.Duration {
+	if o.Leeway == 0 {
+		return -1
+	}
+	return o.Leeway
+}
+
+// keySet returns the keys of an issuer from the one source that it names.
+func (g *gate) keySet(o config.Issuer) (token.KeySet, error) {
+	switch {
+	case o.PublicKeyFile != "":
+		return token.LoadPEM(token.PEMFile{Path: string(o.PublicKeyFile)})
+	case o.JWKSFile != "":
+		return token.LoadJWKS(string(o.JWKSFile))
+	}
+	fetch, from := token.FetchJWKS, o.JWKSURL
+	if o.Discovery {
+		fetch, from = token.Discover, o.Issuer
+	}
+	keys, err := fetch(from, token.RemoteOptions{})
+	if err != nil {
+		return nil, err
+	}
+	g.remoteKeys = append(g.remoteKeys, namedKeys{o.Issuer, keys})
+	return keys, nil
+}
+
+// origins are the origins that may send unsafe requests with the session
+// cookie, in lower case as browsers write them.
+func origins(cfg *config.Config) authz.Origins {
+	all := slices.Clone(cfg.Sessions.TrustedOrigins)
+	if cfg.Server.HTTP.PublicURL != "" {
+		all = append(all, cfg.Server.HTTP.PublicURL)
+	}
+	for i := range all {
+		all[i] = strings.ToLower(strings.TrimSuffix(all[i], "/"))
+	}
+	return all
+}
+
+// policySet compiles policies and routes.
+func policySet(cfg *config.Config) (*authz.PolicySet, error) {
+	o := authz.PolicySetOptions{Default: cfg.DefaultPolicy}
+	for _, name := range cfg.PolicyNames() {
+		o.Policies = append(o.Policies, policy(name, cfg.Policies[name]))
+	}
+	for _, r := range cfg.Routes {
+		o.Routes = append(o.Routes, authz.Route{Host: r.Host, Path: r.Path, Methods: r.Methods, Policy: r.Policy})
+	}
+	return authz.NewPolicySet(o)
+}
+
+func policy(name string, p config.Policy) authz.Policy {
+	compiled := authz.Policy{
+		Name:             name,
+		Credentials:      p.Credentials,
+		Anonymous:        p.Anonymous,
+		Observe:          p.Mode == config.ModeObserve,
+		RolesAny:         p.Roles.Any,
+		RolesAll:         p.Roles.All,
+		Organizations:    p.Organizations,
+		Issuers:          p.Issuers,
+		Audiences:        p.Audiences,
+		Freshness:        p.Freshness,
+		MaxAuthAge:       p.MaxAuthAge,
+		IdleTimeout:      p.IdleTimeout,
+		InsecureSkipCSRF: !p.CSRF,
+		OnStoreOutage:    p.OnStoreOutage,
+		StaleFor:         p.StaleFor,
+		RateLimit:        p.RateLimit,
+	}
+	if p.OnUnauthenticated == config.UnauthenticatedRedirect {
+		compiled.LoginURL = p.LoginURL
+	}
+	return compiled
+}
+
+func apiKeys(cfg *config.Config) []authz.APIKey {
+	keys := make([]authz.APIKey, len(cfg.APIKeys))
+	for i, k := range cfg.APIKeys {
+		keys[i] = authz.APIKey{Name: k.Name, SHA256: k.Hash(), Policies: k.Policies, AuthAPI: k.AuthAPI, Expires: k.Expires}
+	}
+	return keys
+}

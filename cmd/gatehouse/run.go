@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+)
+
+// environment is everything that a command touches outside its arguments.
+type environment struct {
+	lookup         func(name string) (string, bool) // environment variables
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError marks a mistake in how the command was called.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// run executes one command line and returns the exit code. It is main without
+// the process: tests call it.
+func run(ctx context.Context, args []string, env environment) int {
+	root := rootCommand(env)
+	root.SetArgs(args)
+	root.SetIn(env.stdin)
+	root.SetOut(env.stdout)
+	root.SetErr(env.stderr)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
+	return exitFailed
+}
+
+func rootCommand(env environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gatehouse",
+		Short: "The guard at an Envoy gate",
+		Long: `Gatehouse answers Envoy's external authorization checks: it resolves a session
+cookie, a bearer token or an API key through Redis and says who is calling, or
+why the request may not pass.`,
+		Version:       telemetry.Version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
+	})
+	root.AddCommand(serveCommand(env), configCommand(env), demoCommand(env))
+	return root
+}
+
+// usageArgs makes a cobra check of arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		err := check(cmd, args)
+		if err == nil {
+			return nil
+		}
+		message, _, _ := strings.Cut(err.Error(), "\n")
+		return usageError{fmt.Errorf("%s; see '%s --help'", message, cmd.CommandPath())}
+	}
+}
+
+// defaultConfigFile is read where neither an argument nor the environment
+// names a file.
+const defaultConfigFile = "gatehouse.yaml"
+
+// configFlag lets a command name its configuration by argument, by --config
+// or by $GATEHOUSE_CONFIG, in this order.
+type configFlag struct{ path string }
+
+func (f *configFlag) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.path, "config", "c", "", "configuration file (default $GATEHOUSE_CONFIG, else "+defaultConfigFile+")")
+}
+
+func (f *configFlag) resolve(args []string, env environment) (string, error) {
+	if len(args) == 1 && f.path != "" && args[0] != f.path {
+		return "", usageError{errors.New("the configuration is named twice: as an argument and by --config")}
+	}
+	if len(args) == 1 {
+		return args[0], nil
+	}
+	if f.path != "" {
+		return f.path, nil
+	}
+	if path, ok := env.lookup("GATEHOUSE_CONFIG"); ok && path != "" {
+		return path, nil
+	}
+	return defaultConfigFile, nil
+}

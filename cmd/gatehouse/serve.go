@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+)
+
+func serveCommand(env environment) *cobra.Command {
+	var file configFlag
+	cmd := &cobra.Command{
+		Use:   "serve [FILE]",
+		Short: "Answer Envoy's checks",
+		Long: `Runs the three listeners of the configuration: check (gRPC for Envoy), http (auth
+API and public keys) and ops (metrics and health).
+
+With Redis out of reach it starts all the same, is not ready, and answers 503 until
+Redis is there. SIGTERM and Ctrl-C drain: health turns NOT_SERVING, checks go on
+being answered for server.drain, then connections are closed in order. A second
+signal ends the program at once.`,
+		Args: usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := file.resolve(args, env)
+			if err != nil {
+				return err
+			}
+			cfg, warnings, err := config.Load(path, env.lookup)
+			if err != nil {
+				return err
+			}
+			log := newLogger(cfg.Log, env.stderr)
+			for _, w := range warnings {
+				log.Warn("configuration", slog.String("warning", w.String()))
+			}
+			return serve(cmd.Context(), cfg, log)
+		},
+	}
+	file.register(cmd)
+	return cmd
+}
+
+func newLogger(o config.Log, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: o.Level.Slog()}
+	if o.Format == config.LogText {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// listeners are the open sockets of a server.
+type listeners struct{ check, http, ops net.Listener }
+
+// open opens all listeners, or none.
+func (l *listeners) open(ctx context.Context, o config.Server) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if l.check, err = listen(ctx, "server.check.listen", string(o.Check.Listen)); err != nil {
+		return err
+	}
+	if l.http, err = listen(ctx, "server.http.listen", string(o.HTTP.Listen)); err != nil {
+		return err
+	}
+	l.ops, err = listen(ctx, "server.ops.listen", string(o.Ops.Listen))
+	return err
+}
+
+// close closes what is still open.
+func (l *listeners) close() error {
+	var errs []error
+	for _, listener := range []net.Listener{l.check, l.http, l.ops} {
+		if listener == nil {
+			continue
+		}
+		if err := listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// serve runs a server until ctx ends and it has drained. Everything that can
+// be wrong with the configuration shows before the first request is taken.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	registry := telemetry.NewRegistry()
+	gate, err := newGate(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := gate.close(); err != nil {
+			log.Error("closing the store", slog.Any("error", err))
+		}
+	}()
+	checkTLS, err := listenerTLS("server.check.tls", cfg.Server.Check.TLS)
+	if err != nil {
+		return err
+	}
+	httpTLS, err := listenerTLS("server.http.tls", cfg.Server.HTTP.TLS)
+	if err != nil {
+		return err
+	}
+	var open listeners
+	if err := open.open(ctx, cfg.Server); err != nil {
+		return err
+	}
+	gate.register(registry)
+
+	check := newCheckServer(extauthz.NewServer(gate.authorizer, extauthz.Options{
+		Headers:          cfg.Identity.Headers.Authz(),
+		MaxHeaderBytes:   cfg.Identity.MaxHeaderBytes,
+		StripCredentials: cfg.Identity.StripCredentials,
+		SessionCookie:    cfg.Sessions.Cookie.Name,
+		Recorder:         telemetry.NewRecorder(log, registry),
+	}), checkTLS)
+	ready := &readiness{changed: check.ready}
+	s := &server{
+		log:   log,
+		drain: cfg.Server.Drain,
+		gate:  gate,
+		check: check,
+		ready: ready,
+		http:  newHTTPServer(httpHandler(gate), log, httpTLS),
+		ops:   newHTTPServer(opsHandler(registry, ready), log, nil),
+	}
+	for _, l := range []struct {
+		name string
+		net.Listener
+	}{{"check", open.check}, {"http", open.http}, {"ops", open.ops}} {
+		log.Info("listening", slog.String("listener", l.name), slog.String("address", addressOf(l.Listener)))
+	}
+	return s.run(ctx, open)
+}
+
+func addressOf(l net.Listener) string {
+	if l.Addr().Network() == "unix" {
+		return "unix://" + l.Addr().String()
+	}
+	return l.Addr().String()
+}
+
+func listenerTLS(key string, o config.TLS) (*tls.Config, error) {
+	if !o.Enabled() {
+		return nil, nil
+	}
+	return serverTLS(key, string(o.CertFile), string(o.KeyFile), string(o.ClientCAFile))
+}
+
+// newHTTPServer bounds what one client can hold on to.
+func newHTTPServer(handler http.Handler, log *slog.Logger, tlsConfig *tls.Config) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}
+
+// httpHandler serves what clients reach through Envoy without a check.
+func httpHandler(gate *gate) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		w.Header().Set("Cache-Control", "public, max-age=300")
+		_, _ = w.Write(gate.jwks) // the client left: nothing to do
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"error":"Not found"}`)
+	})
+	return mux
+}
+
+// server is a running Gatehouse.
+type server struct {
+	log   *slog.Logger
+	drain time.Duration
+	gate  *gate
+	check *checkServer
+	ready *readiness
+	http  *http.Server
+	ops   *http.Server
+}
+
+// run serves until ctx ends, then stops in the reverse order: not ready, wait
+// until the Envoys have noticed, GOAWAY, calls in flight, HTTP, and at last
+// ops, which tells of it all. A part that fails takes the others down with it.
+func (s *server) run(ctx context.Context, open listeners) error {
+	// Background work goes on while the server drains: checks still need it.
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	group.Go(func() error { return named("check listener", s.check.serve(open.check)) })
+	group.Go(func() error { return named("http listener", serveHTTP(s.http, open.http)) })
+	group.Go(func() error { return named("ops listener", serveHTTP(s.ops, open.ops)) })
+	group.Go(func() error { return s.gate.run(background) })
+	group.Go(func() error { s.watchStore(background); return nil })
+	group.Go(func() error {
+		defer stopBackground()
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		s.shutDown(failed)
+		return nil
+	})
+	err := group.Wait()
+	s.log.Info("stopped")
+	return err
+}
+
+func named(part string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", part, err)
+}
+
+func serveHTTP(s *http.Server, l net.Listener) error {
+	var err error
+	if s.TLSConfig != nil {
+		err = s.ServeTLS(l, "", "")
+	} else {
+		err = s.Serve(l)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// shutDown drains, for the whole of drain unless a part has already failed.
+func (s *server) shutDown(failed context.Context) {
+	s.ready.drain()
+	s.log.Info("draining", slog.Duration("for", s.drain))
+	timer := time.NewTimer(s.drain)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-failed.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	s.check.stop(ctx)
+	for _, part := range []*http.Server{s.http, s.ops} {
+		if err := part.Shutdown(ctx); err != nil {
+			_ = part.Close() // what is left had its time
+		}
+	}
+}
+
+// How often the store is looked at for readiness, before and after it was
+// first reached.
+const (
+	startInterval = 100 * time.Millisecond
+	watchInterval = time.Second
+)
+
+// watchStore keeps readiness informed about the store, until ctx ends, and
+// logs each time that it comes or goes.
+func (s *server) watchStore(ctx context.Context) {
+	up, first := false, true
+	interval := startInterval
+	for {
+		err := s.gate.ping(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.ready.store(err)
+		if now := err == nil; now != up || first {
+			up, first = now, false
+			if up {
+				interval = watchInterval
+				s.log.Info("store reached")
+			} else {
+				s.log.Warn("store out of reach: whoever shows a session or a token gets 503", slog.Any("error", err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(interval):
+		}
+	}
+}
