@@ -1,0 +1,85 @@
+package token
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"slices"
+	"sync"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
+
+// digest stands for a token in the cache: a token that was only seen must not
+// be readable in a memory dump, and nobody can make another one with its
+// SHA-256.
+type digest [sha256.Size]byte
+
+// entry is a verified token and what made it so.
+type entry struct {
+	issuer *issuer
+	key    *Key
+	kid    string
+	alg    string
+	token  authz.Token
+}
+
+// holds reports whether the key that verified the token is still the one for
+// it. If not, the token has to be verified afresh.
+func (e *entry) holds(ctx context.Context) bool {
+	keys, err := e.issuer.keys.Keys(ctx, e.kid, e.alg)
+	return err == nil && slices.Contains(keys, e.key) && (e.kid != "" || len(keys) == 1)
+}
+
+// cache remembers the tokens that were used last. A nil cache remembers none.
+type cache struct {
+	size int
+
+	mu      sync.Mutex
+	entries map[digest]*list.Element
+	recent  *list.List // of cached; the one used last is in front
+}
+
+type cached struct {
+	digest digest
+	entry  *entry
+}
+
+func newCache(size int) *cache {
+	if size <= 0 {
+		return nil
+	}
+	return &cache{size: size, entries: make(map[digest]*list.Element), recent: list.New()}
+}
+
+func (c *cache) get(raw string) (*entry, bool) {
+	if c == nil {
+		return nil, false
+	}
+	d := digest(sha256.Sum256([]byte(raw)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	element, ok := c.entries[d]
+	if !ok {
+		return nil, false
+	}
+	c.recent.MoveToFront(element)
+	return element.Value.(cached).entry, true
+}
+
+func (c *cache) put(raw string, e *entry) {
+	if c == nil {
+		return
+	}
+	d := digest(sha256.Sum256([]byte(raw)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if element, ok := c.entries[d]; ok {
+		c.recent.Remove(element)
+	}
+	c.entries[d] = c.recent.PushFront(cached{d, e})
+	if c.recent.Len() > c.size {
+		oldest := c.recent.Remove(c.recent.Back()).(cached)
+		delete(c.entries, oldest.digest)
+	}
+}
