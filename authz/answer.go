@@ -18,6 +18,8 @@ type Answer struct {
 }
 
 // The bodies that a refused client can get.
+//
+//nolint:gosec // G101: words about credentials
 const (
 	bodyBadRequest  = `{"error":"Bad request"}`
 	bodyNoToken     = `{"error":"No token provided"}`
@@ -66,12 +68,12 @@ func AnswerTo(d *Decision, r *Request, err error) Answer {
 	status, body := answerTo(reason, d.Kind)
 	a := Answer{Status: status, Body: body}
 	switch {
-	case status == 401 && d.Policy != nil && d.Policy.LoginURL != "" && r.navigation():
+	case status == 401 && d.redirects() && r.navigation():
 		return Answer{Status: 302, Location: loginLocation(d.Policy.LoginURL, r)}
 	case status == 401 && d.Kind == KindBearer:
 		a.WWWAuthenticate = `Bearer error="invalid_token"`
 	case status == 401 && d.Kind == "" && d.Policy.accepts(KindBearer):
-		a.WWWAuthenticate = `Bearer`
+		a.WWWAuthenticate = `Bearer realm="gatehouse"` // the scheme alone is no challenge: section 3 asks for a parameter
 	case status == 403 && d.Kind == KindBearer:
 		a.WWWAuthenticate = `Bearer error="insufficient_scope"`
 	case status == 429:
@@ -80,6 +82,12 @@ func AnswerTo(d *Decision, r *Request, err error) Answer {
 		a.RetryAfter = 1
 	}
 	return a
+}
+
+// redirects reports whether the policy sends to a login page who showed what
+// this client did. A bearer token is an API client's: it gets its challenge.
+func (d *Decision) redirects() bool {
+	return d.Policy != nil && d.Policy.LoginURL != "" && (d.Kind == "" || d.Kind == KindSession)
 }
 
 // navigation reports whether a person's browser asks for a page, so that a

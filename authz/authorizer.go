@@ -134,6 +134,9 @@ func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) 
 		if err != nil {
 			return err
 		}
+		if principal == nil || principal.ID == "" {
+			return Refuse(ReasonInternal, "the authenticator of kind %q names nobody and gives no error", kind)
+		}
 		if err := d.Policy.recent(principal, a.o.Now()); err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 	if err != nil {
 		return nil, err
 	}
-	ref := TokenRef{UserID: token.Identity.ID, TokenID: token.TokenID, Family: token.Family}
+	ref := TokenRef{UserID: token.ID, TokenID: token.TokenID, Family: token.Family}
 	var degraded Outage
 	standing, err := b.store.TokenStanding(ctx, ref, p.readOptions())
 	if err != nil {

@@ -88,7 +88,7 @@ func CanonicalPath(raw string) (string, error) {
 	if raw == "" || raw[0] != '/' {
 		return "", Refuse(ReasonBadPath, "path does not start with a slash")
 	}
-	escaped := false
+	escaped, percent := false, false
 	segment := 1 // where the current segment begins
 	for i := 1; i < len(raw); i++ {
 		switch c := raw[i]; {
@@ -110,10 +110,8 @@ func CanonicalPath(raw string) (string, error) {
 			if ambiguousEscape(b) {
 				return "", Refuse(ReasonBadPath, "escaped byte %#02x at offset %d", b, i)
 			}
-			if b == '%' && escapedAgain(raw[i+3:]) {
-				return "", Refuse(ReasonBadPath, "doubly escaped byte at offset %d", i)
-			}
 			escaped = true
+			percent = percent || b == '%'
 			i += 2
 		}
 	}
@@ -123,28 +121,48 @@ func CanonicalPath(raw string) (string, error) {
 	if !escaped {
 		return raw, nil
 	}
-	return decodeOnce(raw), nil
+	path := decodeOnce(raw)
+	if percent && escapedAgain(path) {
+		return "", Refuse(ReasonBadPath, "dot, slash or backslash escaped more than once")
+	}
+	return path, nil
 }
 
+// dotSegment reports whether s is . or .., alone or before a parameter, whose
+// semicolon may be escaped: a proxy in between can unescape it.
 func dotSegment(s string) bool {
 	if s == "" || s[0] != '.' {
 		return false
 	}
-	name, _, _ := strings.Cut(s, ";")
-	return name == "." || name == ".."
+	rest := strings.TrimLeft(s, ".")
+	if len(s)-len(rest) > 2 {
+		return false
+	}
+	return rest == "" || rest[0] == ';' || len(rest) >= 3 && strings.EqualFold(rest[:3], "%3b")
 }
 
 func ambiguousEscape(b byte) bool { return b == '.' || b == '/' || b == '\\' || b == 0 }
 
-// escapedAgain reports whether s, what follows an escaped percent sign, makes
-// a dot, slash or backslash once it is decoded often enough: "2f" for %252f,
-// "252f" for %25252f.
+// escapedAgain reports whether decoding s, a path that was decoded once,
+// makes a dot, slash or backslash in the end, however often that takes and
+// whichever of the characters are escaped: %2f, %252f, %%32%66. It unescapes
+// from the left whatever the last bytes form together, so one pass is enough.
 func escapedAgain(s string) bool {
-	for strings.HasPrefix(s, "25") {
-		s = s[2:]
+	decoded := make([]byte, 0, len(s))
+	for i := range len(s) {
+		decoded = append(decoded, s[i])
+		for n := len(decoded); n >= 3 && decoded[n-3] == '%'; n = len(decoded) {
+			b, ok := unhex(string(decoded[n-2:]))
+			if !ok {
+				break
+			}
+			if b != 0 && ambiguousEscape(b) {
+				return true
+			}
+			decoded = append(decoded[:n-3], b)
+		}
 	}
-	b, ok := unhex(s)
-	return ok && b != 0 && ambiguousEscape(b)
+	return false
 }
 
 // decodeOnce decodes the escapes of a path that was found well-formed.

@@ -10,7 +10,7 @@ import (
 
 // HeaderAPIKey is where internal callers present their key. It never travels
 // on to a service.
-const HeaderAPIKey = "x-internal-api-key"
+const HeaderAPIKey = "x-internal-api-key" //nolint:gosec // G101: a header's name
 
 // IdentityHeaders names the headers by which services learn who called, in
 // lower case.
@@ -107,7 +107,7 @@ func encodeRoles(roles []string) string {
 
 // ClientSpellings returns every spelling under which a client could smuggle
 // one of these headers, or an internal API key, to a service: each
-// combination of "_" for "-", since WSGI and CGI servers fold the two. Case
+// combination of "_" and "-", since WSGI and CGI servers fold the two. Case
 // does not matter: gateways compare names without it. The names themselves
 // come first, in the order id, email, roles, organization, API key.
 func (h IdentityHeaders) ClientSpellings() []string {
@@ -120,14 +120,17 @@ func (h IdentityHeaders) ClientSpellings() []string {
 }
 
 // foldedSpellings returns the spellings of name with at least one hyphen
-// folded into an underscore.
+// folded into an underscore, or the other way round.
 func foldedSpellings(name string) []string {
 	spellings := []string{""}
 	for _, c := range []byte(name) {
 		n := len(spellings)
 		for i := range n {
-			if c == '-' {
+			switch c {
+			case '-':
 				spellings = append(spellings, spellings[i]+"_")
+			case '_':
+				spellings = append(spellings, spellings[i]+"-")
 			}
 			spellings[i] += string(c)
 		}

@@ -20,7 +20,6 @@ type Route struct {
 type PolicySet struct {
 	policies map[string]*Policy
 	routes   []compiledRoute
-	byPath   bool // some route looks at the path
 	fallback *Policy
 }
 
@@ -58,7 +57,6 @@ func NewPolicySet(o PolicySetOptions) (*PolicySet, error) {
 			errs = append(errs, fmt.Errorf("route %d: %w", i+1, err))
 		}
 		s.routes = append(s.routes, c)
-		s.byPath = s.byPath || !c.anyPath
 	}
 	if o.Default != "" {
 		if s.fallback = s.policies[o.Default]; s.fallback == nil {
@@ -78,6 +76,9 @@ func (s *PolicySet) compile(r Route) (compiledRoute, error) {
 	if err != nil {
 		return c, err
 	}
+	if wildcard && host == "" {
+		return c, errors.New("host *. names no domain")
+	}
 	if wildcard {
 		c.hostSuffix = "." + host
 	} else {
@@ -95,14 +96,20 @@ func (s *PolicySet) compile(r Route) (compiledRoute, error) {
 	return c, nil
 }
 
-func (c *compiledRoute) matches(r *Request) bool {
+// concerns reports whether the route is for the request's host and method.
+func (c *compiledRoute) concerns(r *Request) bool {
 	switch {
 	case c.host != "" && c.host != r.Host:
 		return false
 	case c.hostSuffix != "" && (!strings.HasSuffix(r.Host, c.hostSuffix) || len(r.Host) == len(c.hostSuffix)):
 		return false
-	case len(c.methods) > 0 && !slices.Contains(c.methods, r.Method):
-		return false
+	}
+	return len(c.methods) == 0 || slices.Contains(c.methods, r.Method)
+}
+
+// covers reports whether the route is for the request's path.
+func (c *compiledRoute) covers(r *Request) bool {
+	switch {
 	case c.anyPath:
 		return true
 	case !c.prefix:
@@ -117,9 +124,9 @@ func (c *compiledRoute) matches(r *Request) bool {
 
 // Match returns the policy of a request: the one that the gateway names, else
 // that of the first matching route, else the default. It refuses with
-// ReasonPolicyUnknown, ReasonNoPolicy, or ReasonBadPath where a route is
-// chosen by path and the path has a parameter (;), which some servers drop
-// before they route and others don't.
+// ReasonPolicyUnknown, ReasonNoPolicy, or ReasonBadPath where the path would
+// choose the route and has a parameter (;), which some servers drop before
+// they route and others don't. An escaped semicolon is none.
 func (s *PolicySet) Match(r *Request) (*Policy, error) {
 	if r.HasPolicyName {
 		if p := s.policies[r.PolicyName]; p != nil {
@@ -127,12 +134,16 @@ func (s *PolicySet) Match(r *Request) (*Policy, error) {
 		}
 		return nil, Refuse(ReasonPolicyUnknown, "the gateway names policy %q, which the configuration does not have", r.PolicyName)
 	}
-	if s.byPath && strings.IndexByte(r.Path, ';') >= 0 {
-		return nil, Refuse(ReasonBadPath, "path parameter where a route is chosen by path")
-	}
 	for i := range s.routes {
-		if s.routes[i].matches(r) {
-			return s.routes[i].policy, nil
+		route := &s.routes[i]
+		if !route.concerns(r) {
+			continue
+		}
+		if !route.anyPath && strings.IndexByte(r.RawPath, ';') >= 0 {
+			return nil, Refuse(ReasonBadPath, "path parameter where a route is chosen by path")
+		}
+		if route.covers(r) {
+			return route.policy, nil
 		}
 	}
 	if s.fallback == nil {

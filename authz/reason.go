@@ -19,6 +19,8 @@ const (
 )
 
 // The reasons of a refused request.
+//
+//nolint:gosec // G101: words about credentials
 const (
 	// The request itself: 400.
 	ReasonBadPath    Reason = "bad_path"    // a path that two servers could read differently
@@ -109,8 +111,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // ReasonOf returns the reason that err carries, [ReasonInternal] when it
 // carries none. err must not be nil.
 func ReasonOf(err error) Reason {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
 	}
 	return ReasonInternal

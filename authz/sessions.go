@@ -37,6 +37,9 @@ func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*
 	if err != nil {
 		return nil, err
 	}
+	if session.ID == "" { // Express keeps sessions for visitors too, before anybody logs in
+		return nil, Refuse(ReasonSessionAnonymous, "the session is nobody's: its record names no user")
+	}
 	if session.Standing.Revoked || session.Standing.predates(session.AuthTime) {
 		return nil, Refuse(ReasonSessionRevoked, "the session falls under the user's revocation mark")
 	}
