@@ -48,6 +48,9 @@ Nothing is started and Redis is not asked.`,
 			if err := gate.close(); err != nil {
 				return err
 			}
+			if _, _, err := listenerTLS(cfg); err != nil {
+				return err
+			}
 			fmt.Fprintf(env.stdout, "%s: ok\n", path)
 			return nil
 		},

@@ -66,10 +66,10 @@ func removeStaleSocket(ctx context.Context, path string) error {
 
 // serverTLS returns the TLS settings of a listener. With a client CA, only
 // clients with a certificate of that authority get in.
-func serverTLS(key, certFile, keyFile, clientCAFile string) (*tls.Config, error) {
+func serverTLS(certFile, keyFile, clientCAFile string) (*tls.Config, error) {
 	certificate, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("%s: can't load certificate %s with key %s: %w", key, certFile, keyFile, err)
+		return nil, fmt.Errorf("can't load certificate %s with key %s: %w", certFile, keyFile, err)
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	if clientCAFile == "" {
@@ -77,7 +77,7 @@ func serverTLS(key, certFile, keyFile, clientCAFile string) (*tls.Config, error)
 	}
 	config.ClientCAs, err = loadCAs(clientCAFile)
 	if err != nil {
-		return nil, fmt.Errorf("%s.client_ca_file: %w", key, err)
+		return nil, fmt.Errorf("client_ca_file: %w", err)
 	}
 	config.ClientAuth = tls.RequireAndVerifyClientCert
 	return config, nil

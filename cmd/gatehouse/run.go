@@ -7,10 +7,21 @@ import (
 	"io"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
+	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
+
+// go-redis has one logger for all clients and writes to stderr in a form of
+// its own. What it would say reaches us as errors, and gets into our log with
+// the request or the readiness that it is about.
+func init() { redis.SetLogger(silent{}) }
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // environment is everything that a command touches outside its arguments.
 type environment struct {
@@ -41,15 +52,21 @@ func run(ctx context.Context, args []string, env environment) int {
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
 	err := root.ExecuteContext(ctx)
-	var usage usageError
+	var (
+		usage    usageError
+		problems config.Problems
+	)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &usage):
 		fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
 		return exitUsage
+	case errors.As(err, &problems): // one line each, in the form that editors know
+		fmt.Fprintln(env.stderr, problems)
+	default:
+		fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
 	}
-	fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
 	return exitFailed
 }
 

@@ -107,11 +107,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 			log.Error("closing the store", slog.Any("error", err))
 		}
 	}()
-	checkTLS, err := listenerTLS("server.check.tls", cfg.Server.Check.TLS)
-	if err != nil {
-		return err
-	}
-	httpTLS, err := listenerTLS("server.http.tls", cfg.Server.HTTP.TLS)
+	checkTLS, httpTLS, err := listenerTLS(cfg)
 	if err != nil {
 		return err
 	}
@@ -154,11 +150,24 @@ func addressOf(l net.Listener) string {
 	return l.Addr().String()
 }
 
-func listenerTLS(key string, o config.TLS) (*tls.Config, error) {
-	if !o.Enabled() {
-		return nil, nil
+// listenerTLS loads certificates and authorities of both listeners; nil means
+// without TLS.
+func listenerTLS(cfg *config.Config) (check, http *tls.Config, err error) {
+	load := func(key string, o config.TLS) (*tls.Config, error) {
+		if !o.Enabled() {
+			return nil, nil
+		}
+		c, err := serverTLS(string(o.CertFile), string(o.KeyFile), string(o.ClientCAFile))
+		if err != nil {
+			return nil, problem(cfg, key, err)
+		}
+		return c, nil
 	}
-	return serverTLS(key, string(o.CertFile), string(o.KeyFile), string(o.ClientCAFile))
+	if check, err = load("server.check.tls", cfg.Server.Check.TLS); err != nil {
+		return nil, nil, err
+	}
+	http, err = load("server.http.tls", cfg.Server.HTTP.TLS)
+	return check, http, err
 }
 
 // newHTTPServer bounds what one client can hold on to.

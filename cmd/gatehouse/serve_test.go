@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+)
+
+const testSecret = "a secret that signs cookies in tests"
+
+// users is a configuration with one policy, in front of a Redis.
+func users(redisURL string) string {
+	return anywhere(`redis: {url: "` + redisURL + `"}
+sessions: {secrets: ["` + testSecret + `"]}
+policies: {user: {credentials: [session]}}
+default_policy: user
+log: {level: debug}`)
+}
+
+// cookie returns the Cookie header of a session id.
+func cookie(t *testing.T, id string) map[string]string {
+	t.Helper()
+	signer, err := session.NewSigner([]string{testSecret})
+	require.NoError(t, err)
+	return map[string]string{"cookie": "sessionId=" + signer.Sign(id)}
+}
+
+func healthOf(t *testing.T, conn *grpc.ClientConn, service string) healthv1.HealthCheckResponse_ServingStatus {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	response, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{Service: service})
+	require.NoError(t, err)
+	return response.GetStatus()
+}
+
+func TestRedisThatIsDownAtStartIsWaitedFor(t *testing.T) {
+	proctest.Need(t, "redis-server")
+	port := proctest.FreePort(t)
+	g := start(t, users("redis://"+proc.Local(port)))
+	conn := g.dial(t)
+	known := cookie(t, "id-1")
+
+	status, body := get(t, "http://"+g.ops+"/readyz")
+	require.Equal(t, 503, status)
+	require.Contains(t, body, `"status":"starting"`)
+	status, _ = get(t, "http://"+g.ops+"/healthz")
+	require.Equal(t, 200, status, "it lives")
+	for _, service := range []string{"", authv3.Authorization_ServiceDesc.ServiceName} {
+		require.Equal(t, healthv1.HealthCheckResponse_NOT_SERVING, healthOf(t, conn, service))
+	}
+	status, body = ask(t, conn, known)
+	require.Equal(t, 503, status)
+	require.Equal(t, `{"error":"Authentication unavailable"}`, body)
+	status, _ = ask(t, conn, nil)
+	require.Equal(t, 401, status, "a request without a credential needs no store")
+
+	server, err := proc.StartRedis(t.Context(), proc.RedisOptions{Dir: t.TempDir(), Port: port})
+	require.NoError(t, err)
+	defer server.Kill()
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer func() { _ = client.Close() }()
+	require.NoError(t, client.Set(t.Context(), "sess:id-1", `{"cookie":{"originalMaxAge":60000},"userId":"u1","roles":[]}`, time.Minute).Err())
+
+	until(t, "ready once Redis is there", func() bool { status, _ := get(t, "http://"+g.ops+"/readyz"); return status == 200 })
+	require.Equal(t, healthv1.HealthCheckResponse_SERVING, healthOf(t, conn, ""))
+	status, _ = ask(t, conn, known)
+	require.Zero(t, status, "allowed")
+
+	server.Kill()
+	until(t, "the store's end shows in the detail", func() bool {
+		_, body := get(t, "http://"+g.ops+"/readyz")
+		var detail readyDetail
+		return json.Unmarshal([]byte(body), &detail) == nil && detail.Store.State == "down"
+	})
+	status, _ = get(t, "http://"+g.ops+"/readyz")
+	require.Equal(t, 200, status, "an outage of the store takes no replica out of rotation")
+	require.Equal(t, healthv1.HealthCheckResponse_SERVING, healthOf(t, conn, ""))
+	status, _ = ask(t, conn, known)
+	require.Equal(t, 503, status)
+}
+
+func TestDrainAnswersWhileNotServing(t *testing.T) {
+	g := start(t, `
+server:
+  check: {listen: "127.0.0.1:0"}
+  http: {listen: "127.0.0.1:0"}
+  ops: {listen: "127.0.0.1:0"}
+  drain: 700ms
+redis: {url: "embedded://"}
+policies: {open: {anonymous: true}}
+default_policy: open
+`)
+	conn := g.dial(t)
+	until(t, "ready", func() bool { return healthOf(t, conn, "") == healthv1.HealthCheckResponse_SERVING })
+
+	g.signal()
+	until(t, "not serving", func() bool { return healthOf(t, conn, "") == healthv1.HealthCheckResponse_NOT_SERVING })
+	status503, body := get(t, "http://"+g.ops+"/readyz")
+	require.Equal(t, 503, status503)
+	require.Contains(t, body, `"status":"draining"`)
+	code, _ := ask(t, conn, nil)
+	require.Zero(t, code, "checks are still answered")
+	select {
+	case <-g.done:
+		require.FailNow(t, "it did not wait")
+	default:
+	}
+	require.Equal(t, exitOK, g.wait(t))
+	_, err := net.DialTimeout("tcp", g.check, time.Second)
+	require.Error(t, err, "the listener is closed")
+}
+
+func TestUnixSocket(t *testing.T) {
+	// t.TempDir can be longer than a socket's path may be.
+	dir, err := os.MkdirTemp("", "gh")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "check.sock")
+	text := `
+server:
+  check: {listen: "unix://` + socket + `"}
+  http: {listen: "127.0.0.1:0"}
+  ops: {listen: "127.0.0.1:0"}
+  drain: 0s
+redis: {url: "embedded://"}
+policies: {open: {anonymous: true}}
+default_policy: open
+`
+	// What a killed process leaves behind must not keep the next one out.
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	require.NoError(t, err)
+	stale.SetUnlinkOnClose(false)
+	require.NoError(t, stale.Close())
+
+	g := start(t, text)
+	require.Equal(t, "unix://"+socket, g.check)
+	code, _ := ask(t, g.dial(t), nil)
+	require.Zero(t, code)
+	info, err := os.Stat(socket)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o660), info.Mode().Perm())
+
+	second := gatehouse(t, nil, "serve", write(t, "gatehouse.yaml", text))
+	require.Equal(t, exitFailed, second.code)
+	require.Contains(t, lastLine(second.stderr), "in use")
+	code, _ = ask(t, g.dial(t), nil)
+	require.Zero(t, code, "the first one still has its socket")
+
+	g.signal()
+	require.Equal(t, exitOK, g.wait(t))
+	require.NoFileExists(t, socket)
+
+	require.NoError(t, os.WriteFile(socket, []byte("precious"), 0o600))
+	third := gatehouse(t, nil, "serve", write(t, "gatehouse.yaml", text))
+	require.Equal(t, exitFailed, third.code)
+	require.Contains(t, lastLine(third.stderr), "is no socket")
+	require.FileExists(t, socket)
+}
+
+func TestTLSAndMutualTLS(t *testing.T) {
+	ca, other := newAuthority(t), newAuthority(t)
+	certFile, keyFile := ca.issue(t, "gatehouse")
+	serve := func(more string) *running {
+		return start(t, `
+server:
+  check: {listen: "127.0.0.1:0", tls: {cert_file: "`+certFile+`", key_file: "`+keyFile+`"`+more+`}}
+  http: {listen: "127.0.0.1:0"}
+  ops: {listen: "127.0.0.1:0"}
+  drain: 0s
+redis: {url: "embedded://"}
+policies: {open: {anonymous: true}}
+default_policy: open
+`)
+	}
+	check := func(g *running, config *tls.Config) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		conn := g.dial(t, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+		_, err := authv3.NewAuthorizationClient(conn).Check(ctx, checkRequest(nil))
+		return err
+	}
+
+	plain := serve("")
+	require.NoError(t, check(plain, &tls.Config{RootCAs: ca.pool(), MinVersion: tls.VersionTLS12}))
+	require.Equal(t, codes.Unavailable, status.Code(check(plain, &tls.Config{RootCAs: other.pool(), MinVersion: tls.VersionTLS12})), "the client finds an impostor")
+
+	mutual := serve(`, client_ca_file: "` + ca.file + `"`)
+	require.NoError(t, check(mutual, ca.clientTLS(t)))
+	require.Equal(t, codes.Unavailable, status.Code(check(mutual, &tls.Config{RootCAs: ca.pool(), MinVersion: tls.VersionTLS12})), "no certificate, no answer")
+	stranger := other.clientTLS(t)
+	stranger.RootCAs = ca.pool()
+	require.Equal(t, codes.Unavailable, status.Code(check(mutual, stranger)), "somebody else's certificate")
+}
+
+func TestReflectionListsTheServices(t *testing.T) {
+	g := start(t, anywhere(`redis: {url: "embedded://"}`))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := reflectionv1.NewServerReflectionClient(g.dial(t)).ServerReflectionInfo(ctx)
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(&reflectionv1.ServerReflectionRequest{
+		MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{},
+	}))
+	response, err := stream.Recv()
+	require.NoError(t, err)
+	var names []string
+	for _, s := range response.GetListServicesResponse().GetService() {
+		names = append(names, s.GetName())
+	}
+	require.Contains(t, names, "envoy.service.auth.v3.Authorization")
+	require.Contains(t, names, "grpc.health.v1.Health")
+}
+
+func TestMetricsCountDecisions(t *testing.T) {
+	g := start(t, users("embedded://"))
+	conn := g.dial(t)
+	code, body := ask(t, conn, nil)
+	require.Equal(t, 401, code)
+	require.Equal(t, `{"error":"No token provided"}`, body)
+	code, body = ask(t, conn, map[string]string{"cookie": "sessionId=s%3Aforged.AAAA"})
+	require.Equal(t, 401, code)
+	require.Equal(t, `{"error":"Invalid session"}`, body)
+	_, metrics := get(t, "http://"+g.ops+"/metrics")
+	require.Contains(t, metrics, `gatehouse_decisions_total{credential="",decision="deny",policy="user",reason="no_credential"} 1`)
+	require.Contains(t, metrics, `gatehouse_decisions_total{credential="session",decision="deny",policy="user",reason="session_forged"} 1`)
+	require.Contains(t, metrics, `gatehouse_decision_duration_seconds_count{decision="deny"} 2`)
+	require.Contains(t, metrics, "gatehouse_build_info{")
+}
+
+func TestLogHoldsReasonsAndNoSecrets(t *testing.T) {
+	g := start(t, users("embedded://"))
+	secret := cookie(t, "the-session-id")
+	secret["authorization"] = "Bearer the-token"
+	secret["x-internal-api-key"] = "the-api-key"
+	code, _ := ask(t, g.dial(t), secret)
+	require.Equal(t, 401, code)
+	entry := g.log.await(t, g.done, func(e map[string]any) bool { return e["msg"] == "check" })
+	require.Equal(t, "deny", entry["decision"])
+	require.Equal(t, "session_unknown", entry["reason"])
+	require.Equal(t, "user", entry["policy"])
+	require.Equal(t, "/orders", entry["path"], "without the query")
+	for _, text := range []string{"the-session-id", "the-token", "the-api-key", testSecret, "page=2"} {
+		require.NotContains(t, g.log.String(), text)
+	}
+}
+
+func TestPublicKeysAreServed(t *testing.T) {
+	g := start(t, anywhere(`redis: {url: "embedded://"}`))
+	status, body := get(t, "http://"+g.http+"/.well-known/jwks.json")
+	require.Equal(t, 200, status)
+	require.JSONEq(t, `{"keys":[]}`, body)
+	status, body = get(t, "http://"+g.http+"/nothing")
+	require.Equal(t, 404, status)
+	require.Equal(t, `{"error":"Not found"}`, body)
+	status, _ = get(t, "http://"+g.http+"/metrics")
+	require.Equal(t, 404, status, "ops is elsewhere")
+}
