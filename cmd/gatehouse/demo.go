@@ -106,11 +106,14 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
 		return fmt.Errorf("%w ('make demo' does that by itself)", err)
 	}
 	d := &demo{dir: o.dir}
-	cleanUp, err := d.prepare(o)
+	cleanUp, err := d.directory()
 	if err != nil {
 		return err
 	}
 	defer cleanUp()
+	if err := d.prepare(o); err != nil {
+		return err
+	}
 	fmt.Fprintf(stdout, "Starting in %s …\n", d.dir)
 
 	// Everything below ends when this function does, whatever the reason.
@@ -144,24 +147,19 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
 	return nil
 }
 
-// prepare makes directory, ports and secrets, and writes the configuration.
-func (d *demo) prepare(o demoOptions) (cleanUp func(), err error) {
-	cleanUp = func() {}
-	if d.dir == "" {
-		if d.dir, err = os.MkdirTemp("", "gatehouse-demo-"); err != nil {
-			return nil, err
-		}
-		cleanUp = func() { _ = os.RemoveAll(d.dir) }
-	} else if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return nil, err
+// directory makes the demo's directory; cleanUp removes one that nobody named.
+func (d *demo) directory() (cleanUp func(), err error) {
+	if d.dir != "" {
+		return func() {}, os.MkdirAll(d.dir, 0o700)
 	}
-	defer func() {
-		if err != nil {
-			cleanUp()
-		}
-	}()
+	d.dir, err = os.MkdirTemp("", "gatehouse-demo-")
+	return func() { _ = os.RemoveAll(d.dir) }, err
+}
+
+// prepare chooses ports and makes secrets.
+func (d *demo) prepare(o demoOptions) (err error) {
 	if d.ports, err = choosePorts(o.port); err != nil {
-		return nil, err
+		return err
 	}
 	internalKey := rand.Text()
 	sum := sha256.Sum256([]byte(internalKey))
@@ -169,9 +167,9 @@ func (d *demo) prepare(o demoOptions) (cleanUp func(), err error) {
 
 	key, err := token.GenerateKey("ES256")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return cleanUp, os.WriteFile(filepath.Join(d.dir, "signing-key.pem"), key, 0o600)
+	return os.WriteFile(filepath.Join(d.dir, "signing-key.pem"), key, 0o600)
 }
 
 // choosePorts takes the port that was asked for; it must be free.

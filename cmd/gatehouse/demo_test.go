@@ -1,0 +1,54 @@
+package main
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+)
+
+// The demo tries each of its lines before it prints them, and fails when one
+// gives another answer.
+func TestDemoTellsTheTruth(t *testing.T) {
+	proctest.Need(t, "envoy")
+	for _, store := range []string{"embedded", "redis"} {
+		t.Run(store, func(t *testing.T) {
+			if store == "redis" {
+				proctest.Need(t, "redis-server")
+			}
+			dir := t.TempDir()
+			c := gatehouse(t, nil, "demo", "--check", "--store", store, "--dir", dir, "--port", strconv.Itoa(proctest.FreePort(t)))
+			require.Equal(t, exitOK, c.code, c.stderr)
+			require.Equal(t, 7, strings.Count(c.stdout, "\ncurl -i http://127.0.0.1:"))
+			require.Contains(t, c.stdout, `→ 401 {"error":"Invalid token"}`)
+			require.FileExists(t, dir+"/gatehouse.yaml", "kept, since the directory was named")
+			require.Equal(t, exitOK, gatehouse(t, nil, "config", "check", dir+"/gatehouse.yaml").code)
+		})
+	}
+}
+
+func TestDemoRefusesAPortInUse(t *testing.T) {
+	proctest.Need(t, "envoy")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = taken.Close() }()
+	_, port, err := net.SplitHostPort(taken.Addr().String())
+	require.NoError(t, err)
+	c := gatehouse(t, nil, "demo", "--check", "--port", port)
+	require.Equal(t, exitFailed, c.code)
+	require.Equal(t, "gatehouse: port "+port+" is in use: stop the program that has it, or choose another --port\n", c.stderr)
+}
+
+func TestDemoWithoutEnvoySaysWhatToDo(t *testing.T) {
+	t.Setenv("GATEHOUSE_ENVOY", "")
+	t.Setenv("PATH", t.TempDir())
+	t.Chdir(t.TempDir())
+	c := gatehouse(t, nil, "demo")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "make demo")
+	require.Equal(t, 1, strings.Count(c.stderr, "\n"), c.stderr)
+}
