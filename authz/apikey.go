@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// ServicePrefix begins the id of an internal caller, and of nobody else.
+const ServicePrefix = "service:"
+
 // APIKey is one key of an internal caller, known by its hash only. Several
 // keys may have one name, so that the old one stays valid while callers move
 // to the new one.
@@ -65,7 +68,7 @@ func (a *APIKeys) Lookup(presented string) (APIKey, error) {
 func (k *APIKey) live(now time.Time) bool { return k.Expires.IsZero() || now.Before(k.Expires) }
 
 // Authenticate implements [Authenticator]. The principal's id is
-// "service:" and the key's name; it has no roles.
+// [ServicePrefix] and the key's name; it has no roles.
 func (a *APIKeys) Authenticate(_ context.Context, presented string, p *Policy) (*Principal, error) {
 	key, err := a.Lookup(presented)
 	if err != nil {
@@ -75,7 +78,7 @@ func (a *APIKeys) Authenticate(_ context.Context, presented string, p *Policy) (
 		return nil, &Error{ReasonAPIKeyPolicy, errors.New("key " + key.Name + " may not use policy " + p.Name)}
 	}
 	return &Principal{
-		Identity: Identity{ID: "service:" + key.Name},
+		Identity: Identity{ID: ServicePrefix + key.Name},
 		Kind:     KindAPIKey,
 		APIKey:   key.Name,
 	}, nil

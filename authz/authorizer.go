@@ -3,6 +3,7 @@ package authz
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -137,6 +138,9 @@ func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) 
 		if principal == nil || principal.ID == "" {
 			return Refuse(ReasonInternal, "the authenticator of kind %q names nobody and gives no error", kind)
 		}
+		if kind != KindAPIKey && strings.HasPrefix(principal.ID, ServicePrefix) {
+			return Refuse(impostor(kind), "a user's id may not begin with %q: services would take it for an internal caller's", ServicePrefix)
+		}
 		if err := d.Policy.recent(principal, a.o.Now()); err != nil {
 			return err
 		}
@@ -144,6 +148,17 @@ func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) 
 		return nil
 	}
 	return Refuse(ReasonNoCredential, "none of %q was presented", d.Policy.Credentials)
+}
+
+// impostor is the reason for a principal that is not of its kind.
+func impostor(kind Kind) Reason {
+	switch kind {
+	case KindSession:
+		return ReasonSessionMalformed
+	case KindBearer:
+		return ReasonTokenInvalid
+	}
+	return ReasonCredentialInvalid
 }
 
 func (a *Authorizer) permits(r *Request, d *Decision) error {
