@@ -1,0 +1,734 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// mostAliased bounds the nodes that are reached through aliases and merge
+// keys. Every other node costs its author at least a byte of the file.
+const mostAliased = 10_000
+
+// place is where a key's value stands in the file, and what was written
+// there; raw is "" for what could be a secret.
+type place struct {
+	line, column int
+	raw          string
+}
+
+// decoder turns YAML nodes into a Config. It goes by the Go types, so an
+// alias that contains itself ends where the types do.
+type decoder struct {
+	source   *source
+	env      func(string) (string, bool)
+	files    files
+	problems []Problem
+	aliased  int
+	// broken has the keys that could not be decoded, around those that
+	// contain one: checks of what values mean leave both alone, so that one
+	// mistake is not reported twice.
+	broken, around map[string]bool
+}
+
+func newDecoder(s *source, env func(string) (string, bool), f files) *decoder {
+	return &decoder{source: s, env: env, files: f, broken: map[string]bool{}, around: map[string]bool{}}
+}
+
+func child(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}
+
+// named is child for a name of the operator's choice, which may have dots.
+func named(key, name string) string {
+	if strings.Contains(name, ".") {
+		return key + `["` + name + `"]`
+	}
+	return child(key, name)
+}
+
+func element(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }
+
+// parent returns the key around a key, "" around the outermost.
+func parent(key string) string { return key[:max(0, strings.LastIndexAny(key, ".["))] }
+
+// at returns the place of a key, or of the nearest one around it.
+func (s *source) at(key string) place {
+	for {
+		if p, ok := s.places[key]; ok || key == "" {
+			return p
+		}
+		key = parent(key)
+	}
+}
+
+func (s *source) problem(key, message string) Problem {
+	p := s.at(key)
+	return Problem{File: s.file, Line: p.line, Column: p.column, Key: key, Message: message}
+}
+
+// report records a problem of key at the place of n.
+func (d *decoder) report(n *yaml.Node, key, message string, args ...any) {
+	d.problems = append(d.problems, Problem{
+		File: d.source.file, Line: n.Line, Column: n.Column,
+		Key: key, Message: fmt.Sprintf(message, args...),
+	})
+}
+
+// fail is report of what leaves key without a value to go on with.
+func (d *decoder) fail(n *yaml.Node, key, message string, args ...any) {
+	d.report(n, key, message, args...)
+	d.markBroken(key)
+}
+
+// refuse records a problem of key at the key's own place.
+func (d *decoder) refuse(key, message string, args ...any) {
+	d.problems = append(d.problems, d.source.problem(key, fmt.Sprintf(message, args...)))
+}
+
+func (d *decoder) markBroken(key string) {
+	d.broken[key] = true
+	for key != "" {
+		key = parent(key)
+		d.around[key] = true
+	}
+}
+
+// intact reports whether everything at, below and above key was decoded.
+func (d *decoder) intact(key string) bool {
+	if d.around[key] {
+		return false
+	}
+	for ; key != ""; key = parent(key) {
+		if d.broken[key] {
+			return false
+		}
+	}
+	return !d.broken[""]
+}
+
+// document reads the one document of the file.
+func (d *decoder) document(text []byte, c *Config) {
+	d.defaults(reflect.ValueOf(c).Elem())
+	if line, column, what := badCharacter(text); what != "" {
+		d.fail(&yaml.Node{Line: line, Column: column}, "", "%s", what)
+		return
+	}
+	loader, err := yaml.NewLoader(strings.NewReader(string(text)))
+	if err != nil {
+		panic("config: a YAML loader without options: " + err.Error())
+	}
+	var doc, second yaml.Node
+	d.source.places[""] = place{line: 1, column: 1}
+	switch err := loader.Load(&doc); {
+	case errors.Is(err, io.EOF):
+		return
+	case err != nil:
+		d.syntax(text, err)
+		return
+	}
+	switch err := loader.Load(&second); {
+	case err == nil:
+		d.fail(&second, "", "a second document begins here; a configuration is one document")
+		return
+	case !errors.Is(err, io.EOF):
+		d.syntax(text, err)
+		return
+	}
+	d.value(doc.Content[0], reflect.ValueOf(c).Elem(), "", field{})
+}
+
+// syntax reports that the text is not YAML, and what the usual causes are.
+func (d *decoder) syntax(text []byte, err error) {
+	n := &yaml.Node{Line: 1, Column: 1}
+	message := err.Error()
+	if le, ok := errors.AsType[*yaml.LoadError](err); ok {
+		message = le.Message
+		if le.Mark.Line > 0 {
+			n.Line, n.Column = le.Mark.Line, le.Mark.Column
+		}
+		if le.ContextMsg != "" {
+			message += " " + le.ContextMsg
+			if le.ContextMark.Line > 0 && le.ContextMark.Line != n.Line {
+				message += fmt.Sprintf(" that begins on line %d", le.ContextMark.Line)
+			}
+		}
+	}
+	hint := ""
+	if lines := strings.Split(string(text), "\n"); n.Line <= len(lines) {
+		line := lines[n.Line-1]
+		switch {
+		case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
+			hint = "; YAML is indented with spaces, not tabs"
+		case strings.Contains(line, "${") && strings.Contains(message, "flow"):
+			hint = `; inside [ ] and { } write "${NAME}" in quotes`
+		}
+	}
+	d.fail(n, "", "not valid YAML: %s%s", oneLine(message), hint)
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// badCharacter finds what YAML allows nowhere, for which the parser knows no
+// place.
+func badCharacter(text []byte) (line, column int, what string) {
+	line, column = 1, 1
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			return line, column, "not UTF-8; save the file in this encoding"
+		case r == '\n':
+			line, column = line+1, 0
+		case r < ' ' && r != '\t' && r != '\r', r >= 0x7f && r < 0xa0 && r != 0x85:
+			return line, column, fmt.Sprintf("control character U+%04X; take it out", r)
+		}
+		column++
+		text = text[size:]
+	}
+	return 0, 0, ""
+}
+
+// defaults sets every field of a struct to its default, deeply.
+func (d *decoder) defaults(v reflect.Value) {
+	for _, f := range fieldsOf(v.Type()) {
+		fv := v.Field(f.index)
+		switch {
+		case f.fallback != nil:
+			fresh := newDecoder(&source{places: map[string]place{}}, nil, nil)
+			fresh.value(f.fallback, fv, f.key, f)
+			if len(fresh.problems) > 0 {
+				panic("config: default of " + Problems(fresh.problems).Error())
+			}
+		case fv.Kind() == reflect.Struct && !isScalar(fv.Type()):
+			d.defaults(fv)
+		}
+	}
+}
+
+// isScalar tells the structs that are one value from those that have keys.
+func isScalar(t reflect.Type) bool { return t == timeType || t == secretType || t == secretURLType }
+
+// value decodes n into v. A null leaves v alone.
+func (d *decoder) value(n *yaml.Node, v reflect.Value, key string, f field) {
+	n, ok := d.follow(n, key)
+	if !ok || isNull(n) {
+		return
+	}
+	if n.Style&yaml.TaggedStyle != 0 || n.Tag == "!" {
+		d.fail(n, key, "YAML tags are not used here; take it away, and put a value that is text in quotes")
+		return
+	}
+	if _, placed := d.source.places[key]; !placed {
+		d.source.places[key] = place{n.Line, n.Column, rawText(n, v.Type())}
+	}
+	switch {
+	case v.Type() == durationType:
+		d.duration(n, v, key, f)
+	case v.Type() == timeType:
+		d.date(n, v, key)
+	case v.Type() == secretType, v.Type() == secretURLType, v.Type() == fileType, v.Kind() == reflect.String && f.enum == nil:
+		d.text(n, v, key, f)
+	case v.Kind() == reflect.String:
+		d.word(n, v, key, f)
+	case v.Kind() == reflect.Bool:
+		d.boolean(n, v, key)
+	case v.Kind() == reflect.Int:
+		d.integer(n, v, key, f)
+	case v.Kind() == reflect.Slice:
+		d.list(n, v, key, f)
+	case v.Kind() == reflect.Map:
+		d.dictionary(n, v, key, f)
+	case v.Kind() == reflect.Struct:
+		d.structure(n, v, key)
+	default:
+		panic("config: no decoder for " + v.Type().String())
+	}
+}
+
+func rawText(n *yaml.Node, t reflect.Type) string {
+	if n.Kind != yaml.ScalarNode || t == secretType || t == secretURLType {
+		return ""
+	}
+	return n.Value
+}
+
+// follow goes through aliases to what they stand for, and counts what is
+// reached that way.
+func (d *decoder) follow(n *yaml.Node, key string) (*yaml.Node, bool) {
+	if n.Kind != yaml.AliasNode {
+		return n, true
+	}
+	if d.aliased >= mostAliased {
+		d.markBroken(key)
+		return nil, false
+	}
+	if d.aliased += countNodes(n.Alias, mostAliased-d.aliased); d.aliased >= mostAliased {
+		d.fail(n, key, "aliases stand for more than %d nodes in all; write the values out", mostAliased)
+		return nil, false
+	}
+	return n.Alias, true
+}
+
+// countNodes counts the nodes under n, those under an alias not; it stops at
+// most.
+func countNodes(n *yaml.Node, most int) int {
+	count := 1
+	for _, c := range n.Content {
+		if count >= most {
+			break
+		}
+		count += countNodes(c, most-count)
+	}
+	return count
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Style&yaml.TaggedStyle == 0
+}
+
+// nodeName says what a node is, for messages. It never shows its text.
+func nodeName(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case isNull(n):
+		return "nothing"
+	}
+	switch n.Tag {
+	case "!!bool":
+		return "true or false"
+	case "!!int", "!!float":
+		return "a number"
+	}
+	return "text"
+}
+
+// isText reports whether a scalar is text in the JSON schema of YAML, where
+// dates are text.
+func isText(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && (n.Tag == "!!str" || n.Tag == "!!timestamp" || n.Tag == "!!merge")
+}
+
+// pair is one entry of a mapping.
+type pair struct {
+	name       string
+	key, value *yaml.Node
+}
+
+// pairs returns the entries of a mapping, those of merge keys behind its own.
+func (d *decoder) pairs(n *yaml.Node, key string) []pair {
+	entries, merged := d.ownPairs(n, key)
+	lines := make(map[string]int, len(entries))
+	entries = slices.DeleteFunc(entries, func(p pair) bool {
+		line, again := lines[p.name]
+		if again {
+			d.report(p.key, named(key, shorten(p.name)), "given twice, first on line %d; keep one", line)
+		} else {
+			lines[p.name] = p.key.Line
+		}
+		return again
+	})
+	for _, source := range merged {
+		for _, p := range d.merged(source, key) {
+			if _, has := lines[p.name]; !has {
+				lines[p.name] = p.key.Line
+				entries = append(entries, p)
+			}
+		}
+	}
+	return entries
+}
+
+// ownPairs returns the entries of a mapping that are written in it, and the
+// values of its merge keys apart.
+func (d *decoder) ownPairs(n *yaml.Node, key string) (entries []pair, merged []*yaml.Node) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, value := n.Content[i], n.Content[i+1]
+		switch {
+		case k.Kind == yaml.ScalarNode && k.Tag == "!!merge" && len(merged) > 0:
+			d.fail(k, key, "a second merge key; merge a list, as in <<: [*a, *b]")
+		case k.Kind == yaml.ScalarNode && k.Tag == "!!merge":
+			merged = append(merged, value)
+		case k.Kind != yaml.ScalarNode || isNull(k) || k.Style&yaml.TaggedStyle != 0 || k.Tag == "!":
+			d.fail(k, key, "expected a name as the key")
+		default:
+			entries = append(entries, pair{k.Value, k, value})
+		}
+	}
+	return entries, merged
+}
+
+// merged returns the entries that the value of a merge key brings: those of a
+// mapping, or of a list of mappings, earlier ones first.
+func (d *decoder) merged(n *yaml.Node, key string) []pair {
+	at := n
+	n, ok := d.follow(n, key)
+	if !ok {
+		return nil
+	}
+	if n.Kind == yaml.MappingNode {
+		return d.pairs(n, key)
+	}
+	if n.Kind != yaml.SequenceNode {
+		d.fail(at, key, "a merge key takes a mapping or a list of mappings, not %s", nodeName(n))
+		return nil
+	}
+	var entries []pair
+	for _, c := range n.Content {
+		c, ok := d.follow(c, key)
+		switch {
+		case !ok:
+		case c.Kind == yaml.MappingNode:
+			entries = append(entries, d.pairs(c, key)...)
+		default:
+			d.fail(at, key, "a merge key takes mappings; here is %s", nodeName(c))
+		}
+	}
+	return entries
+}
+
+func (d *decoder) structure(n *yaml.Node, v reflect.Value, key string) {
+	if n.Kind != yaml.MappingNode {
+		d.fail(n, key, "expected a mapping of keys to values, found %s", nodeName(n))
+		return
+	}
+	fields := fieldsOf(v.Type())
+	pairs := d.pairs(n, key)
+	for _, p := range pairs {
+		i := slices.IndexFunc(fields, func(f field) bool { return f.key == p.name })
+		if i < 0 {
+			d.unknown(p, pairs, key, fields)
+			continue
+		}
+		d.entry(p, v.Field(fields[i].index), child(key, p.name), fields[i])
+	}
+	for _, f := range fields {
+		at := child(key, f.key)
+		if _, given := d.source.places[at]; f.required && !given && !d.broken[at] {
+			d.refuse(at, "is required; give it")
+			d.markBroken(at)
+		}
+	}
+}
+
+// entry decodes one entry of a mapping. A mapping or list in it has its place
+// where its key stands, which is where one looks for it.
+func (d *decoder) entry(p pair, v reflect.Value, key string, f field) {
+	n := p.value
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.ScalarNode {
+		d.source.places[key] = place{line: p.key.Line, column: p.key.Column}
+	}
+	d.value(p.value, v, key, f)
+}
+
+// unknown reports a key that the mapping doesn't have. The one that it most
+// likely stands for counts as broken, unless it is there too.
+func (d *decoder) unknown(p pair, all []pair, key string, fields []field) {
+	known := make([]string, len(fields))
+	for i, f := range fields {
+		known[i] = f.key
+	}
+	at := named(key, shorten(p.name))
+	if meant := didYouMean(p.name, known); meant != "" {
+		d.fail(p.key, at, "unknown key; did you mean %s?", meant)
+		if !slices.ContainsFunc(all, func(p pair) bool { return p.name == meant }) {
+			d.markBroken(child(key, meant))
+		}
+		return
+	}
+	d.fail(p.key, at, "unknown key; expected %s", list(known))
+}
+
+func (d *decoder) dictionary(n *yaml.Node, v reflect.Value, key string, f field) {
+	if n.Kind != yaml.MappingNode {
+		d.fail(n, key, "expected a mapping of names to entries, found %s", nodeName(n))
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	var names []string
+	for _, p := range d.pairs(n, key) {
+		if _, err := f.keys.check(p.name); err != nil {
+			d.fail(p.key, key, "the name %s: %v", quote(p.name), err)
+			continue
+		}
+		entry := reflect.New(v.Type().Elem()).Elem()
+		at := named(key, p.name)
+		d.defaults(entry)
+		d.source.places[at] = place{line: p.key.Line, column: p.key.Column}
+		if n, ok := d.follow(p.value, at); ok {
+			if isNull(n) {
+				n = &yaml.Node{Kind: yaml.MappingNode} // all defaults, unless a key is required
+			}
+			d.value(n, entry, at, field{})
+		}
+		v.SetMapIndex(reflect.ValueOf(p.name), entry)
+		names = append(names, p.name)
+	}
+	d.source.order[key] = names
+}
+
+func (d *decoder) list(n *yaml.Node, v reflect.Value, key string, f field) {
+	if n.Kind != yaml.SequenceNode {
+		d.fail(n, key, "expected a list, as in [a, b], found %s", nodeName(n))
+		return
+	}
+	if len(n.Content) == 0 && f.nonempty {
+		d.fail(n, key, "an empty list; name at least one, or take the key out")
+		return
+	}
+	items := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	seen := make(map[any]int)
+	for i, c := range n.Content {
+		at, item := element(key, i), items.Index(i)
+		if item.Kind() == reflect.Struct && !isScalar(item.Type()) {
+			d.defaults(item)
+		}
+		c, ok := d.follow(c, at)
+		switch {
+		case !ok:
+			continue
+		case isNull(c):
+			d.fail(c, at, "an empty entry; take it out")
+			continue
+		}
+		d.value(c, item, at, f)
+		if !f.unique || d.broken[at] {
+			continue
+		}
+		if first, again := seen[item.Interface()]; again {
+			d.fail(c, at, "the same as entry %d; keep one", first)
+		} else {
+			seen[item.Interface()] = i
+		}
+	}
+	v.Set(items)
+}
+
+var durationText = regexp.MustCompile(durationPattern)
+
+const durationPattern = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`
+
+func (d *decoder) duration(n *yaml.Node, v reflect.Value, key string, f field) {
+	const expected = "expected a duration such as 500ms, 15m or 24h"
+	text := strings.TrimSpace(n.Value)
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		d.fail(n, key, "%s, found %s", expected, nodeName(n))
+		return
+	case strings.Contains(n.Value, "${"):
+		d.fail(n, key, "%s; ${…} is replaced in text only", expected)
+		return
+	case n.Tag == "!!int" || n.Tag == "!!float":
+		d.fail(n, key, "%s, found the number %s without a unit", expected, quote(text))
+		return
+	}
+	span, err := time.ParseDuration(n.Value)
+	if !isText(n) || err != nil || !durationText.MatchString(n.Value) {
+		d.fail(n, key, "%s, found %s; the units are ms, s, m and h, and a day is 24h", expected, quote(n.Value))
+		return
+	}
+	if d.within(n, key, int64(span), f, func(n int64) string { return time.Duration(n).String() }) {
+		v.SetInt(int64(span))
+	}
+}
+
+func (d *decoder) within(n *yaml.Node, key string, got int64, f field, write func(int64) string) bool {
+	switch {
+	case f.min != nil && got < *f.min:
+		d.fail(n, key, "%s is too little; expected at least %s", write(got), write(*f.min))
+	case f.max != nil && got > *f.max:
+		d.fail(n, key, "%s is too much; expected at most %s", write(got), write(*f.max))
+	default:
+		return true
+	}
+	return false
+}
+
+const datePattern = `^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$`
+
+var dateText = regexp.MustCompile(datePattern)
+
+func (d *decoder) date(n *yaml.Node, v reflect.Value, key string) {
+	layout := time.RFC3339
+	if len(n.Value) == len(time.DateOnly) {
+		layout = time.DateOnly
+	}
+	t, err := time.Parse(layout, n.Value)
+	if !isText(n) || err != nil || !dateText.MatchString(n.Value) {
+		d.fail(n, key, "expected a date such as 2027-01-31 or a time such as 2027-01-31T12:00:00Z")
+		return
+	}
+	v.Set(reflect.ValueOf(t.UTC()))
+}
+
+func (d *decoder) boolean(n *yaml.Node, v reflect.Value, key string) {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+		d.fail(n, key, "expected true or false, found %s", found(n))
+		return
+	}
+	v.SetBool(strings.EqualFold(n.Value, "true"))
+}
+
+// found shows a value that was found where no secret is expected.
+func found(n *yaml.Node) string {
+	if n.Kind == yaml.ScalarNode {
+		return quote(n.Value)
+	}
+	return nodeName(n)
+}
+
+var integerText = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
+
+func (d *decoder) integer(n *yaml.Node, v reflect.Value, key string, f field) {
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || !integerText.MatchString(n.Value) || err != nil {
+		hint := ""
+		if strings.Contains(n.Value, "${") {
+			hint = "; ${…} is replaced in text only"
+		}
+		d.fail(n, key, "expected a whole number in plain digits, found %s%s", found(n), hint)
+		return
+	}
+	if d.within(n, key, i, f, func(n int64) string { return strconv.FormatInt(n, 10) }) {
+		v.SetInt(i)
+	}
+}
+
+func (d *decoder) word(n *yaml.Node, v reflect.Value, key string, f field) {
+	if isText(n) && slices.Contains(f.enum, n.Value) {
+		v.SetString(n.Value)
+		return
+	}
+	expected := "expected " + list(f.enum)
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		d.fail(n, key, "%s, found %s", expected, nodeName(n))
+	case strings.Contains(n.Value, "${"):
+		d.fail(n, key, "%s; ${…} is replaced in free text only", expected)
+	default:
+		hint := ""
+		if meant := didYouMean(n.Value, f.enum); meant != "" {
+			hint = "; did you mean " + meant + "?"
+		}
+		d.fail(n, key, "%s, found %s%s", expected, quote(n.Value), hint)
+	}
+}
+
+// text decodes free text: environment first, then the rule of its format.
+func (d *decoder) text(n *yaml.Node, v reflect.Value, key string, f field) {
+	if !isText(n) {
+		hint := ""
+		if n.Kind == yaml.ScalarNode {
+			hint = "; put it in quotes"
+		}
+		d.fail(n, key, "expected text, found %s%s", nodeName(n), hint)
+		return
+	}
+	text, err := expand(n.Value, d.env)
+	if err != nil {
+		d.fail(n, key, "%v", err)
+		return
+	}
+	if text == "" {
+		if n.Value != "" {
+			d.fail(n, key, "is empty, since %s is; set the variable to a value", n.Value)
+		} else {
+			d.fail(n, key, "is empty; give a value, or take the key out")
+		}
+		v.Set(reflect.Zero(v.Type()))
+		return
+	}
+	if f.format != nil {
+		normal, err := f.format.check(text)
+		if err != nil {
+			d.fail(n, key, "%v", err)
+			return
+		}
+		text = normal
+	}
+	switch v.Type() {
+	case secretType:
+		v.Set(reflect.ValueOf(NewSecret(text)))
+	case secretURLType:
+		v.Set(reflect.ValueOf(NewSecretURL(text)))
+	case fileType:
+		d.file(n, v, key, text)
+	default:
+		v.SetString(text)
+	}
+}
+
+func (d *decoder) file(n *yaml.Node, v reflect.Value, key, name string) {
+	path := d.source.path(name)
+	if err := d.files.readable(path); err != nil {
+		d.fail(n, key, "%s: %v; create the file or correct the path", d.shown(n, path), err)
+		return
+	}
+	v.SetString(path)
+	if !slices.Contains(d.source.files, path) {
+		d.source.files = append(d.source.files, path)
+	}
+}
+
+// shown returns a path for a message: resolved, or as it stands in the file
+// when a variable went into it.
+func (d *decoder) shown(n *yaml.Node, path string) string {
+	if strings.Contains(n.Value, "${") {
+		path = n.Value
+	}
+	return printable(path)
+}
+
+var variable = regexp.MustCompile(`^\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// expand replaces ${NAME} by the environment variable NAME, and $${ by ${.
+// Its error names the variables that are not set.
+func expand(s string, env func(string) (string, bool)) (string, error) {
+	if !strings.Contains(s, "${") {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		switch {
+		case strings.HasPrefix(s[i:], "$${"):
+			b.WriteString("${")
+			i += len("$${")
+		case strings.HasPrefix(s[i:], "${"):
+			m := variable.FindStringSubmatch(s[i:])
+			if m == nil {
+				return "", errors.New("malformed ${…}; expected the name of an environment variable in the braces, or $${ for a literal ${")
+			}
+			value, ok := "", false
+			if env != nil {
+				value, ok = env(m[1])
+			}
+			if !ok {
+				return "", fmt.Errorf("the environment variable %s is not set; set it, or write $${ for a literal ${", m[1])
+			}
+			b.WriteString(value)
+			i += len(m[0])
+		default:
+			b.WriteByte(s[i])
+			i++
+		}
+	}
+	return b.String(), nil
+}

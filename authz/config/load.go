@@ -1,0 +1,134 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Bounds of what is read.
+const (
+	maxConfigBytes = 1 << 20
+	maxSecretBytes = 64 << 10
+)
+
+// Load reads, checks and completes the configuration in a file. env looks
+// environment variables up, as [os.LookupEnv] does; nil knows none.
+//
+// Its error is a [Problems]; there is no Config then. Warnings come with and
+// without one. Load reads the files that the configuration names, and asks
+// nothing of the network.
+func Load(path string, env func(string) (string, bool)) (*Config, []Warning, error) {
+	text, err := osFiles{}.read(path, maxConfigBytes)
+	if err != nil {
+		return nil, nil, Problems{{File: path, Message: fmt.Sprintf("cannot read the configuration: %v; correct the path or create the file", err)}}
+	}
+	return Parse(path, text, env)
+}
+
+// Parse is [Load] of a text that is not in a file, or no longer. name stands
+// for the file: in messages, and in that relative paths are relative to its
+// directory.
+func Parse(name string, text []byte, env func(string) (string, bool)) (*Config, []Warning, error) {
+	return parse(name, text, env, osFiles{})
+}
+
+func parse(name string, text []byte, env func(string) (string, bool), f files) (*Config, []Warning, error) {
+	s := &source{
+		file:   name,
+		dir:    filepath.Dir(name),
+		places: map[string]place{},
+		order:  map[string][]string{},
+	}
+	c := &Config{source: s}
+	d := newDecoder(s, env, f)
+	if len(text) > maxConfigBytes {
+		return nil, nil, Problems{{File: name, Message: fmt.Sprintf("longer than %d bytes, which is the most that a configuration may have", maxConfigBytes)}}
+	}
+	d.document(text, c)
+	v := &validator{decoder: d, c: c}
+	v.config()
+	var warnings []Warning
+	for _, w := range sorted(v.warnings) {
+		warnings = append(warnings, Warning(w))
+	}
+	if len(d.problems) > 0 {
+		return nil, warnings, Problems(sorted(d.problems))
+	}
+	return c, warnings, nil
+}
+
+// files is the file system, as far as a configuration looks at it.
+type files interface {
+	// readable returns nil when the file is there and can be read. It takes
+	// nothing out of a pipe.
+	readable(path string) error
+	// read returns the content of a file of at most so many bytes.
+	read(path string, most int64) ([]byte, error)
+}
+
+type osFiles struct{}
+
+func (osFiles) readable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return cause(err)
+	case info.IsDir():
+		return syscall.EISDIR
+	case !info.Mode().IsRegular():
+		return nil
+	}
+	f, err := os.Open(path) //nolint:gosec // G304: the operator names the file in the configuration
+	if err != nil {
+		return cause(err)
+	}
+	return cause(f.Close())
+}
+
+func (osFiles) read(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // G304: the operator names the file
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	switch {
+	case err != nil:
+		return nil, cause(err)
+	case int64(len(text)) > most:
+		return nil, fmt.Errorf("longer than %d bytes", most)
+	}
+	return text, nil
+}
+
+// cause takes operation and path from a file system's error: the path is in
+// the message already, or came from a variable and must not be.
+func cause(err error) error {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		return pe.Err
+	}
+	return err
+}
+
+// secret reads a secret from the file that key names. One line end at the end
+// is not part of it.
+func (d *decoder) secret(key string, file File) string {
+	text, err := d.files.read(string(file), maxSecretBytes)
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	switch {
+	case err != nil:
+		d.refuse(key, "cannot read the secret: %v; put a secret alone into the file", err)
+	case secret == "":
+		d.refuse(key, "the file is empty; put the secret in it")
+	default:
+		return secret
+	}
+	d.markBroken(key)
+	return ""
+}

@@ -1,0 +1,439 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+)
+
+// unavailable lists what a policy may not use yet, because the engine behind
+// it is not there: the field, and the value when it is only that one. A field
+// that would have no effect must never be accepted. Whoever builds an engine
+// takes its line out.
+var unavailable = []struct{ field, value, instead string }{
+	{field: "condition", instead: "use roles, organizations, issuers or audiences instead"},
+	{field: "rate_limit", instead: "limit at the gateway instead"},
+	{field: "on_store_outage", value: string(authz.OutageServeStale), instead: "say deny instead"},
+}
+
+// validator checks what decoded values mean together, and completes the
+// Config. It leaves alone what was not decoded.
+type validator struct {
+	*decoder
+	c        *Config
+	warnings []Problem
+}
+
+func (v *validator) config() {
+	if v.broken[""] {
+		return
+	}
+	v.server()
+	v.redis()
+	v.sessions()
+	v.tokens()
+	v.issuers()
+	v.identity()
+	v.policies()
+	v.routes()
+	v.rateLimits()
+	v.apiKeys()
+	v.oidc()
+}
+
+// given reports whether the file has a value for key.
+func (v *validator) given(key string) bool {
+	_, ok := v.source.places[key]
+	return ok
+}
+
+// firstGiven returns the first of the keys that the file has, else the first.
+func (v *validator) firstGiven(keys ...string) string {
+	if i := slices.IndexFunc(keys, v.given); i >= 0 {
+		return keys[i]
+	}
+	return keys[0]
+}
+
+// raw returns what the file has for key, as it stands there.
+func (v *validator) raw(key string) string { return quote(v.source.places[key].raw) }
+
+func (v *validator) line(key string) int { return v.source.at(key).line }
+
+func (v *validator) warn(key, format string, args ...any) {
+	v.warnings = append(v.warnings, v.source.problem(key, fmt.Sprintf(format, args...)))
+}
+
+// intactAll reports whether all of the keys are intact.
+func (v *validator) intactAll(keys ...string) bool {
+	return !slices.ContainsFunc(keys, func(k string) bool { return !v.intact(k) })
+}
+
+// refersToPolicy checks that the name that key has is that of a policy.
+func (v *validator) refersToPolicy(key, name string) {
+	if _, defined := v.c.Policies[name]; name != "" && !defined && !v.broken["policies"] {
+		v.undefined(key, "policies", v.c.PolicyNames())
+	}
+}
+
+// undefined refuses the name that key has, since the section has only these.
+func (v *validator) undefined(key, section string, names []string) {
+	const most = 10
+	switch meant := didYouMean(v.source.places[key].raw, names); {
+	case meant != "":
+		v.refuse(key, "%s is not in %s; did you mean %s?", v.raw(key), section, meant)
+	case len(names) == 0:
+		v.refuse(key, "%s is not in %s, which is empty; define it there", v.raw(key), section)
+	case len(names) > most:
+		v.refuse(key, "%s is not in %s; define it there, or name another", v.raw(key), section)
+	default:
+		v.refuse(key, "%s is not in %s; define it there, or name %s", v.raw(key), section, list(names))
+	}
+}
+
+// together checks that of two files that need each other neither is alone.
+func (v *validator) together(key string, cert, private File) {
+	switch {
+	case !v.intact(key):
+	case cert != "" && private == "":
+		v.refuse(key, "cert_file without its key_file; give both")
+	case cert == "" && private != "":
+		v.refuse(key, "key_file without its cert_file; give both")
+	}
+}
+
+func (v *validator) server() {
+	s := v.c.Server
+	listeners := []struct {
+		key     string
+		address Address
+	}{
+		{"server.check.listen", s.Check.Listen},
+		{"server.http.listen", s.HTTP.Listen},
+		{"server.ops.listen", s.Ops.Listen},
+	}
+	for i, l := range listeners {
+		for _, earlier := range listeners[:i] {
+			if v.intactAll(l.key, earlier.key) && collide(l.address, earlier.address) {
+				v.refuse(v.firstGiven(l.key, earlier.key), "%s and %s would share an address; give each its own", earlier.key, l.key)
+				break
+			}
+		}
+	}
+	v.serverTLS("server.check.tls", s.Check.TLS)
+	v.serverTLS("server.http.tls", s.HTTP.TLS)
+}
+
+func (v *validator) serverTLS(key string, t TLS) {
+	if v.given(key) && v.intact(key) && t.CertFile == "" && t.KeyFile == "" {
+		v.refuse(key, "TLS without a certificate; give cert_file and key_file, or take tls out")
+		return
+	}
+	v.together(key, t.CertFile, t.KeyFile)
+}
+
+// collide reports whether two listeners can't both be opened. Port 0 is a
+// port of the system's choice.
+func collide(a, b Address) bool {
+	networkA, addressA := a.Network()
+	networkB, addressB := b.Network()
+	if networkA != networkB || networkA == "unix" {
+		return addressA == addressB
+	}
+	hostA, portA, _ := cutPort(addressA)
+	hostB, portB, _ := cutPort(addressB)
+	return portA == portB && portA != "0" && (strings.EqualFold(hostA, hostB) || takes(hostA, hostB) || takes(hostB, hostA))
+}
+
+// takes reports whether host stands for every address that other can be: no
+// host and [::] do, 0.0.0.0 does for all but IPv6 addresses.
+func takes(host, other string) bool {
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return host == "" || err == nil && addr.IsUnspecified() && (addr.Is6() || !strings.HasPrefix(other, "["))
+}
+
+func (v *validator) redis() {
+	r := &v.c.Redis
+	if r.PasswordFile != "" {
+		r.Password = NewSecret(v.secret("redis.password_file", r.PasswordFile))
+	}
+	v.together("redis.tls", r.TLS.CertFile, r.TLS.KeyFile)
+	if !v.intact("redis.url") {
+		return
+	}
+	scheme, rest, _ := strings.Cut(r.URL.Reveal(), "://")
+	if scheme == "embedded" {
+		v.warn("redis.url", "the embedded store is not for production: what it holds ends with the process, and no other replica sees it")
+		if r.ConfirmReplicas > 0 {
+			v.refuse("redis.confirm_replicas", "embedded:// has no replicas; take this out")
+		}
+	}
+	if v.given("redis.tls") && !strings.HasPrefix(scheme, "rediss") {
+		with := "take this out"
+		if strings.HasPrefix(scheme, "redis") {
+			with = "write " + strings.Replace(scheme, "redis", "rediss", 1) + "://"
+		}
+		v.refuse("redis.tls", "the connection has no TLS, since redis.url begins with %s://; %s", scheme, with)
+	}
+	userinfo, _, _ := strings.Cut(rest, "@")
+	if _, password, _ := strings.Cut(userinfo, ":"); r.PasswordFile != "" && userinfo != rest && password != "" {
+		v.refuse("redis.password_file", "redis.url has a password too; keep one of them")
+	}
+}
+
+// Session secrets shorter than this can be guessed.
+const shortSecret = 16
+
+func (v *validator) sessions() {
+	s := &v.c.Sessions
+	for i, secret := range s.Secrets {
+		v.secretLength(element("sessions.secrets", i), "", secret)
+	}
+	if s.SecretsFile != "" {
+		v.secretsFile(s)
+	}
+	if v.intactAll("sessions.ttl", "sessions.touch_interval") {
+		switch {
+		case s.TouchInterval < s.TTL:
+		case v.given("sessions.touch_interval"):
+			v.refuse("sessions.touch_interval", "%v is not less than sessions.ttl, %v: sessions would end before they are renewed", s.TouchInterval, s.TTL)
+		default:
+			s.TouchInterval = s.TTL / 10
+		}
+	}
+	if err := (session.Options{Prefix: s.Prefix}).Validate(); err != nil && v.intact("sessions.prefix") {
+		v.refuse("sessions.prefix", "not for session records: it overlaps keys that mean something else (revoked:, refresh:, user:, gatehouse:), or has braces that are no cluster hash tag; the usual prefix is sess:")
+	}
+	v.cookie(s.Cookie)
+	v.distinct("sessions.fields", "field", []entry{
+		{"user_id", s.Fields.UserID},
+		{"email", s.Fields.Email},
+		{"roles", s.Fields.Roles},
+		{"org_id", s.Fields.OrgID},
+		{"organizations", s.Fields.Organizations},
+		{"auth_time", s.Fields.AuthTime},
+	})
+}
+
+func (v *validator) secretsFile(s *Sessions) {
+	const key = "sessions.secrets_file"
+	var secrets []Secret
+	for i, line := range strings.Split(v.secret(key, s.SecretsFile), "\n") {
+		if secret := NewSecret(strings.TrimSuffix(line, "\r")); !secret.IsZero() {
+			secrets = append(secrets, secret)
+			v.secretLength(key, fmt.Sprintf("line %d ", i+1), secret)
+		}
+	}
+	if len(secrets) == 0 && v.intact(key) {
+		v.refuse(key, "the file has empty lines only; put the secrets in it, one per line")
+		v.markBroken(key)
+	}
+	s.Secrets = append(s.Secrets, secrets...)
+}
+
+func (v *validator) secretLength(key, where string, s Secret) {
+	if n := len(s.Reveal()); 0 < n && n < shortSecret {
+		v.warn(key, "%shas only %d bytes, which can be guessed; openssl rand -base64 32 prints a good secret", where, n)
+	}
+}
+
+func (v *validator) cookie(c Cookie) {
+	const name, secure, sameSite = "sessions.cookie.name", "sessions.cookie.secure", "sessions.cookie.same_site"
+	if !v.intact("sessions.cookie") {
+		return
+	}
+	// Browsers compare these prefixes without case (RFC 6265bis section 5.4).
+	lower := strings.ToLower(c.Name)
+	prefixed := strings.HasPrefix(lower, "__host-") || strings.HasPrefix(lower, "__secure-")
+	switch {
+	case !c.Secure && prefixed:
+		v.refuse(name, "browsers refuse a cookie of this name without secure: true; set it, or choose another name")
+	case !c.Secure && c.SameSite == SameSiteNone:
+		v.refuse(v.firstGiven(sameSite, secure), "browsers refuse a cookie with same_site: none without secure: true")
+	case !c.Secure:
+		v.warn(secure, "INSECURE: browsers will send session cookies over plain HTTP, for anybody on the way to read; for development only")
+	case strings.HasPrefix(v.c.Server.HTTP.PublicURL, "http://") && !loopbackURL(v.c.Server.HTTP.PublicURL):
+		v.warn("server.http.public_url", "browsers never send a secure cookie to an http:// address; serve the gateway over https")
+	}
+	if lower == "refreshtoken" {
+		v.refuse(name, "the refresh token has the cookie of this name; choose another")
+	}
+}
+
+// entry is a key and its value, for messages.
+type entry struct{ key, value string }
+
+// distinct checks that no two keys of a section have the same value.
+func (v *validator) distinct(section, what string, entries []entry) {
+	if !v.intact(section) {
+		return
+	}
+	for i, e := range entries {
+		for _, earlier := range entries[:i] {
+			if e.value == earlier.value {
+				key := v.firstGiven(child(section, e.key), child(section, earlier.key))
+				v.refuse(key, "%s and %s have the same %s; give each its own", earlier.key, e.key, what)
+			}
+		}
+	}
+}
+
+// Issuing reports whether Gatehouse issues tokens.
+func (t Tokens) Issuing() bool { return len(t.SigningKeys) > 0 }
+
+func (v *validator) tokens() {
+	t := v.c.Tokens
+	if v.intactAll("tokens.issuer", "tokens.signing_keys") {
+		switch {
+		case t.Issuing() && t.Issuer == "":
+			v.refuse("tokens.signing_keys", "signing keys without tokens.issuer; give it, usually the gateway's public URL")
+		case !t.Issuing() && t.Issuer != "":
+			v.refuse("tokens.issuer", "an issuer without tokens.signing_keys; give them, or take tokens out to issue none")
+		}
+	}
+	if t.Issuing() && len(t.Audiences) == 0 && v.intact("tokens.audiences") {
+		v.refuse("tokens.signing_keys", "signing keys without tokens.audiences; name at least one (RFC 9068 section 2.2)")
+	}
+	seen := map[File]int{}
+	for i, k := range t.SigningKeys {
+		if first, again := seen[k.File]; again && k.File != "" {
+			v.refuse(element("tokens.signing_keys", i)+".file", "the same file as entry %d; keep one", first)
+			continue
+		}
+		seen[k.File] = i
+	}
+}
+
+func (v *validator) issuers() {
+	seen := map[string]string{}
+	if t := v.c.Tokens.Issuer; t != "" {
+		seen[t] = "tokens.issuer"
+	}
+	for i, issuer := range v.c.Issuers {
+		key := element("issuers", i)
+		if first, again := seen[issuer.Issuer]; again && issuer.Issuer != "" {
+			v.refuse(key+".issuer", "the same issuer as %s on line %d; keep one", first, v.line(first))
+		} else {
+			seen[issuer.Issuer] = key + ".issuer"
+		}
+		v.issuerKeys(key, issuer)
+		if len(issuer.Audiences) == 0 && v.intact(key+".audiences") {
+			v.warn(key, "no audiences: tokens that this issuer made for anybody else are accepted too (RFC 8725 section 3.9); list audiences")
+		}
+	}
+}
+
+// issuerKeys checks that an issuer's keys come from exactly one source.
+func (v *validator) issuerKeys(key string, issuer Issuer) {
+	var sources []string
+	for _, s := range []struct {
+		key   string
+		given bool
+	}{
+		{"jwks_url", issuer.JWKSURL != ""},
+		{"discovery", issuer.Discovery},
+		{"jwks_file", issuer.JWKSFile != ""},
+		{"public_key_file", issuer.PublicKeyFile != ""},
+	} {
+		if !v.intact(child(key, s.key)) {
+			return
+		}
+		if s.given {
+			sources = append(sources, s.key)
+		}
+	}
+	switch {
+	case len(sources) == 0:
+		v.refuse(key, "no keys; give one of jwks_url, discovery: true, jwks_file and public_key_file")
+		return
+	case len(sources) > 1:
+		v.refuse(child(key, sources[1]), "the keys come from %s already; keep one", sources[0])
+		return
+	}
+	switch {
+	case issuer.JWKSURL != "":
+		v.plainHTTP(key+".jwks_url", issuer.JWKSURL)
+	case issuer.Discovery && v.intact(key+".issuer"):
+		if _, err := webURL(issuer.Issuer); err != nil || strings.Contains(issuer.Issuer, "?") {
+			v.refuse(key+".discovery", "discovery needs an issuer that is an https:// URL without query; give jwks_url instead")
+			return
+		}
+		v.plainHTTP(key+".issuer", issuer.Issuer)
+	}
+}
+
+// plainHTTP warns of keys that are fetched without TLS from another machine.
+func (v *validator) plainHTTP(key, text string) {
+	if strings.HasPrefix(text, "http://") && !loopbackURL(text) {
+		v.warn(key, "fetched over plain http: whoever sits in between can sign tokens; use https")
+	}
+}
+
+func loopbackURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(u.Hostname())
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host).IsLoopback()
+}
+
+func (v *validator) identity() {
+	h := v.c.Identity.Headers
+	v.distinct("identity.headers", "name", []entry{
+		{"user_id", h.UserID}, {"email", h.Email}, {"roles", h.Roles}, {"org_id", h.OrgID},
+	})
+}
+
+func (v *validator) rateLimits() {
+	for name, limit := range v.c.RateLimits {
+		if limit.Burst == 0 && v.intact(named("rate_limits", name)) {
+			limit.Burst = limit.Limit
+			v.c.RateLimits[name] = limit
+		}
+	}
+}
+
+func (v *validator) apiKeys() {
+	seen := map[string]int{}
+	for i, k := range v.c.APIKeys {
+		key := element("api_keys", i)
+		if first, again := seen[k.SHA256]; again && k.SHA256 != "" {
+			v.refuse(key+".sha256", "the same key as entry %d; keep one", first)
+		} else {
+			seen[k.SHA256] = i
+		}
+		for j, name := range k.Policies {
+			at := element(key+".policies", j)
+			v.refersToPolicy(at, name)
+			p, known := v.c.Policies[name]
+			if known && v.intact(named("policies", name)+".credentials") && !slices.Contains(p.Credentials, authz.KindAPIKey) {
+				v.warn(at, "policy %s takes no api_key, so this has no effect", name)
+			}
+		}
+		if len(k.Policies) == 0 && !k.AuthAPI && v.intact(key) {
+			v.warn(key, "this key opens nothing; give it policies or auth_api: true")
+		}
+	}
+}
+
+func (v *validator) oidc() {
+	for _, name := range v.c.ProviderNames() {
+		key := named("oidc.providers", name)
+		p := v.c.OIDC.Providers[name]
+		if p.ClientSecretFile != "" {
+			if v.given(key + ".client_secret") {
+				v.refuse(key+".client_secret_file", "there is a client_secret too; keep one of them")
+			}
+			p.ClientSecret = NewSecret(v.secret(key+".client_secret_file", p.ClientSecretFile))
+			v.c.OIDC.Providers[name] = p
+		}
+		v.plainHTTP(key+".issuer", p.Issuer)
+	}
+}

@@ -1,0 +1,243 @@
+package config
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
+
+func (v *validator) policies() {
+	if len(v.c.Policies) == 0 && v.intact("policies") {
+		v.warn("", "there are no policies, so every request is denied; give policies")
+	}
+	v.refersToPolicy("default_policy", v.c.DefaultPolicy)
+	for _, name := range v.c.PolicyNames() {
+		key := named("policies", name)
+		p := v.c.Policies[name]
+		v.availability(key)
+		v.references(key, p)
+		if v.intact(key + ".credentials") {
+			v.credentials(key, name, p)
+			v.anonymous(key, p)
+			v.effective(key, p)
+		}
+		v.unauthenticated(key, p)
+		v.outage(key, p)
+		if p.Mode == ModeObserve {
+			v.warn(key+".mode", "policy %s only observes: requests that it would deny pass", name)
+		}
+	}
+}
+
+// availability refuses what this version has no engine for.
+func (v *validator) availability(key string) {
+	for _, u := range unavailable {
+		at := child(key, u.field)
+		if v.given(at) && (u.value == "" || v.source.places[at].raw == u.value) {
+			v.refuse(at, "%s is not available in this version; %s", cmp.Or(u.value, u.field), u.instead)
+		}
+	}
+}
+
+func (v *validator) references(key string, p Policy) {
+	if _, defined := v.c.RateLimits[p.RateLimit]; p.RateLimit != "" && !defined && !v.broken["rate_limits"] {
+		v.undefined(key+".rate_limit", "rate_limits", v.c.RateLimitNames())
+	}
+	if !v.intactAll("issuers", "tokens.issuer") {
+		return
+	}
+	for i, issuer := range p.Issuers {
+		known := issuer == v.c.Tokens.Issuer ||
+			slices.ContainsFunc(v.c.Issuers, func(c Issuer) bool { return c.Issuer == issuer })
+		if at := element(key+".issuers", i); v.intact(at) && !known {
+			v.undefined(at, "issuers", v.issuerNames())
+		}
+	}
+}
+
+// issuerNames returns the known issuers as they stand in the file.
+func (v *validator) issuerNames() []string {
+	var names []string
+	if v.given("tokens.issuer") {
+		names = append(names, printable(v.source.places["tokens.issuer"].raw))
+	}
+	for i := range v.c.Issuers {
+		names = append(names, printable(v.source.places[element("issuers", i)+".issuer"].raw))
+	}
+	return names
+}
+
+// credentials checks that each kind a policy accepts can be checked at all.
+func (v *validator) credentials(key, name string, p Policy) {
+	if len(p.Credentials) == 0 && !p.Anonymous && v.intact(key+".anonymous") {
+		v.warn(key, "accepts no credential, so it denies every request; list credentials, or say anonymous: true")
+	}
+	for i, kind := range p.Credentials {
+		at := element(key+".credentials", i)
+		switch kind {
+		case authz.KindSession:
+			if len(v.c.Sessions.Secrets) == 0 && v.intactAll("sessions.secrets", "sessions.secrets_file") {
+				v.refuse(at, "session cookies can't be verified without sessions.secrets; give them, or sessions.secrets_file")
+			}
+		case authz.KindBearer:
+			if len(v.c.Issuers) == 0 && !v.c.Tokens.Issuing() && v.intactAll("issuers", "tokens.signing_keys") {
+				v.refuse(at, "tokens can't be verified without issuers; give issuers, or tokens.signing_keys")
+			}
+		case authz.KindAPIKey:
+			v.apiKeyUse(at, name)
+		}
+	}
+}
+
+func (v *validator) apiKeyUse(at, name string) {
+	switch {
+	case !v.intact("api_keys"):
+	case len(v.c.APIKeys) == 0:
+		v.refuse(at, "there are no api_keys; give one")
+	case !slices.ContainsFunc(v.c.APIKeys, func(k APIKey) bool { return slices.Contains(k.Policies, name) }):
+		v.warn(at, "no entry of api_keys lists policy %s, so no key opens it", name)
+	}
+}
+
+// anonymous checks that a policy that asks for nobody does not ask who it is.
+func (v *validator) anonymous(key string, p Policy) {
+	for _, field := range []string{"roles", "organizations", "max_auth_age", "idle_timeout"} {
+		if at := child(key, field); p.Anonymous && v.given(at) && v.intact(at) {
+			v.refuse(at, "asks for an identity, while anonymous: true lets requests pass without one; take one of the two out")
+		}
+	}
+}
+
+// effective checks that what a policy asks can be asked of a credential that
+// it accepts: a condition without effect would be a hole, and one that nobody
+// meets a locked door.
+func (v *validator) effective(key string, p Policy) {
+	if len(p.Credentials) == 0 {
+		return
+	}
+	person := []authz.Kind{authz.KindSession, authz.KindBearer}
+	for _, f := range []struct {
+		field string
+		of    []authz.Kind
+	}{
+		{"roles", person},
+		{"organizations", person},
+		{"max_auth_age", person},
+		{"idle_timeout", person[:1]},
+		{"issuers", person[1:]},
+		{"audiences", person[1:]},
+	} {
+		at := child(key, f.field)
+		accepted := slices.ContainsFunc(p.Credentials, func(k authz.Kind) bool { return slices.Contains(f.of, k) })
+		if v.given(at) && v.intact(at) && !accepted {
+			v.refuse(at, "speaks of %s credentials, which this policy does not accept; add the kind to credentials, or take this out", kinds(f.of))
+		}
+	}
+	if !p.CSRF && v.intact(key+".csrf") && slices.Contains(p.Credentials, authz.KindSession) {
+		v.warn(key+".csrf", "INSECURE: pages of other sites can act with a user's session")
+	}
+}
+
+func kinds(ks []authz.Kind) string {
+	names := make([]string, len(ks))
+	for i, k := range ks {
+		names[i] = string(k)
+	}
+	return list(names)
+}
+
+func (v *validator) unauthenticated(key string, p Policy) {
+	on, login := key+".on_unauthenticated", key+".login_url"
+	if !v.intactAll(on, login) {
+		return
+	}
+	switch redirect := p.OnUnauthenticated == UnauthenticatedRedirect; {
+	case redirect && p.LoginURL == "":
+		v.refuse(on, "redirect needs login_url; give it, such as /login")
+	case !redirect && p.LoginURL != "":
+		v.warn(login, "has no effect without on_unauthenticated: redirect")
+	}
+}
+
+func (v *validator) outage(key string, p Policy) {
+	on, stale := key+".on_store_outage", key+".stale_for"
+	if !v.intactAll(on, stale, key+".freshness", key+".credentials") {
+		return
+	}
+	switch {
+	case p.OnStoreOutage == authz.OutageDeny:
+	case p.Freshness == authz.FreshnessStrict:
+		v.refuse(on, "%s contradicts freshness: strict, which lets nothing pass that Redis has not confirmed; take one of the two out", p.OnStoreOutage)
+	case p.OnStoreOutage == authz.OutageAcceptBearer && !slices.Contains(p.Credentials, authz.KindBearer):
+		v.refuse(on, "accept_bearer speaks of bearer credentials, which this policy does not accept; add the kind to credentials, or say deny")
+	case p.OnStoreOutage == authz.OutageServeStale && p.StaleFor == 0:
+		v.refuse(on, "serve_stale needs stale_for, the age up to which an answer is served; give it, such as 30s")
+	}
+	if p.StaleFor > 0 && p.OnStoreOutage != authz.OutageServeStale {
+		v.warn(stale, "has no effect without on_store_outage: serve_stale")
+	}
+}
+
+// mostRoutes bounds the routes: each request goes through them one by one.
+const mostRoutes = 10_000
+
+func (v *validator) routes() {
+	if n := len(v.c.Routes); n > mostRoutes {
+		v.refuse("routes", "%d routes; at most %d are possible, since every request goes through them one by one", n, mostRoutes)
+		return
+	}
+	for i, r := range v.c.Routes {
+		key := element("routes", i)
+		v.refersToPolicy(key+".policy", r.Policy)
+		if !v.intact(key) {
+			continue
+		}
+		for j, earlier := range v.c.Routes[:i] {
+			if first := element("routes", j); covers(earlier, r) && v.intact(first) {
+				v.warn(key, "never matches: %s on line %d takes all of its requests; put this one before it, or take it out", first, v.line(first))
+				break
+			}
+		}
+	}
+}
+
+// covers reports whether a matches every request that b matches, both valid.
+func covers(a, b Route) bool {
+	return coversHost(a.Host, b.Host) && coversPath(a.Path, b.Path) && coversMethods(a.Methods, b.Methods)
+}
+
+func coversHost(a, b string) bool {
+	if suffix, wildcard := strings.CutPrefix(a, "*"); wildcard {
+		return strings.HasSuffix(b, suffix)
+	}
+	return a == "" || a == b
+}
+
+func coversPath(a, b string) bool {
+	if a == "" || a == "/*" {
+		return true
+	}
+	pathA, prefixA := routePrefix(a)
+	pathB, prefixB := routePrefix(b)
+	if !prefixA {
+		return !prefixB && b != "" && pathA == pathB
+	}
+	// "/admin/*" takes "/admin" too.
+	return strings.HasPrefix(pathB, pathA) || !prefixB && pathB+"/" == pathA
+}
+
+// routePrefix returns the canonical path of a route, and whether it is a
+// prefix.
+func routePrefix(pattern string) (path string, prefix bool) {
+	path, prefix = strings.CutSuffix(pattern, "*")
+	if canonical, err := authz.CanonicalPath(path); err == nil {
+		path = canonical
+	}
+	return path, prefix
+}
+
+func coversMethods(a, b []string) bool {
+	return len(a) == 0 || len(b) > 0 && !slices.ContainsFunc(b, func(m string) bool { return !slices.Contains(a, m) })
+}
