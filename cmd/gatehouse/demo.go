@@ -25,9 +25,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
-	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 	"github.com/gatehouse-auth/gatehouse/envoy"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
@@ -90,9 +88,7 @@ type demo struct {
 	redis   string // URL by which the demo itself reaches the store
 	store   string // what the page calls it
 
-	signer   *session.Signer
-	sessions *session.Store
-	issuer   *token.Issuer
+	people demopage.People
 }
 
 type demoPorts struct{ Gateway, EnvoyAdmin, Check, HTTP, Ops, Users, Orders, Page, Store int }
@@ -129,7 +125,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
 	if err := d.startGatehouse(ctx, group); err != nil {
 		return err
 	}
-	lines, page, err := d.people(ctx)
+	lines, page, err := d.credentials(ctx)
 	if err != nil {
 		return err
 	}
@@ -283,55 +279,18 @@ func await(ctx context.Context, probe proc.Probe) error {
 
 // openStore opens the demo's own way into the store, for making sessions.
 func (d *demo) openStore(cfg *config.Config) error {
-	var err error
-	if d.signer, err = session.NewSigner([]string{d.secrets.Session}); err != nil {
-		return err
-	}
 	options, err := redis.ParseURL(d.redis)
 	if err != nil {
 		return err
 	}
-	d.sessions, err = newStore(redis.NewClient(options), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
+	if d.people.Store, err = newStore(redis.NewClient(options), cfg, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
-	d.issuer, err = newIssuer(cfg)
+	if d.people.Signer, err = newSigner(cfg); err != nil {
+		return err
+	}
+	d.people.Issuer, err = newIssuer(cfg)
 	return err
-}
-
-// demoUser is somebody to be.
-type demoUser struct {
-	id, email, organization string
-	roles                   []string
-}
-
-var demoOrganizations = []string{"org-1", "org-2"}
-
-var (
-	alice     = demoUser{"alice", "alice@example.com", "org-1", []string{"admin"}}
-	bob       = demoUser{"bob", "bob@example.com", "org-2", []string{"member"}}
-	demoUsers = map[string]demoUser{alice.id: alice, bob.id: bob}
-)
-
-// login makes a session and returns its cookie value.
-func (d *demo) login(ctx context.Context, u demoUser) (string, error) {
-	id, err := d.sessions.Create(ctx, session.NewSession{
-		Identity:      authz.Identity{ID: u.id, Email: u.email, Roles: u.roles, Organization: u.organization},
-		Organizations: demoOrganizations,
-	})
-	if err != nil {
-		return "", fmt.Errorf("make a session for %s: %w", u.id, err)
-	}
-	return d.signer.Sign(id), nil
-}
-
-// logout ends the session behind a cookie value.
-func (d *demo) logout(ctx context.Context, cookie string) error {
-	id, ok := d.signer.Verify(cookie)
-	if !ok {
-		return nil
-	}
-	return d.sessions.Revoke(ctx, id)
 }
 
 // demoLine is one thing to try.
@@ -342,57 +301,38 @@ type demoLine struct {
 	status  int      // what it will answer; tried before it is printed
 }
 
-// people makes users, sessions and tokens, and what to try with them.
-func (d *demo) people(ctx context.Context) ([]demoLine, demopage.Options, error) {
-	page := demopage.Options{
-		Store: d.store,
-		Login: func(ctx context.Context, user string) (string, bool, error) {
-			u, ok := demoUsers[user]
-			if !ok {
-				return "", false, nil
-			}
-			cookie, err := d.login(ctx, u)
-			return cookie, true, err
-		},
-		Logout: d.logout,
+// credentials makes users, sessions and tokens, and what to try with them.
+func (d *demo) credentials(ctx context.Context) ([]demoLine, demopage.Options, error) {
+	page := demopage.Options{Store: d.store, Login: d.people.Login, Logout: d.people.Logout}
+	if err := d.people.Prepare(ctx); err != nil {
+		return nil, page, err
 	}
-	for _, u := range demoUsers {
-		profile := authz.Profile{Email: &u.email, Roles: &u.roles, Organization: &u.organization, Organizations: demoOrganizations}
-		if err := d.sessions.SaveProfile(ctx, u.id, profile); err != nil {
-			return nil, page, err
-		}
-	}
-	admin, err := d.login(ctx, alice)
+	admin, err := d.people.Session(ctx, demopage.Alice)
 	if err != nil {
 		return nil, page, err
 	}
-	member, err := d.login(ctx, bob)
+	member, err := d.people.Session(ctx, demopage.Bob)
 	if err != nil {
 		return nil, page, err
 	}
-	bearer, _, err := d.issuer.Mint(token.Claims{Subject: bob.id})
+	bearer, err := d.people.Token(demopage.Bob)
 	if err != nil {
 		return nil, page, err
 	}
-	revoked, minted, err := d.issuer.Mint(token.Claims{Subject: bob.id})
+	page.RevokedToken, err = d.people.RevokedToken(ctx, demopage.Bob)
 	if err != nil {
 		return nil, page, err
 	}
-	if err := d.sessions.RevokeToken(ctx, minted.TokenID, minted.Expires); err != nil {
-		return nil, page, err
-	}
-	page.RevokedToken = revoked
 	cookie := func(value string) string { return "Cookie: sessionId=" + value }
-	lines := []demoLine{
+	return []demoLine{
 		{"Bob's session", "/users/me", []string{cookie(member)}, 200},
 		{"Bob's token", "/orders", []string{"Authorization: Bearer " + bearer}, 200},
 		{"Alice is an administrator", "/users/admin/stats", []string{cookie(admin)}, 200},
 		{"Bob is not", "/users/admin/stats", []string{cookie(member)}, 403},
 		{"Bob says that he is root; see what arrives", "/users/echo", []string{cookie(member), "x-user-id: root", `x-user-roles: ["admin"]`}, 200},
-		{"a revoked token", "/orders", []string{"Authorization: Bearer " + revoked}, 401},
+		{"a revoked token", "/orders", []string{"Authorization: Bearer " + page.RevokedToken}, 401},
 		{"nobody", "/users/me", nil, 401},
-	}
-	return lines, page, nil
+	}, page, nil
 }
 
 // startServices runs the services and the page in this process.
