@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+)
+
+// TestMain lets the test binary be the no-op server, as bench itself is.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == noopCommand {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err := runNoop(ctx, os.Stdout)
+		stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const shippedEnvoy = "../envoy/envoy.yaml"
+
+// The whole of it with few requests: every scenario runs through the real
+// Envoy and is decided as it should be, or the run fails.
+func TestBenchRunsEveryScenario(t *testing.T) {
+	proctest.Need(t, "envoy")
+	proctest.Need(t, "redis-server")
+	dir := t.TempDir()
+	gatehouse, file := filepath.Join(dir, "gatehouse"), filepath.Join(dir, "out.json")
+	out, err := exec.Command("go", "build", "-o", gatehouse, "../cmd/gatehouse").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	var stdout, stderr bytes.Buffer
+	err = run(t.Context(), []string{
+		"-gatehouse", gatehouse, "-envoy", shippedEnvoy, "-json", file, "-users", "20",
+		"-connections", "4", "-rounds", "2", "-requests", "100", "-duration", "20s", "-warmup", "5s",
+	}, &stdout, &stderr)
+	require.NoError(t, err, stderr.String())
+
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var got report
+	require.NoError(t, json.Unmarshal(text, &got))
+	require.Len(t, got.Scenarios, len(scenarios))
+	for i, s := range got.Scenarios {
+		require.Equal(t, scenarios[i].name, s.Name)
+		require.Len(t, s.Rounds, 2)
+		for _, f := range s.Rounds {
+			require.Equal(t, 100, f.Requests)
+			require.Positive(t, f.P50)
+			require.GreaterOrEqual(t, f.P99, f.P50)
+			for _, process := range []string{"envoy", "redis", clusterNoop, clusterGatehouse, generator} {
+				require.Contains(t, f.CPU, process)
+			}
+		}
+		require.Positive(t, s.To[baseNoop].P50)
+		require.Contains(t, stdout.String(), s.Title)
+	}
+	require.NotEmpty(t, got.Machine.Envoy)
+	require.NotEmpty(t, got.Machine.Redis)
+	require.NotEmpty(t, got.Machine.Gatehouse)
+}
+
+// A filter that does not decide, or decides otherwise, must not be measured as
+// if it did.
+func TestBenchRefusesToMeasureSomethingElse(t *testing.T) {
+	proctest.Need(t, "envoy")
+	proctest.Need(t, "redis-server")
+	none := scenarios[0]
+	require.Equal(t, baseNone, none.name)
+	unchecked := none
+	unchecked.name, unchecked.counter = "unchecked", "ext_authz.ok"
+	allowed := scenario{
+		name: "allowed", filter: "ext_authz", cluster: clusterNoop,
+		headers: sessionCookies, status: http.StatusUnauthorized, counter: "ext_authz.ok",
+	}
+	o := options{
+		load: load{Connections: 2, Requests: 50, Duration: 10 * time.Second}, warmup: time.Second, rounds: 1, users: 1,
+		scenarios: []scenario{none, unchecked, allowed},
+	}
+	s, err := startStack(t.Context(), stackOptions{
+		dir: t.TempDir(), gatehouse: "unused", shipped: shippedEnvoy, scenarios: o.scenarios, users: o.users,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.stop()) })
+
+	_, err = measureWindow(t.Context(), s, none, none.target(s.creds), o)
+	require.NoError(t, err)
+	_, err = measureWindow(t.Context(), s, unchecked, unchecked.target(s.creds), o)
+	require.ErrorContains(t, err, "of 100 requests Envoy's counter ext_authz.ok saw 0")
+	_, err = measureWindow(t.Context(), s, allowed, allowed.target(s.creds), o)
+	require.ErrorContains(t, err, `warm-up: 50 of 50 answers were not the expected 401; one of them: 200 "hello\n"`)
+}
+
+func TestMissingBinaryIsExplained(t *testing.T) {
+	proctest.Need(t, "redis-server")
+	_, err := startStack(t.Context(), stackOptions{
+		dir: t.TempDir(), gatehouse: filepath.Join(t.TempDir(), "none"), shipped: shippedEnvoy, users: 1,
+		scenarios: []scenario{{name: "session", filter: "ext_authz", cluster: clusterGatehouse}},
+	})
+	require.ErrorContains(t, err, "run make build first, or set -gatehouse")
+}
+
+// What is measured is the filter that users run: the shipped one, but for two
+// settings.
+func TestShippedFilterIsMeasured(t *testing.T) {
+	shipped, err := shippedFilter(shippedEnvoy)
+	require.NoError(t, err)
+	text, err := envoyConfig{Shipped: shipped}.ExtAuthz("somewhere")
+	require.NoError(t, err)
+	var got map[string]any
+	require.NoError(t, json.Unmarshal([]byte(text), &got))
+	typed := func(filter map[string]any) (config, service map[string]any) {
+		config = filter["typed_config"].(map[string]any)
+		return config, config["grpc_service"].(map[string]any)
+	}
+	wantConfig, wantService := typed(shipped)
+	gotConfig, gotService := typed(got)
+	require.Equal(t, false, gotConfig["failure_mode_allow"])
+	require.Equal(t, map[string]any{"cluster_name": "somewhere"}, gotService["envoy_grpc"])
+	require.NotEqual(t, "somewhere", wantService["envoy_grpc"].(map[string]any)["cluster_name"], "the shipped one is untouched")
+	for _, key := range []string{"envoy_grpc", "timeout"} {
+		delete(wantService, key)
+		delete(gotService, key)
+	}
+	want, err := json.Marshal(wantConfig)
+	require.NoError(t, err)
+	rest, err := json.Marshal(gotConfig)
+	require.NoError(t, err)
+	require.JSONEq(t, string(want), string(rest))
+}
+
+func TestShippedFilterMustBeThere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "envoy.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("static_resources: {listeners: [{name: a}]}\n"), 0o600))
+	_, err := shippedFilter(file)
+	require.ErrorContains(t, err, "has no HTTP filter envoy.filters.http.ext_authz")
+	_, err = shippedFilter(file + "x")
+	require.ErrorContains(t, err, "-envoy")
+}
+
+func TestCredentialsAreShownInTurn(t *testing.T) {
+	c, err := newCredentials(3, time.Now())
+	require.NoError(t, err)
+	for _, s := range scenarios {
+		seen := map[string]bool{}
+		for _, request := range s.target(c).requests {
+			text := string(request)
+			require.True(t, strings.HasSuffix(text, "\r\n\r\n"), s.name)
+			require.Equal(t, strings.Count(text, "\n"), strings.Count(text, "\r\n"), s.name)
+			require.False(t, seen[text], "%s sends the same credential twice in a turn", s.name)
+			seen[text] = true
+		}
+		require.NotEmpty(t, seen, s.name)
+	}
+	require.Len(t, scenarios[0].target(c).requests, 3)
+}
+
+func TestCPUTimesNameEveryProcess(t *testing.T) {
+	p := proctest.Start(t, proctest.Need(t, "sleep"), []string{"60"}, proc.Options{})
+	s := &stack{processes: []namedProcess{{"sleep", p}}}
+	times, err := s.cpuTimes()
+	require.NoError(t, err)
+	require.Contains(t, times, "sleep")
+	require.Positive(t, times[generator], "this process has run tests")
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// sample is a run of two rounds; the second was on a slower machine.
+func sample() *report {
+	window := func(p50, p99, envoy, check float64) figures {
+		return figures{
+			Requests: 1000, PerSecond: 1000 / p50, P50: p50, P99: p99,
+			CPU: map[string]float64{"envoy": envoy, clusterNoop: check, clusterGatehouse: 0, "redis": 0, generator: 10},
+		}
+	}
+	r := &report{
+		Started: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
+		Machine: machine{CPU: "Abacus 3000", Cores: 2, Kernel: "6.1", LoadAvg: "0.01", Go: "1.26.0", Envoy: "1.40.0", Redis: "7.0.15"},
+		Load:    loadReport{Connections: 32, Seconds: 4, Users: 1000},
+		Rounds:  2,
+		Scenarios: []scenarioReport{
+			{Name: baseNone, Title: "no filter", Status: 200, Rounds: []figures{window(1, 2, 20, 0), window(2, 4, 40, 0)}},
+			{Name: baseNoop, Title: "no-op server", Status: 200, Rounds: []figures{window(3, 8, 60, 20), window(6, 20, 120, 40)}},
+		},
+	}
+	r.summarize()
+	return r
+}
+
+func TestMarkdown(t *testing.T) {
+	var got bytes.Buffer
+	require.NoError(t, sample().writeMarkdown(&got))
+	require.Equal(t, `Machine: 2 cores (Abacus 3000), kernel 6.1, load average before the run 0.01. Go 1.26.0, Envoy 1.40.0 (one worker), Redis 7.0.15, Gatehouse unknown.
+
+Load: closed loop over 32 connections, 1000 users; 2 rounds of at most 4 s per scenario.
+
+Ratios: how many times as much as without a filter, and as with a no-op server.
+
+| scenario     | p50 ÷ no filter | p99 ÷ no filter | CPU ÷ no filter | p50 ÷ no-op | p99 ÷ no-op | CPU ÷ no-op |
+|--------------|----------------:|----------------:|----------------:|------------:|------------:|------------:|
+| no filter    |            1.00 |            1.00 |            1.00 |        0.33 |        0.23 |        0.25 |
+| no-op server |            3.00 |            4.50 |            4.00 |        1.00 |        1.00 |        1.00 |
+
+Figures: latency in ms; CPU in ms per 1,000 requests, in all and by process. The load generator's comes on top.
+
+| scenario     | requests/s |  p50 |  p99 |  CPU | Envoy | check server | Redis | (generator) |
+|--------------|-----------:|-----:|-----:|-----:|------:|-------------:|------:|------------:|
+| no filter    |        750 | 1.50 | 3.00 | 30.0 |  30.0 |            0 |     0 |        10.0 |
+| no-op server |        250 | 4.50 | 14.0 |  120 |  90.0 |         30.0 |     0 |        10.0 |
+
+Largest difference between two rounds of one scenario: p50 67 %, p99 86 %, CPU 67 %.
+`, got.String())
+}
+
+func TestMarkdownSaysWhoDidNotKeepUp(t *testing.T) {
+	r := sample()
+	r.Load.Rate, r.Load.Requests = 500, 1000
+	var got bytes.Buffer
+	require.NoError(t, r.writeMarkdown(&got))
+	require.Contains(t, got.String(), "Load: 500 requests/s over 32 connections, 1000 users; 2 rounds of at most 1000 requests and 4 s per scenario.")
+	require.Contains(t, got.String(), "\nno-op server did not keep up with 500 requests/s")
+	require.NotContains(t, got.String(), "no filter did not keep up")
+}
+
+func TestRatiosNeedTheirBase(t *testing.T) {
+	r := sample()
+	r.Scenarios = r.Scenarios[1:]
+	r.summarize()
+	require.NotContains(t, r.Scenarios[0].To, baseNone)
+	var got bytes.Buffer
+	require.NoError(t, r.writeMarkdown(&got))
+	require.Contains(t, got.String(), "| no-op server |               – |               – |               – |        1.00 |")
+}
+
+// A window too short for the kernel's clock has no CPU time: its ratios are
+// unknown, not infinite, which JSON could not hold.
+func TestRatioToNothingIsUnknown(t *testing.T) {
+	r := sample()
+	for i := range r.Scenarios[0].Rounds {
+		r.Scenarios[0].Rounds[i].CPU = map[string]float64{"envoy": 0, generator: 10}
+	}
+	r.summarize()
+	require.Equal(t, ratios{P50: 3, P99: 4.5}, r.Scenarios[1].To[baseNone])
+	var got bytes.Buffer
+	require.NoError(t, r.writeJSON(&got))
+}
+
+func TestJSONHoldsEveryRound(t *testing.T) {
+	var text bytes.Buffer
+	require.NoError(t, sample().writeJSON(&text))
+	var got report
+	require.NoError(t, json.Unmarshal(text.Bytes(), &got))
+	require.Equal(t, *sample(), got)
+	require.Contains(t, text.String(), `"cpu_ms_per_1000": {`)
+}
+
+func TestNewFigures(t *testing.T) {
+	o := outcome{Elapsed: 2 * time.Second}
+	for i := range 1000 {
+		o.Latencies = append(o.Latencies, time.Duration(i+1)*10*time.Microsecond)
+	}
+	got := newFigures(o, map[string]time.Duration{"envoy": 80 * time.Millisecond, generator: 10 * time.Millisecond})
+	require.Equal(t, figures{
+		Requests: 1000, PerSecond: 500, P50: 5, P99: 9.9, Max: 10,
+		CPU: map[string]float64{"envoy": 80, generator: 10},
+	}, got)
+	require.InDelta(t, 80, got.cpu(), 0, "the generator is not what is measured")
+	require.False(t, math.IsNaN(newFigures(outcome{}, map[string]time.Duration{"envoy": 0}).cpu()))
+}
+
+func TestMedian(t *testing.T) {
+	require.Zero(t, median(nil))
+	require.InDelta(t, 3, median([]float64{9, 1, 3}), 0)
+	require.InDelta(t, 4, median([]float64{5, 9, 1, 3}), 0)
+}
+
+func TestDigits(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0", 0.0004: "0", 0.1234: "0.123", 0.9996: "1.00", 4.5678: "4.57", 9.996: "10.0", 45.67: "45.7", 99.96: "100", 1234.5: "1234",
+	} {
+		require.Equal(t, want, digits(v), "%v", v)
+	}
+}
+
+func TestChooseScenarios(t *testing.T) {
+	all, err := chooseScenarios("")
+	require.NoError(t, err)
+	require.Len(t, all, len(scenarios))
+	some, err := chooseScenarios("session,none")
+	require.NoError(t, err)
+	require.Equal(t, []string{"none", "session"}, []string{some[0].name, some[1].name}, "in the order of the table")
+	_, err = chooseScenarios("none,sesion")
+	require.ErrorContains(t, err, `there is no "sesion"; there are none,noop,`)
+}
+
+func TestArgumentsAreChecked(t *testing.T) {
+	for _, tc := range []struct{ args, want string }{
+		{"-rounds 0", "must be more than 0"},
+		{"-duration 0s", "must be more than 0"},
+		{"-rate -1", "must not be negative"},
+		{"-scenarios x", `there is no "x"`},
+		{"quick", `there is no argument "quick"`},
+		{"-fast", "flag provided but not defined: -fast"},
+	} {
+		var stderr bytes.Buffer
+		err := run(t.Context(), strings.Fields(tc.args), &bytes.Buffer{}, &stderr)
+		require.ErrorIs(t, err, errUsage, tc.args)
+		require.Contains(t, stderr.String(), tc.want)
+		require.Contains(t, stderr.String(), "usage: go run ./bench")
+	}
+}
