@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -154,9 +155,7 @@ func NewIssuer(o MintOptions) (*Issuer, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.TTL == 0 {
-		o.TTL = DefaultAccessTTL
-	}
+	o.TTL = cmp.Or(o.TTL, DefaultAccessTTL)
 	o.Audiences = slices.Clone(o.Audiences)
 	switch {
 	case o.Issuer == "":

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,19 +117,12 @@ func checkURL(s string) error {
 }
 
 func newRemoteKeys(issuer, location string, o RemoteOptions) *RemoteKeys {
-	if o.Client == nil {
-		o.Client = http.DefaultClient
-	}
+	o.Client = cmp.Or(o.Client, http.DefaultClient)
+	o.Timeout = cmp.Or(max(o.Timeout, 0), 5*time.Second)
+	o.Interval = cmp.Or(max(o.Interval, 0), 15*time.Minute)
+	o.Cooldown = cmp.Or(max(o.Cooldown, 0), 30*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	for _, d := range []struct {
-		d        *time.Duration
-		standard time.Duration
-	}{{&o.Timeout, 5 * time.Second}, {&o.Interval, 15 * time.Minute}, {&o.Cooldown, 30 * time.Second}} {
-		if *d.d <= 0 {
-			*d.d = d.standard
-		}
 	}
 	client := *o.Client
 	client.CheckRedirect = redirectPolicy(o.Client.CheckRedirect)

@@ -195,7 +195,7 @@ func TestOutageKeepsTheLastKeys(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := publish(t, jwk(rsaKey(), kid("old")))
-			keys, v, c := p.remote(t, token.RemoteOptions{Timeout: 100 * time.Millisecond})
+			keys, v, c := p.remote(t, token.RemoteOptions{})
 			accepted(t, v, oldToken())
 			p.handle(respond)
 			c.Advance(time.Minute)
@@ -398,6 +398,9 @@ func TestRunRefreshes(t *testing.T) {
 		after(1, 5)
 		after(2*time.Second, 6)
 		after(4*time.Second, 7)
+		_, err = keys.Keys(ctx, "unknown", "RS256") // does not shorten the pause
+		require.ErrorContains(t, err, "down")
+		require.Equal(t, 7, s.count())
 		require.Equal(t, 4, keys.Snapshot().Failures)
 		require.ErrorContains(t, keys.Snapshot().LastError, "down")
 		require.Equal(t, 1, keys.Snapshot().Keys)
@@ -437,6 +440,29 @@ func TestRunRepeatsAFailedDemand(t *testing.T) {
 		require.Equal(t, 3, s.count())
 		cancel()
 		require.NoError(t, <-done)
+	})
+}
+
+// Who joins a refresh that is under way has had their fetch: the cool-down
+// counts from there.
+func TestJoiningARefreshStartsTheCooldown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &inMemory{answer: answer{body: jwks(jwk(rsaKey(), kid("old"))), took: time.Second}}
+		keys, err := token.FetchJWKS("https://idp.example.com/jwks", token.RemoteOptions{Client: s.client()})
+		require.NoError(t, err)
+		unknown := func() {
+			t.Helper()
+			found, err := keys.Keys(t.Context(), "unknown", "RS256")
+			require.NoError(t, err)
+			require.Empty(t, found)
+		}
+		unknown()
+		time.Sleep(15 * time.Minute)
+		_, err = keys.Keys(t.Context(), "old", "RS256") // starts the refresh that is due
+		require.NoError(t, err)
+		unknown()
+		unknown()
+		require.Equal(t, 2, s.count())
 	})
 }
 

@@ -2,6 +2,7 @@ package token
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -70,7 +71,7 @@ type VerifierOptions struct {
 	// CacheEntries is how many verified tokens are remembered, so that the
 	// next use of one costs no signature verification; 0 remembers none. An
 	// entry counts only while its key is still the issuer's and its exp has
-	// not passed. The tokens themselves are not kept, only their hashes.
+	// not passed. The tokens themselves are not kept, only hashes and claims.
 	CacheEntries int
 }
 
@@ -131,7 +132,7 @@ func newIssuer(o IssuerOptions) (*issuer, error) {
 		name:         o.Issuer,
 		keys:         o.Keys,
 		audiences:    slices.Clone(o.Audiences),
-		leeway:       o.Leeway,
+		leeway:       max(cmp.Or(o.Leeway, DefaultLeeway), 0),
 		ownTokens:    o.OwnTokens,
 		userID:       newClaimPath(o.Claims.UserID, "sub"),
 		email:        newClaimPath(o.Claims.Email, "email"),
@@ -145,11 +146,6 @@ func newIssuer(o IssuerOptions) (*issuer, error) {
 	if o.Keys == nil {
 		errs = append(errs, errors.New("has no keys"))
 	}
-	if i.leeway == 0 {
-		i.leeway = DefaultLeeway
-	}
-	i.leeway = max(i.leeway, 0)
-
 	for _, name := range o.Algorithms {
 		alg := jose.SignatureAlgorithm(name)
 		if !slices.Contains(algorithms, alg) {
