@@ -1,0 +1,43 @@
+package session_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+)
+
+// One read of a session, one of many callers, from the two usual stores. What
+// a Check without a cache costs at least.
+func BenchmarkSession(b *testing.B) {
+	for _, kind := range twoBackends {
+		b.Run(kind.name, func(b *testing.B) {
+			url, _ := kind.start(b)
+			client, err := session.Open(url, session.OpenOptions{Timeout: patience, Logger: quiet})
+			require.NoError(b, err)
+			defer func() { _ = client.Close() }()
+			store := session.New(client, session.Options{Rolling: true, Profiles: true, Timeout: patience})
+			ids := make([]string, 100)
+			for i := range ids {
+				ids[i], err = store.Create(b.Context(), session.NewSession{
+					Identity: authz.Identity{ID: fmt.Sprint("user-", i), Email: "user@example.com", Roles: []string{"a", "b"}, Organization: "org-1"},
+					AuthTime: time.Now(),
+				})
+				require.NoError(b, err)
+			}
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					if _, err := store.Session(b.Context(), ids[i%len(ids)], authz.ReadOptions{}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+}

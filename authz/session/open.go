@@ -1,0 +1,323 @@
+package session
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// OpenOptions configure [Open]. The zero value is usable.
+type OpenOptions struct {
+	// Timeout bounds each read and write; default 100ms, as in [Options].
+	Timeout time.Duration
+	// PoolSize is how many connections there can be to one server; default 10
+	// for each processor.
+	PoolSize int
+	// Password is for Redis itself, in place of the one in the URL; "" keeps
+	// that.
+	Password string
+	// TLS is for the schemes with a double s, beginning with rediss.
+	TLS TLSOptions
+	// SentinelUsername and SentinelPassword are for the Sentinels. The
+	// credentials in the URL are for Redis itself.
+	SentinelUsername, SentinelPassword string
+	// Logger is told, loudly, of an embedded store; default [slog.Default].
+	Logger *slog.Logger
+}
+
+// TLSOptions say whom to trust, and how to prove who we are. TLS 1.2 is the
+// least.
+type TLSOptions struct {
+	CAFile string // PEM; "" for the system's authorities
+	// CertFile and KeyFile are our own certificate (PEM), for servers that ask
+	// for one. They are read again for each connection, so they can be
+	// renewed.
+	CertFile, KeyFile string
+	// ServerName is what the server's certificate must be for; "" for the host
+	// connected to. Nodes of a Cluster and masters behind Sentinel are often
+	// known by address only.
+	ServerName string
+}
+
+// Open returns a client for the store at a URL:
+//
+//	redis://[user:password@]host[:6379][/database]
+//	unix://[user:password@]/path/to/socket[?db=database]
+//	redis+sentinel://[user:password@]host[:26379],…/master[/database]
+//	redis+cluster://[user:password@]host[:6379],…
+//	embedded://[:password@][host:port]
+//
+// and rediss://, rediss+sentinel:// and rediss+cluster:// for TLS. User and
+// password are percent-encoded; a password alone stands behind a colon.
+//
+// It doesn't connect: a store that is down is found by the first call, and
+// waited for by those that follow. Only an embedded store is started here; it
+// fails when its address is taken. Closing the client ends it. Errors show
+// nothing of the URL, which holds a password.
+func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
+	u, err := parseURL(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("store URL: %w", err)
+	}
+	u.password = cmp.Or(o.Password, u.password)
+	if u.kind == kindEmbedded {
+		return openEmbedded(u, o)
+	}
+	options := clientOptions(u, o)
+	if u.tls {
+		if options.TLSConfig, err = o.TLS.config(); err != nil {
+			return nil, fmt.Errorf("store TLS: %w", err)
+		}
+	} else if o.TLS != (TLSOptions{}) {
+		return nil, errors.New("store URL: there are TLS settings, but the scheme is one without TLS; write rediss")
+	}
+	return redis.NewUniversalClient(options), nil
+}
+
+func clientOptions(u storeURL, o OpenOptions) *redis.UniversalOptions {
+	timeout := cmp.Or(o.Timeout, defaultTimeout)
+	return &redis.UniversalOptions{
+		Addrs:            u.hosts,
+		DB:               u.db,
+		Username:         u.username,
+		Password:         u.password,
+		MasterName:       u.master,
+		SentinelUsername: o.SentinelUsername,
+		SentinelPassword: o.SentinelPassword,
+		IsClusterMode:    u.kind == kindCluster,
+		ClientName:       "gatehouse",
+		Protocol:         2,
+
+		// The deadline of a call bounds all that it does. Two quick retries
+		// within it carry it over connections that a restarted server dropped.
+		ContextTimeoutEnabled: true,
+		ReadTimeout:           timeout,
+		WriteTimeout:          timeout,
+		PoolTimeout:           timeout,
+		MaxRetries:            2,
+		MinRetryBackoff:       2 * time.Millisecond,
+		MaxRetryBackoff:       16 * time.Millisecond,
+
+		// Connecting goes on in the background when the call that needed it
+		// gave up, so it may take its time: a TLS handshake across zones takes
+		// longer than a read. Trying again is for the next call.
+		DialTimeout:   max(timeout, time.Second),
+		DialerRetries: 1,
+
+		PoolSize:         o.PoolSize,
+		PipelinePoolSize: -1, // nearly everything is a pipeline: one pool, one size to set
+
+		DisableIdentity:          true, // CLIENT SETINFO is an error before Redis 7.2
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+}
+
+func (o TLSOptions) config() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s: no certificate in PEM form", o.CAFile)
+		}
+	}
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		return nil, errors.New("a certificate needs its key and a key its certificate: set both files")
+	}
+	if o.CertFile != "" {
+		load := func() (*tls.Certificate, error) {
+			certificate, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+			return &certificate, err
+		}
+		if _, err := load(); err != nil {
+			return nil, err
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	}
+	return c, nil
+}
+
+type urlKind int
+
+const (
+	kindSingle urlKind = iota
+	kindSentinel
+	kindCluster
+	kindEmbedded
+)
+
+// storeURL is a URL taken apart. [url.Parse] is no help: it refuses lists of
+// hosts with ports, and its errors quote the password.
+type storeURL struct {
+	kind               urlKind
+	tls                bool
+	username, password string
+	hosts              []string // host:port, or one path of a socket
+	master             string
+	db                 int
+}
+
+var schemes = map[string]storeURL{
+	"redis":           {},
+	"unix":            {},
+	"rediss":          {tls: true},
+	"redis+sentinel":  {kind: kindSentinel},
+	"rediss+sentinel": {kind: kindSentinel, tls: true},
+	"redis+cluster":   {kind: kindCluster},
+	"rediss+cluster":  {kind: kindCluster, tls: true},
+	"embedded":        {kind: kindEmbedded},
+}
+
+const (
+	redisPort    = "6379"
+	sentinelPort = "26379"
+)
+
+func parseURL(raw string) (storeURL, error) {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	u, known := schemes[strings.ToLower(scheme)]
+	if !ok || !known {
+		return u, errors.New("want redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded://")
+	}
+	if strings.Contains(rest, "#") {
+		return u, errors.New("it has a fragment; a # in a password is written %23")
+	}
+	rest, query, _ := strings.Cut(rest, "?")
+	authority, path := rest, ""
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		authority, path = rest[:i], rest[i+1:]
+	}
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		if err := u.parseUser(authority[:i]); err != nil {
+			return u, err
+		}
+		authority = authority[i+1:]
+	}
+	if strings.EqualFold(scheme, "unix") {
+		return u, u.parseSocket(authority, path, query)
+	}
+	if query != "" {
+		return u, errors.New("it has a query; a ? in a password is written %3F, and a database is the last part of the path")
+	}
+	if err := u.parseHosts(authority); err != nil {
+		return u, err
+	}
+	return u, u.parsePath(path)
+}
+
+func (u *storeURL) parseUser(user string) error {
+	username, password, ok := strings.Cut(user, ":")
+	if !ok {
+		return errors.New("a user without a password; a password alone stands behind a colon, as in :password@")
+	}
+	var errUser, errPassword error
+	u.username, errUser = url.PathUnescape(username)
+	u.password, errPassword = url.PathUnescape(password)
+	if errUser != nil || errPassword != nil { // both would quote what they were given
+		return errors.New("user or password is not percent-encoded; a % is written %25")
+	}
+	return nil
+}
+
+func (u *storeURL) parseSocket(host, path, query string) error {
+	if host != "" || path == "" {
+		return errors.New("a socket is an absolute path, as in unix:///run/redis.sock")
+	}
+	path, err := url.PathUnescape("/" + path)
+	if err != nil {
+		return errors.New("the path of the socket is not percent-encoded")
+	}
+	u.hosts = []string{path}
+	if query == "" {
+		return nil
+	}
+	db, ok := strings.CutPrefix(query, "db=")
+	if !ok {
+		return errors.New("the query of a socket is db=number or nothing")
+	}
+	return u.parseDB(db)
+}
+
+func (u *storeURL) parseHosts(authority string) error {
+	if u.kind == kindEmbedded && authority == "" {
+		return nil
+	}
+	port := redisPort
+	if u.kind == kindSentinel {
+		port = sentinelPort
+	}
+	for i, address := range strings.Split(authority, ",") {
+		host, err := hostPort(address, port)
+		if err != nil {
+			return fmt.Errorf("host %d: %w", i+1, err)
+		}
+		u.hosts = append(u.hosts, host)
+	}
+	if len(u.hosts) > 1 && (u.kind == kindSingle || u.kind == kindEmbedded) {
+		return errors.New("several hosts are for redis+sentinel:// and redis+cluster://")
+	}
+	return nil
+}
+
+func hostPort(address, port string) (string, error) {
+	bad := errors.New("want host, host:port or [address]:port; a / in a password is written %2F")
+	var host string
+	if strings.HasSuffix(address, "]") || !strings.Contains(address, ":") {
+		host = strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")
+	} else {
+		var err error
+		if host, port, err = net.SplitHostPort(address); err != nil { // quotes the address
+			return "", bad
+		}
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" || strings.ContainsAny(host, "@[] ") {
+		return "", bad
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func (u *storeURL) parsePath(path string) error {
+	var err error
+	switch path, err = url.PathUnescape(path); {
+	case err != nil:
+		return errors.New("the path is not percent-encoded")
+	case u.kind == kindSentinel:
+		var db string
+		if u.master, db, _ = strings.Cut(path, "/"); u.master == "" {
+			return errors.New("the name of the master is missing, as in redis+sentinel://host/mymaster")
+		}
+		return u.parseDB(db)
+	case u.kind == kindSingle:
+		return u.parseDB(path)
+	case path != "":
+		return errors.New("there is a path behind the hosts; only redis:// and redis+sentinel:// have a database number")
+	}
+	return nil
+}
+
+func (u *storeURL) parseDB(db string) error {
+	if db == "" {
+		return nil
+	}
+	n, err := strconv.ParseUint(db, 10, 31)
+	if err != nil { // quotes the number, which may be the rest of a password
+		return errors.New("the database is not a number")
+	}
+	u.db = int(n)
+	return nil
+}
