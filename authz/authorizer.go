@@ -157,6 +157,7 @@ func impostor(kind Kind) Reason {
 		return ReasonSessionMalformed
 	case KindBearer:
 		return ReasonTokenInvalid
+	case KindAPIKey: // the one kind whose principals are services
 	}
 	return ReasonCredentialInvalid
 }

@@ -409,6 +409,7 @@ func TestCustomAuthenticator(t *testing.T) {
 		"both":                      {[]authz.Authenticator{custom{"custom", carol, io.EOF}}, authz.ReasonInternal},
 		"two nils":                  {[]authz.Authenticator{custom{"custom", nil, nil}}, authz.ReasonInternal},
 		"a principal without an id": {[]authz.Authenticator{custom{"custom", &authz.Principal{}, nil}}, authz.ReasonInternal},
+		"a user named as a service": {[]authz.Authenticator{custom{"custom", &authz.Principal{Identity: authz.Identity{ID: "service:x"}}, nil}}, authz.ReasonCredentialInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -428,6 +429,32 @@ func TestCustomAuthenticator(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An id that begins with service: is an internal caller's: services would take
+// a user of that name for one.
+func TestNoUserIsAService(t *testing.T) {
+	t.Parallel()
+	policy := authz.Policy{Credentials: kinds(authz.KindSession, authz.KindBearer, authz.KindAPIKey)}
+	for id, refused := range map[string]bool{"service:billing": true, "service:": true, "service": false, "Service:x": false, "a service:x": false} {
+		g := newGate(t)
+		g.sessions.sessions["s"] = &authz.Session{Identity: authz.Identity{ID: id}}
+		g.tokens.tokens["t"] = &authz.Token{Identity: authz.Identity{ID: id}}
+		for want, headers := range map[authz.Reason][]string{
+			authz.ReasonSessionMalformed: {"cookie", "sessionId=signed.s"},
+			authz.ReasonTokenInvalid:     {"authorization", "Bearer t"},
+		} {
+			if !refused {
+				want = ""
+			}
+			d, err := g.decide(policy, get(t, headers...))
+			requireReason(t, want, err)
+			require.Equal(t, refused, d.Principal == nil)
+		}
+	}
+	d, err := newGate(t).decide(policy, get(t, goodKey...))
+	require.NoError(t, err)
+	require.Equal(t, authz.ServicePrefix+"billing", d.Principal.ID)
 }
 
 // One authorizer serves every request at a time; -race watches.

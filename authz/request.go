@@ -1,6 +1,8 @@
 package authz
 
 import (
+	"iter"
+	"maps"
 	"net/netip"
 	"strings"
 )
@@ -11,6 +13,8 @@ import (
 type Headers interface {
 	// Header returns the value, and whether the header is there at all.
 	Header(name string) (value string, ok bool)
+	// All yields each header once, in no particular order.
+	All() iter.Seq2[string, string]
 }
 
 // HeaderMap is [Headers] over a map from lower-case names.
@@ -21,6 +25,9 @@ func (m HeaderMap) Header(name string) (string, bool) {
 	v, ok := m[name]
 	return v, ok
 }
+
+// All implements [Headers].
+func (m HeaderMap) All() iter.Seq2[string, string] { return maps.All(m) }
 
 // Request is the canonical request. Doors build it with [NewRequest].
 type Request struct {

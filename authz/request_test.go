@@ -1,6 +1,7 @@
 package authz_test
 
 import (
+	"maps"
 	"net/netip"
 	"strconv"
 	"testing"
@@ -92,6 +93,20 @@ func TestNewRequestAlwaysReturnsARequest(t *testing.T) {
 			require.Empty(t, r.Path)
 		})
 	}
+}
+
+func TestHeaderMap(t *testing.T) {
+	t.Parallel()
+	m := authz.HeaderMap{"a": "1", "b": ""}
+	for name, want := range map[string]string{"a": "1", "b": ""} {
+		got, ok := m.Header(name)
+		require.True(t, ok)
+		require.Equal(t, want, got)
+	}
+	_, ok := m.Header("A")
+	require.False(t, ok)
+	require.Equal(t, map[string]string{"a": "1", "b": ""}, maps.Collect(m.All()))
+	require.Empty(t, maps.Collect(authz.HeaderMap(nil).All()))
 }
 
 func TestSafeMethod(t *testing.T) {

@@ -1,8 +1,11 @@
 package extauthz
 
 import (
+	"iter"
 	"net/netip"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -54,7 +57,9 @@ func headers(http *authv3.AttributeContext_HttpRequest) authz.Headers {
 	return authz.HeaderMap(http.GetHeaders())
 }
 
-// rawHeaders joins what is repeated by commas, as Envoy does for the map.
+// rawHeaders joins what is repeated by commas, and writes "!" for bytes that
+// are not UTF-8, as Envoy does for the map. It must: the two forms give the
+// same decision, and a protobuf string in the reply can't hold such bytes.
 type rawHeaders []*corev3.HeaderValue
 
 func (h rawHeaders) Header(name string) (string, bool) {
@@ -69,7 +74,7 @@ func (h rawHeaders) Header(name string) (string, bool) {
 		}
 		v := header.GetValue()
 		if len(header.GetRawValue()) > 0 {
-			v = string(header.GetRawValue())
+			v = sanitized(header.GetRawValue())
 		}
 		if found {
 			more = append(more, v)
@@ -81,4 +86,35 @@ func (h rawHeaders) Header(name string) (string, bool) {
 		return value, found
 	}
 	return value + "," + strings.Join(more, ","), true
+}
+
+// All implements [authz.Headers].
+func (h rawHeaders) All() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for i, header := range h {
+			name := header.GetKey()
+			if slices.ContainsFunc(h[:i], func(earlier *corev3.HeaderValue) bool { return earlier.GetKey() == name }) {
+				continue
+			}
+			if value, _ := h.Header(name); !yield(name, value) {
+				return
+			}
+		}
+	}
+}
+
+// sanitized replaces each byte that is not part of valid UTF-8, one by one.
+func sanitized(raw []byte) string {
+	if utf8.Valid(raw) {
+		return string(raw)
+	}
+	b := slices.Clone(raw)
+	for i := 0; i < len(b); {
+		_, n := utf8.DecodeRune(raw[i:])
+		if c := raw[i]; n == 1 && c >= utf8.RuneSelf {
+			b[i] = '!'
+		}
+		i += n
+	}
+	return string(b)
 }

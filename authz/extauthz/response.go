@@ -43,7 +43,7 @@ func deniedResponse(d *authz.Decision, a authz.Answer) *authv3.CheckResponse {
 		headers = append(headers, authz.Header{Name: "location", Value: a.Location})
 	}
 	return &authv3.CheckResponse{
-		Status: &rpcstatus.Status{Code: int32(refusalCode(a.Status))},
+		Status: &rpcstatus.Status{Code: int32(refusalCode(a.Status))}, //nolint:gosec // G115: codes end at 16
 		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(a.Status)}, //nolint:gosec // G115: three digits
 			Headers: overwrite(headers),

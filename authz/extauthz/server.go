@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response 
 // decide returns the headers to set, or the refusal. A panic below it is a
 // refusal too: Envoy must not be left with a gRPC error.
 func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (r *authz.Request, d *authz.Decision, set []authz.Header, err error) {
-	r, d = &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{}
+	r, d = &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{} //nolint:wastedassign // what a panic returns
 	defer func() {
 		if p := recover(); p != nil {
 			err = authz.Refuse(authz.ReasonInternal, "panic: %v", p)
@@ -76,7 +77,11 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (r *authz
 		return r, d, nil, err
 	}
 	if d.Principal != nil {
-		if set, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes); err != nil {
+		set, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes)
+		switch {
+		case err != nil && d.Policy.Observe: // refuses nothing: goes on without identity
+			d.Observed, d.Reason = cmp.Or(d.Observed, err), authz.ReasonAnonymous
+		case err != nil:
 			return r, d, nil, err
 		}
 	}
@@ -110,10 +115,21 @@ func (s *Server) remove(r *authz.Request, d *authz.Decision, set []authz.Header)
 	if cookie, ok := s.strippedCookie(r); ok && cookie == "" {
 		remove = append(remove, "cookie")
 	}
-	if s.o.StripCredentials && d.Kind == authz.KindBearer {
+	if s.stripsBearer(r, d) {
 		remove = append(remove, "authorization")
 	}
 	return remove
+}
+
+// stripsBearer reports whether the request shows a bearer token that the
+// policy accepts, be it that another credential decided. Another scheme, or a
+// token that only the service accepts, is none of ours.
+func (s *Server) stripsBearer(r *authz.Request, d *authz.Decision) bool {
+	if !s.o.StripCredentials || d.Policy == nil || !slices.Contains(d.Policy.Credentials, authz.KindBearer) {
+		return false
+	}
+	_, present := (*authz.Bearer)(nil).Credential(r)
+	return present
 }
 
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

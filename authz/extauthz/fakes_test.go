@@ -1,0 +1,159 @@
+package extauthz_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+)
+
+var now = time.Date(2026, time.November, 21, 12, 0, 0, 0, time.UTC)
+
+// errStore is a store's word that it can't answer.
+var errStore = authz.Refuse(authz.ReasonStoreUnavailable, "connection refused")
+
+// cookies takes "signed." before an id for its signature.
+type cookies struct{}
+
+func (cookies) Verify(value string) (string, bool) { return strings.CutPrefix(value, "signed.") }
+
+// people is every store and verifier of the tests: who is called what, and
+// what happens when they call. It is only read.
+type people map[string]authz.Identity
+
+var everybody = people{
+	"alice":    {ID: "alice", Email: "alice@example.com", Roles: []string{"admin", "user"}, Organization: "org-1"},
+	"bob":      {ID: "bob", Email: "bob@example.com", Roles: []string{"user"}},
+	"jörg":     {ID: "j\u00f6rg 100%", Email: "j\u00f6rg@b\u00fccher.example", Roles: []string{"pr\u00fcfer", "\U0001f600"}, Organization: "R&D\r\nx-user-id: root"},
+	"legacy":   {ID: "l\xe9gacy", Roles: []string{"\xff"}, Organization: "\xff"}, // no UTF-8
+	"long":     {ID: "long", Organization: strings.Repeat("o", 8192)},
+	"disabled": {ID: "disabled"},
+	"visitor":  {}, // a session of nobody
+}
+
+// find returns whose id it is. Some ids are not people but accidents.
+func (p people) find(id string) (authz.Identity, authz.Standing, error) {
+	switch id {
+	case "outage":
+		return authz.Identity{}, authz.Standing{}, errStore
+	case "panic":
+		panic("the store has a bug")
+	case "revoked":
+		return authz.Identity{ID: id}, authz.Standing{Revoked: true}, nil
+	case "disabled":
+		return p[id], authz.Standing{Profile: &authz.Profile{Disabled: true}}, nil
+	}
+	identity, ok := p[id]
+	if !ok {
+		return identity, authz.Standing{}, authz.Refuse(authz.ReasonSessionUnknown, "no record")
+	}
+	return identity, authz.Standing{}, nil
+}
+
+func (p people) Session(_ context.Context, id string, _ authz.ReadOptions) (*authz.Session, error) {
+	identity, standing, err := p.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return &authz.Session{Identity: identity, Standing: standing, AuthTime: now.Add(-time.Hour), Values: map[string]any{"userId": id}}, nil
+}
+
+func (p people) Verify(_ context.Context, raw string) (*authz.Token, error) {
+	id, ok := strings.CutPrefix(raw, "token-of-")
+	if !ok || strings.ContainsAny(id, " ,") {
+		return nil, authz.Refuse(authz.ReasonTokenInvalid, "no such token")
+	}
+	identity := authz.Identity{ID: id}
+	if known, ok := p[id]; ok {
+		identity.ID = known.ID
+	}
+	return &authz.Token{Identity: identity, TokenID: id, Issuer: "https://idp.example.com", IssuedAt: now.Add(-time.Hour)}, nil
+}
+
+func (p people) TokenStanding(_ context.Context, ref authz.TokenRef, _ authz.ReadOptions) (authz.Standing, error) {
+	identity, standing, err := p.find(ref.TokenID)
+	if err != nil {
+		return authz.Standing{}, err
+	}
+	if standing.Profile == nil {
+		standing.Profile = &authz.Profile{Email: &identity.Email, Roles: &identity.Roles, Organization: &identity.Organization}
+	}
+	return standing, nil
+}
+
+// full is a limiter that lets nobody through.
+type full struct{}
+
+func (full) Allow(context.Context, string, *authz.Request, *authz.Principal) (int, error) {
+	return 17, authz.Refuse(authz.ReasonRateLimited, "too often")
+}
+
+// The keys of internal callers. The second is not UTF-8: Envoy's two header
+// forms show it differently.
+const (
+	apiKey    = "key-of-billing"
+	legacyKey = "key-\xff"
+)
+
+func panics(*authz.Request, *authz.Principal) (bool, error) { panic("the condition has a bug") }
+
+// newAuthorizer returns an authorizer for the people above, with a policy of
+// each sort: by route, by name, and "user" by default.
+func newAuthorizer(tb testing.TB) *authz.Authorizer {
+	tb.Helper()
+	session, bearer, key := []authz.Kind{authz.KindSession}, []authz.Kind{authz.KindBearer}, []authz.Kind{authz.KindAPIKey}
+	policies, err := authz.NewPolicySet(authz.PolicySetOptions{
+		Policies: []authz.Policy{
+			{Name: "user", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
+			{Name: "admin", Credentials: session, RolesAny: []string{"admin"}},
+			{Name: "web", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}, LoginURL: "/login"},
+			{Name: "api", Credentials: bearer},
+			{Name: "internal", Credentials: key},
+			{Name: "public", Anonymous: true},
+			{Name: "optional", Anonymous: true, Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
+			{Name: "trial", Credentials: session, RolesAny: []string{"admin"}, Observe: true},
+			{Name: "limited", Credentials: session, RateLimit: "partner"},
+			{Name: "recent", Credentials: session, MaxAuthAge: time.Minute},
+			{Name: "panics", Credentials: session, Condition: panics},
+			{Name: "trial-panics", Credentials: session, Condition: panics, Observe: true},
+		},
+		Routes: []authz.Route{
+			{Host: "api.example.com", Policy: "api"},
+			{Path: "/admin/*", Policy: "admin"},
+			{Path: "/web/*", Policy: "web"},
+			{Path: "/internal/*", Policy: "internal"},
+			{Path: "/public/*", Policy: "public"},
+			{Path: "/optional/*", Policy: "optional"},
+			{Path: "/trial/*", Policy: "trial"},
+			{Path: "/limited/*", Policy: "limited"},
+			{Path: "/recent/*", Policy: "recent"},
+			{Path: "/panics/*", Policy: "panics"},
+			{Path: "/trial-panics/*", Policy: "trial-panics"},
+		},
+		Default: "user",
+	})
+	require.NoError(tb, err)
+	clock := func() time.Time { return now }
+	return authz.NewAuthorizer(policies, authz.Options{Limiter: full{}, Now: clock},
+		authz.NewSessions("sessionId", cookies{}, everybody),
+		authz.NewBearer(everybody, everybody),
+		authz.NewAPIKeys([]authz.APIKey{
+			{Name: "billing", SHA256: sha256.Sum256([]byte(apiKey)), Policies: []string{"internal"}},
+			{Name: "legacy", SHA256: sha256.Sum256([]byte(legacyKey)), Policies: []string{"internal"}},
+		}, clock),
+	)
+}
+
+// newServer returns a door that strips credentials and has a budget of 8 KiB.
+func newServer(tb testing.TB) *extauthz.Server {
+	tb.Helper()
+	return extauthz.NewServer(newAuthorizer(tb), extauthz.Options{
+		MaxHeaderBytes: 8192, StripCredentials: true, SessionCookie: "sessionId",
+	})
+}
