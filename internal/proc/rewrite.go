@@ -45,7 +45,9 @@ func RewritePorts(config []byte, ports map[int]int) ([]byte, error) {
 
 // RewriteAddresses is [RewritePorts] for whole addresses: from "host:port" to
 // "host:port", or to "unix:/path" for a Unix socket. Host names work in
-// clusters that resolve them (type STRICT_DNS), as the shipped ones do.
+// clusters that resolve them (type STRICT_DNS), as the shipped ones do. A
+// cluster that gets a socket becomes STATIC: Envoy accepts a socket in the
+// others, and then never finds it.
 func RewriteAddresses(config []byte, addresses map[string]string) ([]byte, error) {
 	used := map[string]bool{}
 	out, err := rewrite(config, func(a socketAddress) error {
@@ -58,6 +60,9 @@ func RewriteAddresses(config []byte, addresses map[string]string) ([]byte, error
 		if path, ok := strings.CutPrefix(to, "unix:"); ok {
 			a.key.Value = "pipe"
 			a.value.Content = []*yaml.Node{scalar("path"), scalar(path)}
+			if kind := field(a.cluster, "type"); kind != nil {
+				kind.Value = "STATIC"
+			}
 			return nil
 		}
 		host, port, err := net.SplitHostPort(to)
@@ -82,6 +87,7 @@ func RewriteAddresses(config []byte, addresses map[string]string) ([]byte, error
 type socketAddress struct {
 	key, value *yaml.Node // "socket_address", and the mapping behind it
 	host, port *yaml.Node // scalars in it
+	cluster    *yaml.Node // whose endpoint it is; nil for a listener's
 }
 
 func scalar(s string) *yaml.Node {
@@ -93,7 +99,7 @@ func rewrite(config []byte, edit func(socketAddress) error) ([]byte, error) {
 	if err := yaml.Load(config, &doc); err != nil {
 		return nil, fmt.Errorf("read Envoy configuration: %w", err)
 	}
-	if err := eachAddress(&doc, edit); err != nil {
+	if err := eachAddress(&doc, nil, edit); err != nil {
 		return nil, fmt.Errorf("rewrite Envoy configuration: %w", err)
 	}
 	out, err := yaml.Dump(&doc)
@@ -105,14 +111,17 @@ func rewrite(config []byte, edit func(socketAddress) error) ([]byte, error) {
 
 // eachAddress visits every socket_address once: aliases are not followed, what
 // they stand for is visited at its anchor.
-func eachAddress(n *yaml.Node, visit func(socketAddress) error) error {
+func eachAddress(n, cluster *yaml.Node, visit func(socketAddress) error) error {
 	if n.Kind == yaml.MappingNode {
+		if field(n, "load_assignment") != nil {
+			cluster = n
+		}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i], n.Content[i+1]
 			if key.Value != "socket_address" || value.Kind != yaml.MappingNode {
 				continue
 			}
-			a := socketAddress{key: key, value: value, host: field(value, "address"), port: field(value, "port_value")}
+			a := socketAddress{key: key, value: value, host: field(value, "address"), port: field(value, "port_value"), cluster: cluster}
 			if a.host == nil || a.port == nil {
 				return fmt.Errorf("line %d: socket_address without address or port_value", key.Line)
 			}
@@ -122,7 +131,7 @@ func eachAddress(n *yaml.Node, visit func(socketAddress) error) error {
 		}
 	}
 	for _, child := range n.Content {
-		if err := eachAddress(child, visit); err != nil {
+		if err := eachAddress(child, cluster, visit); err != nil {
 			return err
 		}
 	}
@@ -131,6 +140,9 @@ func eachAddress(n *yaml.Node, visit func(socketAddress) error) error {
 
 // field returns the value of a key in a mapping, nil when there is none.
 func field(mapping *yaml.Node, key string) *yaml.Node {
+	if mapping == nil {
+		return nil
+	}
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		if mapping.Content[i].Value == key {
 			return mapping.Content[i+1]

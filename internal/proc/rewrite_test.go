@@ -84,6 +84,22 @@ func TestRewriteAddresses(t *testing.T) {
 	}, ports(t, out))
 }
 
+func TestRewriteToASocketNeedsNoNames(t *testing.T) {
+	const clusters = `
+- name: a
+  type: STRICT_DNS
+  load_assignment: {endpoints: [{address: {socket_address: {address: 127.0.0.1, port_value: 1}}}]}
+- name: b
+  type: STRICT_DNS
+  load_assignment: {endpoints: [{address: {socket_address: {address: 127.0.0.1, port_value: 2}}}]}
+`
+	out, err := proc.RewriteAddresses([]byte(clusters), map[string]string{"127.0.0.1:1": "unix:/run/a.sock"})
+	require.NoError(t, err)
+	var got []struct{ Name, Type string }
+	require.NoError(t, yaml.Load(out, &got))
+	require.Equal(t, []struct{ Name, Type string }{{"a", "STATIC"}, {"b", "STRICT_DNS"}}, got)
+}
+
 func TestRewriteRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		config string
