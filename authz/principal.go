@@ -29,6 +29,7 @@ type Principal struct {
 	Identity
 	Kind Kind
 
+	SessionID     string         // of a session; not for logs, though it opens nothing without a signature
 	Organizations []string       // those that the user may switch to; sessions and profiles may list them
 	AuthTime      time.Time      // when the user authenticated; zero when the credential doesn't say
 	Session       map[string]any // the session record, for conditions; nil for other kinds

@@ -53,6 +53,7 @@ func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*
 	return &Principal{
 		Identity:      session.Identity,
 		Kind:          KindSession,
+		SessionID:     id,
 		Organizations: session.Organizations,
 		AuthTime:      session.AuthTime,
 		Session:       session.Values,

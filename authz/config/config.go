@@ -106,7 +106,7 @@ type Server struct {
 	Check CheckServer   `yaml:"check" doc:"Envoy's external authorization (gRPC), with gRPC health and reflection."`
 	HTTP  HTTPServer    `yaml:"http" doc:"Auth API, JWKS, console and forward-auth."`
 	Ops   OpsServer     `yaml:"ops" doc:"Metrics and health. Keep it out of the gateway's reach."`
-	Drain time.Duration `yaml:"drain" default:"20s" doc:"How long a shutdown may take: it stops being ready, lets requests finish, then stops."`
+	Drain time.Duration `yaml:"drain" default:"20s" doc:"After SIGTERM it is not ready any more and goes on answering for so long, until every gateway has noticed; then it closes connections and stops."`
 }
 
 // CheckServer is the listener that Envoy asks.
@@ -240,8 +240,8 @@ type SessionFields struct {
 
 // Tokens describes the tokens that Gatehouse issues.
 type Tokens struct {
-	Issuer       string        `yaml:"issuer" format:"issuer" doc:"The iss claim."`
-	Audiences    []string      `yaml:"audiences" unique:"true" doc:"The aud claim."`
+	Issuer       string        `yaml:"issuer" format:"issuer" doc:"The iss claim; where it isn't given, server.http.public_url."`
+	Audiences    []string      `yaml:"audiences" unique:"true" doc:"The aud claim; where it isn't given, the issuer."`
 	SigningKeys  []SigningKey  `yaml:"signing_keys" doc:"The first signs, all are published and verify."`
 	AccessTTL    time.Duration `yaml:"access_ttl" default:"15m" min:"1s" doc:"Life of an access token."`
 	RefreshTTL   time.Duration `yaml:"refresh_ttl" default:"168h" min:"1s" doc:"Life of a refresh token, renewed with each rotation."`

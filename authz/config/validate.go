@@ -12,16 +12,6 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 )
 
-// unavailable lists what a policy may not use yet, because the engine behind
-// it is not there: the field, and the value when it is only that one. A field
-// that would have no effect must never be accepted. Whoever builds an engine
-// takes its line out.
-var unavailable = []struct{ field, value, instead string }{
-	{field: "condition", instead: "use roles, organizations, issuers or audiences instead"},
-	{field: "rate_limit", instead: "limit at the gateway instead"},
-	{field: "on_store_outage", value: string(authz.OutageServeStale), instead: "say deny instead"},
-}
-
 // validator checks what decoded values mean together, and completes the
 // Config. It leaves alone what was not decoded.
 type validator struct {
@@ -288,8 +278,11 @@ func (v *validator) distinct(section, what string, entries []entry) {
 func (t Tokens) Issuing() bool { return len(t.SigningKeys) > 0 }
 
 func (v *validator) tokens() {
-	t := v.c.Tokens
-	if v.intactAll("tokens.issuer", "tokens.signing_keys") {
+	t := &v.c.Tokens
+	if v.intactAll("tokens.issuer", "tokens.signing_keys", "server.http.public_url") {
+		if t.Issuing() && t.Issuer == "" {
+			t.Issuer = v.c.Server.HTTP.PublicURL
+		}
 		switch {
 		case t.Issuing() && t.Issuer == "":
 			v.refuse("tokens.signing_keys", "signing keys without tokens.issuer; give it, usually the gateway's public URL")
@@ -297,8 +290,10 @@ func (v *validator) tokens() {
 			v.refuse("tokens.issuer", "an issuer without tokens.signing_keys; give them, or take tokens out to issue none")
 		}
 	}
-	if t.Issuing() && len(t.Audiences) == 0 && v.intact("tokens.audiences") {
-		v.refuse("tokens.signing_keys", "signing keys without tokens.audiences; name at least one (RFC 9068 section 2.2)")
+	// A token must name an audience (RFC 9068 section 2.2). Where nobody says
+	// which, it is for who issues it.
+	if t.Issuing() && len(t.Audiences) == 0 && t.Issuer != "" {
+		t.Audiences = []string{t.Issuer}
 	}
 	seen := map[File]int{}
 	for i, k := range t.SigningKeys {

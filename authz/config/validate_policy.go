@@ -1,11 +1,11 @@
 package config
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/condition"
 )
 
 func (v *validator) policies() {
@@ -16,7 +16,7 @@ func (v *validator) policies() {
 	for _, name := range v.c.PolicyNames() {
 		key := named("policies", name)
 		p := v.c.Policies[name]
-		v.availability(key)
+		v.condition(key, p)
 		v.references(key, p)
 		if v.intact(key + ".credentials") {
 			v.credentials(key, name, p)
@@ -31,13 +31,15 @@ func (v *validator) policies() {
 	}
 }
 
-// availability refuses what this version has no engine for.
-func (v *validator) availability(key string) {
-	for _, u := range unavailable {
-		at := child(key, u.field)
-		if v.given(at) && (u.value == "" || v.source.places[at].raw == u.value) {
-			v.refuse(at, "%s is not available in this version; %s", cmp.Or(u.value, u.field), u.instead)
-		}
+// condition compiles a policy's condition: what is wrong with it must show at
+// load.
+func (v *validator) condition(key string, p Policy) {
+	at := key + ".condition"
+	if p.Condition == "" || !v.intact(at) {
+		return
+	}
+	if _, err := condition.Compile(p.Condition); err != nil {
+		v.refuse(at, "not a CEL condition: %v", err)
 	}
 }
 
@@ -83,7 +85,7 @@ func (v *validator) credentials(key, name string, p Policy) {
 			}
 		case authz.KindBearer:
 			if len(v.c.Issuers) == 0 && !v.c.Tokens.Issuing() && v.intactAll("issuers", "tokens.signing_keys") {
-				v.refuse(at, "tokens can't be verified without issuers; give issuers, or tokens.signing_keys")
+				v.warn(at, "without issuers no token is valid; give issuers, or tokens.signing_keys")
 			}
 		case authz.KindAPIKey:
 			v.apiKeyUse(at, name)
@@ -95,7 +97,7 @@ func (v *validator) apiKeyUse(at, name string) {
 	switch {
 	case !v.intact("api_keys"):
 	case len(v.c.APIKeys) == 0:
-		v.refuse(at, "there are no api_keys; give one")
+		v.warn(at, "there are no api_keys, so no key is valid; give one")
 	case !slices.ContainsFunc(v.c.APIKeys, func(k APIKey) bool { return slices.Contains(k.Policies, name) }):
 		v.warn(at, "no entry of api_keys lists policy %s, so no key opens it", name)
 	}
@@ -174,6 +176,9 @@ func (v *validator) outage(key string, p Policy) {
 		v.refuse(on, "accept_bearer speaks of bearer credentials, which this policy does not accept; add the kind to credentials, or say deny")
 	case p.OnStoreOutage == authz.OutageServeStale && p.StaleFor == 0:
 		v.refuse(on, "serve_stale needs stale_for, the age up to which an answer is served; give it, such as 30s")
+	}
+	if p.OnStoreOutage == authz.OutageServeStale {
+		v.warn(on, "this version keeps no sessions in memory yet, so there is nothing to serve: it acts like deny")
 	}
 	if p.StaleFor > 0 && p.OnStoreOutage != authz.OutageServeStale {
 		v.warn(stale, "has no effect without on_store_outage: serve_stale")

@@ -16,14 +16,17 @@ import (
 // ClaimNames say in which claims an issuer keeps the identity. A name is that
 // of a top-level claim, or else a dotted path into nested objects, such as
 // realm_access.roles; so a claim named https://example.com/roles works too,
-// and where both exist the top-level claim wins. An empty field stands for
-// its default.
+// and where both exist the top-level claim wins. The zero value means sub, email,
+// roles and org_id; in any other, an empty UserID is sub, and another empty
+// field takes nothing from the claims.
 type ClaimNames struct {
-	UserID       string // default "sub"; a non-empty string or, except for sub, an integer
-	Email        string // default "email"; a string
-	Roles        string // default "roles"; an array of strings, or one string: one role
-	Organization string // default "org_id"; a string or an integer
+	UserID       string // a non-empty string or, except for sub, an integer
+	Email        string // a string
+	Roles        string // an array of strings, or one string: one role
+	Organization string // a string or an integer
 }
+
+var defaultClaims = ClaimNames{UserID: "sub", Email: "email", Roles: "roles", Organization: "org_id"}
 
 // claimPath is a name in ClaimNames, taken apart once.
 type claimPath struct {
@@ -31,10 +34,7 @@ type claimPath struct {
 	parts []string // nil when there is no dot in it
 }
 
-func newClaimPath(name, fallback string) claimPath {
-	if name == "" {
-		name = fallback
-	}
+func newClaimPath(name string) claimPath {
 	p := claimPath{name: name}
 	if strings.Contains(name, ".") {
 		p.parts = strings.Split(name, ".")
@@ -42,8 +42,11 @@ func newClaimPath(name, fallback string) claimPath {
 	return p
 }
 
-// in returns the claim, nil when it is absent or null.
+// in returns the claim, nil when it is absent or null, or the path names none.
 func (p claimPath) in(claims map[string]any) any {
+	if p.name == "" {
+		return nil
+	}
 	if v, ok := claims[p.name]; ok || p.parts == nil {
 		return v
 	}

@@ -128,16 +128,19 @@ func NewVerifier(issuers []IssuerOptions, o VerifierOptions) (*Verifier, error) 
 }
 
 func newIssuer(o IssuerOptions) (*issuer, error) {
+	if o.Claims == (ClaimNames{}) {
+		o.Claims = defaultClaims
+	}
 	i := &issuer{
 		name:         o.Issuer,
 		keys:         o.Keys,
 		audiences:    slices.Clone(o.Audiences),
 		leeway:       max(cmp.Or(o.Leeway, DefaultLeeway), 0),
 		ownTokens:    o.OwnTokens,
-		userID:       newClaimPath(o.Claims.UserID, "sub"),
-		email:        newClaimPath(o.Claims.Email, "email"),
-		roles:        newClaimPath(o.Claims.Roles, "roles"),
-		organization: newClaimPath(o.Claims.Organization, "org_id"),
+		userID:       newClaimPath(cmp.Or(o.Claims.UserID, defaultClaims.UserID)),
+		email:        newClaimPath(o.Claims.Email),
+		roles:        newClaimPath(o.Claims.Roles),
+		organization: newClaimPath(o.Claims.Organization),
 	}
 	var errs []error
 	if o.Issuer == "" {

@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/condition"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/authz/limit"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 )
@@ -67,7 +69,11 @@ func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
 		return nil, err
 	}
 	authenticators = append(authenticators, authz.NewBearer(verifier, g.store))
-	g.authorizer = authz.NewAuthorizer(policies, authz.Options{TrustedOrigins: origins(cfg)}, authenticators...)
+	limiter, err := newLimiter(g.client, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	g.authorizer = authz.NewAuthorizer(policies, authz.Options{TrustedOrigins: origins(cfg), Limiter: limiter}, authenticators...)
 	return g, nil
 }
 
@@ -225,8 +231,12 @@ func (g *gate) newVerifier(cfg *config.Config) (*token.Verifier, error) {
 			Claims: token.ClaimNames{UserID: o.Claims.UserID, Email: o.Claims.Email, Roles: o.Claims.Roles, Organization: o.Claims.OrgID},
 		})
 	}
-	return token.NewVerifier(issuers, token.VerifierOptions{})
+	return token.NewVerifier(issuers, token.VerifierOptions{CacheEntries: rememberedTokens})
 }
+
+// rememberedTokens bounds how many verified tokens cost no second signature
+// verification. One takes about 2 KiB.
+const rememberedTokens = 20_000
 
 // leeway translates a configured zero, which means none.
 func leeway(o config.Issuer) time.Duration {
@@ -273,7 +283,11 @@ func origins(cfg *config.Config) authz.Origins {
 func policySet(cfg *config.Config) (*authz.PolicySet, error) {
 	o := authz.PolicySetOptions{Default: cfg.DefaultPolicy}
 	for _, name := range cfg.PolicyNames() {
-		o.Policies = append(o.Policies, policy(name, cfg.Policies[name]))
+		p, err := policy(name, cfg.Policies[name])
+		if err != nil {
+			return nil, problem(cfg, "policies."+name+".condition", err)
+		}
+		o.Policies = append(o.Policies, p)
 	}
 	for _, r := range cfg.Routes {
 		o.Routes = append(o.Routes, authz.Route{Host: r.Host, Path: r.Path, Methods: r.Methods, Policy: r.Policy})
@@ -281,7 +295,7 @@ func policySet(cfg *config.Config) (*authz.PolicySet, error) {
 	return authz.NewPolicySet(o)
 }
 
-func policy(name string, p config.Policy) authz.Policy {
+func policy(name string, p config.Policy) (authz.Policy, error) {
 	compiled := authz.Policy{
 		Name:             name,
 		Credentials:      p.Credentials,
@@ -303,7 +317,31 @@ func policy(name string, p config.Policy) authz.Policy {
 	if p.OnUnauthenticated == config.UnauthenticatedRedirect {
 		compiled.LoginURL = p.LoginURL
 	}
-	return compiled
+	if p.Condition == "" {
+		return compiled, nil
+	}
+	var err error
+	compiled.Condition, err = condition.Compile(p.Condition)
+	return compiled, err
+}
+
+func newLimiter(client redis.UniversalClient, cfg *config.Config, log *slog.Logger) (*limit.Limiter, error) {
+	limits := make(map[string]limit.Limit, len(cfg.RateLimits))
+	for name, l := range cfg.RateLimits {
+		limits[name] = limit.Limit{
+			By: limit.By(l.By), Requests: l.Limit, Per: l.Per, Burst: l.Burst, AllowOnOutage: l.OnOutage == config.OnOutageAllow,
+		}
+	}
+	limiter, err := limit.New(client, limits, limit.Options{
+		Timeout: cfg.Redis.Timeout,
+		OnOutage: func(err error) {
+			log.Warn("a request was let through uncounted", slog.Any("error", err))
+		},
+	})
+	if err != nil {
+		return nil, problem(cfg, "rate_limits", err)
+	}
+	return limiter, nil
 }
 
 func apiKeys(cfg *config.Config) []authz.APIKey {

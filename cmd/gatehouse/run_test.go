@@ -77,7 +77,7 @@ func TestBadConfigurationIsOneLineAndExitsOne(t *testing.T) {
 		"garbage issuer JWKS":  {"issuers: [{issuer: https://i.example, jwks_file: " + garbage + "}]", "issuers[0]"},
 		"garbage certificate":  {"server: {check: {tls: {cert_file: " + garbage + ", key_file: " + garbage + "}}}", "server.check.tls"},
 		"wrong Redis scheme":   {"redis: {url: memcached://127.0.0.1}", "redis.url"},
-		"feature not there":    {"policies: {user: {credentials: [session], condition: 'true'}}\nsessions: {secrets: [0123456789abcdef0123456789abcdef]}", "policies.user.condition"},
+		"broken condition":     {"policies: {user: {anonymous: true, condition: 'request.metod == 1'}}", "undefined field 'metod'"},
 		"two listeners, alike": {"server: {check: {listen: '127.0.0.1:9001'}, http: {listen: '127.0.0.1:9001'}}", "give each its own"},
 	}
 	for name, test := range tests {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -274,4 +275,35 @@ func TestPublicKeysAreServed(t *testing.T) {
 	require.Equal(t, `{"error":"Not found"}`, body)
 	status, _ = get(t, "http://"+g.http+"/metrics")
 	require.Equal(t, 404, status, "ops is elsewhere")
+}
+
+func TestConditionsAndRateLimitsOfPolicies(t *testing.T) {
+	g := start(t, anywhere(`redis: {url: "embedded://", timeout: 5s}
+policies:
+  orders: {anonymous: true, condition: 'request.path == "/orders"', rate_limit: slow}
+  nothing: {anonymous: true, condition: 'identity.id == "root"'}
+routes: [{host: closed.example.com, policy: nothing}]
+default_policy: orders
+rate_limits: {slow: {by: address, limit: 2, per: 1h}}`))
+	client := authv3.NewAuthorizationClient(g.dial(t))
+	check := func(host string) *authv3.CheckResponse {
+		request := checkRequest(nil)
+		request.Attributes.Request.Http.Host = host
+		response, err := client.Check(t.Context(), request)
+		require.NoError(t, err)
+		return response
+	}
+	require.Equal(t, `{"error":"Forbidden"}`, check("closed.example.com").GetDeniedResponse().GetBody())
+	require.NotNil(t, check("").GetOkResponse())
+	require.NotNil(t, check("").GetOkResponse())
+	denied := check("").GetDeniedResponse()
+	require.EqualValues(t, 429, denied.GetStatus().GetCode())
+	require.Equal(t, `{"error":"Too many requests"}`, denied.GetBody())
+	headers := map[string]string{}
+	for _, h := range denied.GetHeaders() {
+		headers[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+	}
+	seconds, err := strconv.Atoi(headers["retry-after"])
+	require.NoError(t, err)
+	require.InDelta(t, 1800, seconds, 60)
 }
