@@ -17,7 +17,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
@@ -172,13 +171,4 @@ func TestCredentialsAreShownInTurn(t *testing.T) {
 		require.NotEmpty(t, seen, s.name)
 	}
 	require.Len(t, scenarios[0].target(c).requests, 3)
-}
-
-func TestCPUTimesNameEveryProcess(t *testing.T) {
-	p := proctest.Start(t, proctest.Need(t, "sleep"), []string{"60"}, proc.Options{})
-	s := &stack{processes: []namedProcess{{"sleep", p}}}
-	times, err := s.cpuTimes()
-	require.NoError(t, err)
-	require.Contains(t, times, "sleep")
-	require.Positive(t, times[generator], "this process has run tests")
 }

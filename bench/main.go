@@ -210,9 +210,7 @@ func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o optio
 	if err != nil {
 		return figures{}, err
 	}
-	for name, used := range before {
-		after[name] -= used
-	}
+	cpu, others := spent(before, after, out.Elapsed)
 	now, err := s.decided(ctx, sc)
 	if err != nil {
 		return figures{}, err
@@ -222,7 +220,9 @@ func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o optio
 		return figures{}, fmt.Errorf("of %d requests Envoy's counter %s saw %d: what was measured is not what was meant",
 			sent, sc.counter, now-decided)
 	}
-	return newFigures(out, after), nil
+	f := newFigures(out, cpu)
+	f.Others = others
+	return f, nil
 }
 
 // decided returns how many requests the scenario's filter has decided so far

@@ -54,6 +54,9 @@ type figures struct {
 	// process: user and system time of all its threads. It is known in steps
 	// of 10 ms per window.
 	CPU map[string]float64 `json:"cpu_ms_per_1000"`
+	// Others is the share of the machine's processor time, 0 to 1, that other
+	// processes took meanwhile.
+	Others float64 `json:"others"`
 }
 
 // ratios compare two scenarios. A ratio that is not known is 0: a window was
@@ -130,6 +133,7 @@ func medianFigures(rounds []figures) figures {
 		P50:       over(func(f figures) float64 { return f.P50 }),
 		P99:       over(func(f figures) float64 { return f.P99 }),
 		Max:       over(func(f figures) float64 { return f.Max }),
+		Others:    over(func(f figures) float64 { return f.Others }),
 		CPU:       map[string]float64{},
 	}
 	if len(rounds) > 0 {
@@ -169,6 +173,18 @@ func median(values []float64) float64 {
 		return values[middle]
 	}
 	return (values[middle-1] + values[middle]) / 2
+}
+
+// others returns the mean share that other processes took over all windows.
+func (r *report) others() float64 {
+	sum, n := 0.0, 0
+	for _, s := range r.Scenarios {
+		for _, f := range s.Rounds {
+			sum += f.Others
+			n++
+		}
+	}
+	return sum / float64(max(n, 1))
 }
 
 // spread returns by how much a figure differed between two rounds of one
@@ -231,6 +247,10 @@ func (r *report) writeMarkdown(w io.Writer) error {
 		100*r.spread(func(f figures) float64 { return f.P50 }),
 		100*r.spread(func(f figures) float64 { return f.P99 }),
 		100*r.spread(figures.cpu))
+	fmt.Fprintf(&b, "Other processes took %.0f %% of the machine meanwhile.\n", 100*r.others())
+	if r.others() > quiet {
+		b.WriteString("\n**The machine was not quiet: trust the ratios of CPU, not the latencies.**\n")
+	}
 	for _, s := range r.Scenarios {
 		// Less than that is no longer the load that was asked for.
 		const kept = 0.98
@@ -292,7 +312,12 @@ func table(b *strings.Builder, head []string, rows []scenarioReport, cells func(
 	}
 }
 
-const unknown = "–"
+const (
+	unknown = "–"
+	// quiet is how much others may take of the machine before latencies are
+	// those of a queue for the processor.
+	quiet = 0.05
+)
 
 func ratio(r float64) string {
 	if r == 0 {

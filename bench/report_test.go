@@ -15,7 +15,7 @@ import (
 func sample() *report {
 	window := func(p50, p99, envoy, check float64) figures {
 		return figures{
-			Requests: 1000, PerSecond: 1000 / p50, P50: p50, P99: p99,
+			Requests: 1000, PerSecond: 1000 / p50, P50: p50, P99: p99, Others: 0.03,
 			CPU: map[string]float64{"envoy": envoy, clusterNoop: check, clusterGatehouse: 0, "redis": 0, generator: 10},
 		}
 	}
@@ -55,6 +55,7 @@ Figures: latency in ms; CPU in ms per 1,000 requests, in all and by process. The
 | no-op server |        250 | 4.50 | 14.0 |  120 |  90.0 |         30.0 |     0 |        10.0 |
 
 Largest difference between two rounds of one scenario: p50 67 %, p99 86 %, CPU 67 %.
+Other processes took 3 % of the machine meanwhile.
 `, got.String())
 }
 
@@ -66,6 +67,17 @@ func TestMarkdownSaysWhoDidNotKeepUp(t *testing.T) {
 	require.Contains(t, got.String(), "Load: 500 requests/s over 32 connections, 1000 users; 2 rounds of at most 1000 requests and 4 s per scenario.")
 	require.Contains(t, got.String(), "\nno-op server did not keep up with 500 requests/s")
 	require.NotContains(t, got.String(), "no filter did not keep up")
+}
+
+func TestMarkdownSaysThatTheMachineWasNotQuiet(t *testing.T) {
+	const warning = "The machine was not quiet"
+	var got bytes.Buffer
+	r := sample()
+	require.NoError(t, r.writeMarkdown(&got))
+	require.NotContains(t, got.String(), warning)
+	r.Scenarios[1].Rounds[0].Others = 0.5
+	require.NoError(t, r.writeMarkdown(&got))
+	require.Contains(t, got.String(), "Other processes took 15 % of the machine meanwhile.\n\n**"+warning)
 }
 
 func TestRatiosNeedTheirBase(t *testing.T) {

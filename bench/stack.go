@@ -215,27 +215,6 @@ func (s *stack) startEnvoy(ctx context.Context, o stackOptions, clusters map[str
 	return nil
 }
 
-// generator is the name under which this process's own CPU time is kept.
-const generator = "generator"
-
-// cpuTimes returns what every process has used so far, and the load
-// generator.
-func (s *stack) cpuTimes() (map[string]time.Duration, error) {
-	times := map[string]time.Duration{}
-	pids := map[string]int{generator: os.Getpid()}
-	for _, p := range s.processes {
-		pids[p.name] = p.PID()
-	}
-	for name, pid := range pids {
-		used, err := proc.CPUTime(pid)
-		if err != nil {
-			return nil, fmt.Errorf("CPU time of %s: %w", name, err)
-		}
-		times[name] = used
-	}
-	return times, nil
-}
-
 // lastWords returns the last lines that the processes printed, for whoever has
 // to find out what went wrong.
 func (s *stack) lastWords() string {
