@@ -167,6 +167,26 @@ func TestCanonicalPathEveryByte(t *testing.T) {
 	}
 }
 
+// Hexadecimal digits are 0-9, a-f and A-F, and nothing beside them.
+func TestCanonicalPathHexadecimalDigits(t *testing.T) {
+	t.Parallel()
+	for c := range 256 {
+		b := string([]byte{byte(c)})
+		digit := strings.Contains("0123456789abcdefABCDEF", b)
+		for raw, escape := range map[string]string{"/%4" + b: "4" + b, "/%" + b + "1": b + "1"} {
+			got, err := authz.CanonicalPath(raw)
+			if !digit {
+				requireReason(t, authz.ReasonBadPath, err)
+				continue
+			}
+			require.NoError(t, err, raw)
+			value, err := strconv.ParseUint(escape, 16, 8)
+			require.NoError(t, err)
+			require.Equal(t, "/"+string([]byte{byte(value)}), got, raw)
+		}
+	}
+}
+
 // A path of a hundred thousand escaped percent signs hides one slash: the
 // answer must take no more than one pass.
 func TestCanonicalPathDeepEscapes(t *testing.T) {
@@ -307,6 +327,23 @@ func TestCanonicalHostRefusesWhatIsNoHost(t *testing.T) {
 			requireReason(t, authz.ReasonBadHost, err)
 			require.Empty(t, got)
 		})
+	}
+}
+
+// A host name is made of letters, digits, hyphens, underscores and dots.
+func TestCanonicalHostEveryByte(t *testing.T) {
+	t.Parallel()
+	for c := range 256 {
+		b := string([]byte{byte(c)})
+		got, err := authz.CanonicalHost("a" + b + "b")
+		if regexp.MustCompile(`^[a-zA-Z0-9._-]$`).MatchString(b) {
+			require.NoError(t, err, "byte %#02x", c)
+			require.Equal(t, "a"+strings.ToLower(b)+"b", got)
+		} else {
+			requireReason(t, authz.ReasonBadHost, err)
+		}
+		_, err = authz.CanonicalHost("a:1" + b)
+		require.Equal(t, b < "0" || b > "9", err != nil, "byte %#02x", c)
 	}
 }
 

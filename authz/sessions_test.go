@@ -25,7 +25,7 @@ func TestSessionPrincipal(t *testing.T) {
 	p, err := session(t, &authz.Session{Identity: alice, Organizations: []string{"org-1", "org-3"}, AuthTime: ago(time.Minute), LastSeen: now, Values: values}, authz.Policy{})
 	require.NoError(t, err)
 	require.Equal(t, &authz.Principal{
-		Identity: alice, Kind: authz.KindSession, Organizations: []string{"org-1", "org-3"}, AuthTime: ago(time.Minute), Session: values,
+		Identity: alice, Kind: authz.KindSession, SessionID: "s", Organizations: []string{"org-1", "org-3"}, AuthTime: ago(time.Minute), Session: values,
 	}, p)
 }
 
