@@ -214,7 +214,7 @@ func TestOnlyNavigationsAreRedirected(t *testing.T) {
 					require.Equal(t, authz.Answer{Status: 302, Location: "/login?return_to=%2Fpage%3Ftab%3D1%26x%3Da%2520b"}, got)
 				} else {
 					require.Equal(t, 401, got.Status)
-					require.Equal(t, noToken, got.Body) //nolint:testifylint // byte for byte
+					require.Equal(t, noToken, got.Body)
 					require.Empty(t, got.Location)
 				}
 			}

@@ -652,6 +652,10 @@ func TestRenewalRevivesNothing(t *testing.T) {
 				t.Helper()
 				require.NoError(t, f.Revoke(t.Context(), "id"))
 			},
+			"saved without expiry": func(t *testing.T, f fixture) {
+				t.Helper()
+				require.NoError(t, f.client.Persist(t.Context(), "sess:id").Err())
+			},
 			"revoked and saved again": func(t *testing.T, f fixture) {
 				t.Helper()
 				require.NoError(t, f.Revoke(t.Context(), "id"))
@@ -676,6 +680,10 @@ func TestRenewalRevivesNothing(t *testing.T) {
 				_, err := f.Session(t.Context(), "id", authz.ReadOptions{})
 				require.NoError(t, err, "it was there when it was read")
 				require.True(t, once)
+				if name == "saved without expiry" {
+					require.Negative(t, f.ttl(t, "sess:id"))
+					return
+				}
 				require.False(t, f.exists(t, "gatehouse:seen:{sess:id}"))
 				if f.exists(t, "sess:id") {
 					about(t, time.Hour, f.ttl(t, "sess:id"))
@@ -774,6 +782,25 @@ func TestServerErrorsAreOutages(t *testing.T) {
 			require.Positive(t, asked, "%s at %s was no outage", reply, broken)
 			require.NoError(t, client.Close())
 		}
+	}
+}
+
+// The record went, or its last millisecond began, between GET and PTTL.
+func TestRecordThatEndsWhileItIsRead(t *testing.T) {
+	for reply, want := range map[string]authz.Reason{
+		":-2": authz.ReasonSessionUnknown,
+		":0":  authz.ReasonSessionExpired,
+	} {
+		addr := fakeRedis(t, func(command string) string {
+			return map[string]string{
+				"GET sess:id": "$14\r\n{\"userId\":\"u\"}", "PTTL sess:id": reply, "EXISTS gatehouse:dead:{sess:id}": ":0",
+			}[command]
+		})
+		client, err := session.Open("redis://"+addr, session.OpenOptions{Timeout: patience})
+		require.NoError(t, err)
+		_, err = session.New(client, session.Options{Timeout: patience}).Session(t.Context(), "id", authz.ReadOptions{})
+		requireReason(t, want, err)
+		require.NoError(t, client.Close())
 	}
 }
 

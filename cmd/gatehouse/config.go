@@ -29,7 +29,7 @@ func configCheckCommand(env environment) *cobra.Command {
 problem on a line of its own: file:line:column: key: what is wrong and what to do.
 Nothing is started and Redis is not asked.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := file.resolve(args, env)
 			if err != nil {
 				return err

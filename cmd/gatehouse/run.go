@@ -46,7 +46,7 @@ func (e usageError) Unwrap() error { return e.err }
 // run executes one command line and returns the exit code. It is main without
 // the process: tests call it.
 func run(ctx context.Context, args []string, env environment) int {
-	root := rootCommand(env)
+	root := rootCommand(env) //nolint:contextcheck // cobra hands the context to the command that runs
 	root.SetArgs(args)
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)

@@ -268,7 +268,7 @@ func (s *server) shutDown(failed context.Context) {
 	case <-timer.C:
 	case <-failed.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(failed), stopGrace)
 	defer cancel()
 	s.check.stop(ctx)
 	for _, part := range []*http.Server{s.http, s.ops} {

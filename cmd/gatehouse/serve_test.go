@@ -133,7 +133,7 @@ default_policy: open
 
 func TestUnixSocket(t *testing.T) {
 	// t.TempDir can be longer than a socket's path may be.
-	dir, err := os.MkdirTemp("", "gh")
+	dir, err := os.MkdirTemp("", "gh") //nolint:usetesting // see above
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "check.sock")

@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -99,15 +100,20 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	r.log.LogAttrs(ctx, level, "check", attrs...)
 }
 
-// levelOf has no default case on purpose: see authz.Reason.
+// What deserves more attention than a refusal usually does: mistakes that only
+// an operator can mend, and outages.
+var (
+	mistakes = []authz.Reason{authz.ReasonPolicyUnknown, authz.ReasonInternal, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong}
+	outages  = []authz.Reason{authz.ReasonStoreUnavailable, authz.ReasonIssuerUnavailable, authz.ReasonOverloaded}
+)
+
 func levelOf(d *authz.Decision, err error) slog.Level {
-	switch d.Reason {
-	case authz.ReasonPolicyUnknown, authz.ReasonInternal, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong:
+	switch {
+	case slices.Contains(mistakes, d.Reason):
 		return slog.LevelError
-	case authz.ReasonStoreUnavailable, authz.ReasonIssuerUnavailable, authz.ReasonOverloaded:
+	case slices.Contains(outages, d.Reason):
 		return slog.LevelWarn
-	}
-	if err != nil || d.Observed != nil {
+	case err != nil || d.Observed != nil:
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug

@@ -58,10 +58,11 @@ func TestLoginMakesASessionThatTheStoreFinds(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	stdout, w := io.Pipe()
+	key := signingKey(t)
 	done := make(chan error, 1)
 	go func() {
 		done <- run(ctx, process(map[string]string{
-			"LISTEN": "127.0.0.1:0", "SIGNING_KEY_FILE": signingKey(t), "SESSION_SECRET": secret, "REDIS_URL": "redis://" + address,
+			"LISTEN": "127.0.0.1:0", "SIGNING_KEY_FILE": key, "SESSION_SECRET": secret, "REDIS_URL": "redis://" + address,
 		}, w))
 	}()
 	defer func() {
