@@ -34,7 +34,7 @@ func TestUsageMistakesExitTwo(t *testing.T) {
 }
 
 func TestEveryCommandExplainsItself(t *testing.T) {
-	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "schema"}, {"demo"}} {
+	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "schema"}, {"demo"}, {"ready"}} {
 		c := gatehouse(t, nil, append(args, "--help")...)
 		require.Equal(t, exitOK, c.code)
 		require.Contains(t, c.stdout, "Usage:")
