@@ -50,6 +50,9 @@ func TestIdentityHeaders(t *testing.T) {
 			{Name: "x-org-id", Value: "%20o%20"},
 			{Name: "x-user-roles", Value: `["a\nb","\u007f","\"","\\"]`},
 		}},
+		"the edges of visible ASCII": {authz.Identity{ID: "!~\x7f\x1f", Roles: []string{"a b", "!~\x7f\x1f", "\uffff\U00010000\U0010ffff"}}, []authz.Header{
+			{Name: "x-user-id", Value: "!~%7F%1F"}, {Name: "x-user-roles", Value: `["a\u0020b","!~\u007f\u001f","\uffff\ud800\udc00\udbff\udfff"]`},
+		}},
 		"no UTF-8": {authz.Identity{ID: "a\xffb", Roles: []string{"a\xffb"}}, []authz.Header{
 			{Name: "x-user-id", Value: "a%EF%BF%BDb"}, {Name: "x-user-roles", Value: `["a\ufffdb"]`},
 		}},

@@ -22,16 +22,22 @@ type checked struct {
 	metadata map[string]any
 }
 
-// ask asks the check listener about a request as Envoy would hand it over.
-func (r *replica) ask(t *testing.T, method, target string, headers ...string) checked {
+// connect opens a connection to the check listener, for the test's life.
+func (r *replica) connect(t *testing.T) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(r.check, "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	target := "passthrough:///" + r.check
+	if strings.HasPrefix(r.check, "unix://") {
+		target = r.check
+	}
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
-	defer func() { _ = conn.Close() }()
-	return checkOver(t, conn, method, target, headers...)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
-func checkOver(t *testing.T, conn *grpc.ClientConn, method, target string, headers ...string) checked {
+// ask asks the check listener about a request as an Envoy that changes nothing
+// would hand it over.
+func (r *replica) ask(t *testing.T, method, target string, headers ...string) checked {
 	t.Helper()
 	all := map[string]string{}
 	for _, line := range headers {
@@ -40,7 +46,7 @@ func checkOver(t *testing.T, conn *grpc.ClientConn, method, target string, heade
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	reply, err := authv3.NewAuthorizationClient(conn).Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+	reply, err := authv3.NewAuthorizationClient(r.connect(t)).Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
 			SocketAddress: &corev3.SocketAddress{Address: "192.0.2.1"},
 		}}},

@@ -26,16 +26,12 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
-// The ports of the shipped Envoy configuration.
+// The ports of the shipped Envoy configurations; the addresses of clusters are
+// replaced by name.
 const (
 	portGateway = 8080
-	portTLS     = 8443 // in place of portGateway
+	portTLS     = 8443
 	portAdmin   = 9901
-	portCheck   = 9001
-	portAuthAPI = 8081
-	portUsers   = 8101
-	portOrders  = 8102
-	portDemo    = 8103
 )
 
 // baseConfig is what every test's configuration starts from. The policies are
@@ -103,6 +99,7 @@ const extraRoutes = `
 type options struct {
 	config   string // YAML over baseConfig
 	replicas int    // of Gatehouse; 0 for 1
+	socket   bool   // the check listener is a Unix socket
 }
 
 // stack is Gatehouse with everything that it needs around it, but for the
@@ -132,8 +129,9 @@ type replica struct {
 type gateway struct {
 	*proc.Envoy
 	*stack
-	addr string
-	tls  *tls.Config // of the client; nil for plain HTTP
+	addr    string
+	tlsAddr string      // of the second listener, where there is one
+	tls     *tls.Config // of the client; nil for plain HTTP
 }
 
 // newStack starts Redis and Gatehouse.
@@ -167,7 +165,7 @@ func newStack(ctx context.Context, o options) (_ *stack, err error) {
 		}
 	}
 	for range max(1, o.replicas) {
-		r, err := s.newReplica(o.config)
+		r, err := s.newReplica(o)
 		if err != nil {
 			return nil, err
 		}
@@ -195,12 +193,15 @@ func (s *stack) stop() error {
 }
 
 // newReplica chooses ports and writes the configuration.
-func (s *stack) newReplica(config string) (*replica, error) {
+func (s *stack) newReplica(o options) (*replica, error) {
 	ports, err := proc.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
 	r := &replica{dir: s.dir, check: proc.Local(ports[0]), http: proc.Local(ports[1]), ops: proc.Local(ports[2])}
+	if o.socket {
+		r.check = "unix://" + filepath.Join(s.dir, "check.sock")
+	}
 	addresses := fmt.Sprintf(`
 server: {check: {listen: %q}, http: {listen: %q}, ops: {listen: %q}}
 redis: {url: "redis://%s/0"}
@@ -215,7 +216,7 @@ api_keys: %s
 `, r.check, r.http, r.ops, s.redis.Addr, secretCurrent, secretPrevious,
 		pemIssuer, jwksIssuer, s.idp.url()+"/jwks", s.idp.url(), deadIssuer, "http://"+proc.Local(1)+"/jwks",
 		apiKeysYAML())
-	if r.config, err = merged(baseConfig, addresses, config); err != nil {
+	if r.config, err = merged(baseConfig, addresses, o.config); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -235,7 +236,7 @@ func (r *replica) launch(ctx context.Context) error {
 	if err := os.WriteFile(file, r.config, 0o600); err != nil {
 		return err
 	}
-	r.Process, err = proc.Start(ctx, filepath.Join(bin, "gatehouse"), []string{"serve", file}, proc.Options{Output: journal})
+	r.Process, err = proc.Start(ctx, filepath.Join(bin, "gatehouse"), []string{"serve", file}, proc.Options{Output: journal, Grace: patience})
 	return err
 }
 
@@ -288,13 +289,13 @@ func (r *replica) metrics(ctx context.Context) (string, error) {
 // stack: on free ports, with extraRoutes, and with the recorder in place of the
 // services; then the edits.
 func (s *stack) newGateway(ctx context.Context, shipped string, edits ...edit) (_ *gateway, err error) {
-	ports, err := proc.FreePorts(2)
+	ports, err := proc.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
-	listener := portGateway
+	listeners := map[int]int{portGateway: ports[0], portAdmin: ports[1]}
 	if shipped == envoy.ConfigTLS {
-		listener = portTLS
+		listeners[portTLS] = ports[2]
 	}
 	edits = append([]edit{
 		routesFirst(extraRoutes),
@@ -308,7 +309,7 @@ func (s *stack) newGateway(ctx context.Context, shipped string, edits ...edit) (
 	if err != nil {
 		return nil, err
 	}
-	if text, err = proc.RewritePorts(text, map[int]int{listener: ports[0], portAdmin: ports[1]}); err != nil {
+	if text, err = proc.RewritePorts(text, listeners); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp(s.dir, "envoy-")
@@ -320,7 +321,7 @@ func (s *stack) newGateway(ctx context.Context, shipped string, edits ...edit) (
 		return nil, err
 	}
 	s.atEnd(e.Stop)
-	g := &gateway{Envoy: e, stack: s, addr: proc.Local(ports[0])}
+	g := &gateway{Envoy: e, stack: s, addr: proc.Local(ports[0]), tlsAddr: proc.Local(ports[2])}
 	for _, r := range s.replicas {
 		if err := g.sees(ctx, r.check); err != nil {
 			return nil, err
@@ -339,10 +340,7 @@ func (s *stack) checks() []string {
 
 // sees waits until Envoy finds a replica healthy.
 func (g *gateway) sees(ctx context.Context, check string) error {
-	if !strings.Contains(check, "127.0.0.1:") {
-		return nil // a Unix socket: it has no line of its own
-	}
-	return g.awaits(ctx, "gatehouse::"+check+"::health_flags::healthy")
+	return g.awaits(ctx, "gatehouse::"+strings.TrimPrefix(check, "unix://")+"::health_flags::healthy")
 }
 
 // awaits waits until the admin interface's list of clusters holds text.

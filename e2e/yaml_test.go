@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -105,15 +106,16 @@ func routesFirst(text string) edit {
 		}
 		found := 0
 		each(config, func(m map[string]any) {
-			if domains, ok := m["domains"].([]any); ok && len(domains) == 1 {
-				if old, ok := m["routes"].([]any); ok {
-					m["routes"] = append(append([]any{}, routes...), old...)
-					found++
-				}
+			if _, isHost := m["domains"]; !isHost || m["name"] != "gateway" {
+				return
+			}
+			if old, ok := m["routes"].([]any); ok {
+				m["routes"] = append(slices.Clone(routes), old...)
+				found++
 			}
 		})
 		if found != 1 {
-			return fmt.Errorf("the Envoy configuration has %d virtual hosts, not one: adapt the test", found)
+			return fmt.Errorf("the Envoy configuration has %d virtual hosts named gateway, not one: adapt the test", found)
 		}
 		return nil
 	}
@@ -136,15 +138,21 @@ func inCluster(name string, change func(cluster map[string]any)) edit {
 	}
 }
 
-// endpoints makes a cluster have these addresses, host:port.
+// endpoints makes a cluster have these addresses: host:port, or one
+// unix:///path, which Envoy takes in clusters that resolve no names only.
 func endpoints(name string, addresses ...string) edit {
 	return inCluster(name, func(cluster map[string]any) {
 		var list []any
 		for _, address := range addresses {
-			at := strings.LastIndexByte(address, ':')
-			list = append(list, map[string]any{"endpoint": map[string]any{"address": map[string]any{
-				"socket_address": map[string]any{"address": address[:at], "port_value": port(address)},
-			}}})
+			at := map[string]any{}
+			if path, isSocket := strings.CutPrefix(address, "unix://"); isSocket {
+				cluster["type"] = "STATIC"
+				at["pipe"] = map[string]any{"path": path}
+			} else {
+				colon := strings.LastIndexByte(address, ':')
+				at["socket_address"] = map[string]any{"address": address[:colon], "port_value": port(address)}
+			}
+			list = append(list, map[string]any{"endpoint": map[string]any{"address": at}})
 		}
 		cluster["load_assignment"] = map[string]any{
 			"cluster_name": name,

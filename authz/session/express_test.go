@@ -80,12 +80,14 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 	f := s.store(t, session.Options{Rolling: true, Cookie: session.Cookie{InsecureHTTP: true}})
 	app := startExpress(t, s.url)
 	signer := newSigner(t, "current", "previous")
-	raw := func(id string) string {
+	raw := func(t *testing.T, id string) string {
+		t.Helper()
 		text, err := f.client.Get(t.Context(), "sess:"+id).Result()
 		require.NoError(t, err)
 		return text
 	}
-	login := func(body string) (id, cookie string) {
+	login := func(t *testing.T, body string) (id, cookie string) {
+		t.Helper()
 		_, cookie = app.do(t, "POST", "/login", "", body)
 		id, ok := signer.Verify(cookie)
 		require.True(t, ok, cookie)
@@ -93,7 +95,7 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 	}
 
 	t.Run("a session of Express is found, by the cookie that it set", func(t *testing.T) {
-		id, _ := login(`{"userId":7,"email":"e@example.com","roles":["admin"],"organizationId":"org","cart":[1,2]}`)
+		id, _ := login(t, `{"userId":7,"email":"e@example.com","roles":["admin"],"organizationId":"org","cart":[1,2]}`)
 		got := f.session(t, id)
 		require.Equal(t, authz.Identity{ID: "7", Email: "e@example.com", Roles: []string{"admin"}, Organization: "org"}, got.Identity)
 		require.Equal(t, []any{json.Number("1"), json.Number("2")}, got.Values["cart"])
@@ -113,12 +115,12 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 		require.Equal(t, "u", got["userId"])
 		require.Equal(t, map[string]any{"n": 1.0}, got["cart"])
 
-		theirs, _ := login(`{"userId":"u","email":"é<&>@example.com","roles":["a","b"],"organizationId":"org","authTime":1700000000.123,"cart":{"n":1}}`)
+		theirs, _ := login(t, `{"userId":"u","email":"é<&>@example.com","roles":["a","b"],"organizationId":"org","authTime":1700000000.123,"cart":{"n":1}}`)
 		require.Len(t, theirs, len(id))
 		expires := regexp.MustCompile(`"expires":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"`)
-		require.Equal(t, expires.ReplaceAllString(raw(theirs), ""), expires.ReplaceAllString(raw(id), ""))
-		require.Regexp(t, expires, raw(id))
-		require.Regexp(t, expires, raw(theirs))
+		require.Equal(t, expires.ReplaceAllString(raw(t, theirs), ""), expires.ReplaceAllString(raw(t, id), ""))
+		require.Regexp(t, expires, raw(t, id))
+		require.Regexp(t, expires, raw(t, theirs))
 	})
 
 	t.Run("a secret that was rotated out still verifies there", func(t *testing.T) {
@@ -129,32 +131,32 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 	})
 
 	t.Run("changes of either are seen by the other", func(t *testing.T) {
-		id, cookie := login(`{"userId":"u","organizationId":"org-1","big":9007199254740991,"s":"\u2028é"}`)
+		id, cookie := login(t, `{"userId":"u","organizationId":"org-1","big":9007199254740991,"s":"\u2028é"}`)
 		app.do(t, "POST", "/set", cookie, `{"organizationId":"org-2","roles":"admin"}`)
 		got := f.session(t, id)
 		require.Equal(t, "org-2", got.Organization)
 		require.Equal(t, []string{"admin"}, got.Roles)
 
-		before := raw(id)
+		before := raw(t, id)
 		require.NoError(t, f.Update(t.Context(), id, func(r *session.Record) error { return r.Set("organizationId", "org-3") }))
-		require.Equal(t, strings.Replace(before, `"org-2"`, `"org-3"`, 1), raw(id), "nothing else changes")
+		require.Equal(t, strings.Replace(before, `"org-2"`, `"org-3"`, 1), raw(t, id), "nothing else changes")
 		theirs, _ := app.do(t, "GET", "/session", cookie, "")
 		require.Equal(t, "org-3", theirs["organizationId"])
 		require.Equal(t, "\u2028é", theirs["s"])
 	})
 
 	t.Run("a session that Express touched lives on, whatever its record says", func(t *testing.T) {
-		id, cookie := login(`{"userId":"u"}`)
+		id, cookie := login(t, `{"userId":"u"}`)
 		require.NoError(t, f.client.PExpire(t.Context(), "sess:"+id, time.Minute).Err())
-		before := raw(id)
+		before := raw(t, id)
 		app.do(t, "GET", "/session", cookie, "")
 		about(t, 24*time.Hour, f.ttl(t, "sess:"+id))
-		require.Equal(t, before, raw(id), "touch leaves cookie.expires stale")
+		require.Equal(t, before, raw(t, id), "touch leaves cookie.expires stale")
 		f.session(t, id)
 	})
 
 	t.Run("a session that we renewed is known to Express", func(t *testing.T) {
-		id, cookie := login(`{"userId":"u"}`)
+		id, cookie := login(t, `{"userId":"u"}`)
 		require.NoError(t, f.client.PExpire(t.Context(), "sess:"+id, time.Minute).Err())
 		f.session(t, id)
 		about(t, 24*time.Hour, f.ttl(t, "sess:"+id))
@@ -163,7 +165,7 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 	})
 
 	t.Run("logging out there is over here", func(t *testing.T) {
-		id, cookie := login(`{"userId":"u"}`)
+		id, cookie := login(t, `{"userId":"u"}`)
 		f.session(t, id)
 		app.do(t, "POST", "/logout", cookie, "")
 		_, err := f.Session(t.Context(), id, authz.ReadOptions{})
@@ -171,20 +173,22 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 	})
 
 	t.Run("revoking here is over there", func(t *testing.T) {
-		id, cookie := login(`{"userId":"u"}`)
+		id, cookie := login(t, `{"userId":"u"}`)
 		require.NoError(t, f.Revoke(t.Context(), id))
 		got, _ := app.do(t, "GET", "/session", cookie, "")
 		require.NotContains(t, got, "userId")
 	})
 
 	t.Run("a request that was under way brings nothing back", func(t *testing.T) {
-		id, cookie := login(`{"userId":"u"}`)
+		id, cookie := login(t, `{"userId":"u"}`)
 		request := app.request(t, "POST", "/hold", cookie, "")
 		done := make(chan error, 1)
 		go func() {
 			resp, err := http.DefaultClient.Do(request)
 			if err == nil {
-				err = resp.Body.Close()
+				// Express sends its headers first, then saves, then ends.
+				_, err = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
 			}
 			done <- err
 		}()
@@ -192,7 +196,7 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 		require.NoError(t, f.Revoke(t.Context(), id))
 		app.do(t, "POST", "/release", "", "")
 		require.NoError(t, <-done)
-		require.Contains(t, raw(id), `"held":true`, "the request saved its session after the revocation")
+		require.Contains(t, raw(t, id), `"held":true`, "the request saved its session after the revocation")
 		_, err := f.Session(t.Context(), id, authz.ReadOptions{})
 		requireReason(t, authz.ReasonSessionRevoked, err)
 		require.False(t, f.exists(t, "sess:"+id))

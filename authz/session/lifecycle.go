@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -205,18 +204,15 @@ func (s *Store) readForChange(ctx context.Context, t target) (text string, recor
 	if t.dead != "" {
 		dead = pipe.Exists(ctx, t.dead)
 	}
-	err = exec(ctx, pipe)
-	if err = cmp.Or(err, dead.Err()); err != nil {
+	if err := exec(ctx, pipe); err != nil {
 		return "", nil, unavailable("read the "+t.what, err)
 	}
 	text, exists, err := textOf(get)
 	switch {
 	case dead.Val() != 0:
 		return "", nil, errDead()
-	case errors.Is(err, errWrongType):
-		return "", nil, authz.Refuse(t.malformed, "the %s is not a string in Redis", t.what)
 	case err != nil:
-		return "", nil, unavailable("read the "+t.what, err)
+		return "", nil, authz.Refuse(t.malformed, "the %s: %w", t.what, err)
 	case !exists && t.dead != "":
 		return "", nil, authz.Refuse(authz.ReasonSessionUnknown, "there is no record of that id")
 	case !exists:
@@ -299,20 +295,16 @@ func (s *Store) RevokeUserBefore(ctx context.Context, userID string, t time.Time
 func (s *Store) Profile(ctx context.Context, userID string) (p authz.Profile, ok bool, err error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	text, exists, err := textOf(s.client.Get(ctx, profileKey(userID)))
-	switch {
-	case errors.Is(err, errWrongType):
-		return p, false, authz.Refuse(authz.ReasonProfileMalformed, "the profile is not a string in Redis")
-	case err != nil:
+	pipe := s.client.Pipeline()
+	get := pipe.Get(ctx, profileKey(userID))
+	if err := exec(ctx, pipe); err != nil {
 		return p, false, unavailable("read profile", err)
-	case !exists:
-		return p, false, nil
 	}
-	decoded, err := decodeProfile(text)
-	if err != nil {
-		return p, false, authz.Refuse(authz.ReasonProfileMalformed, "the profile: %w", err)
+	found, err := profileOf(get)
+	if err != nil || found == nil {
+		return p, false, err
 	}
-	return *decoded, true, nil
+	return *found, true, nil
 }
 
 // SaveProfile writes what p has into the profile of a user, which it creates

@@ -154,6 +154,10 @@ func TestUpdateAgainstOthers(t *testing.T) {
 			{"changed into what it was", func(f fixture) { f.set(t, "sess:id", `{"userId":"u"}`, time.Minute) }, `{"userId":"u","x":1}`, ""},
 			{"destroyed", func(f fixture) { require.NoError(t, f.client.Del(t.Context(), "sess:id").Err()) }, "", authz.ReasonSessionUnknown},
 			{"revoked", func(f fixture) { require.NoError(t, f.Revoke(t.Context(), "id")) }, "", authz.ReasonSessionRevoked},
+			{"revoked and saved again", func(f fixture) {
+				require.NoError(t, f.Revoke(t.Context(), "id"))
+				f.set(t, "sess:id", `{"userId":"u"}`, time.Minute)
+			}, `{"userId":"u"}`, authz.ReasonSessionRevoked},
 		} {
 			f := s.store(t, session.Options{})
 			f.set(t, "sess:id", `{"userId":"u"}`, time.Minute)

@@ -235,9 +235,6 @@ func (s *Store) find(ctx context.Context, keys recordKeys, o authz.ReadOptions) 
 	if err := exec(ctx, pipe); err != nil {
 		return nil, unavailable("read session", err)
 	}
-	if err := cmp.Or(ttl.Err(), dead.Err()); err != nil {
-		return nil, unavailable("read session", err)
-	}
 	text, exists, err := textOf(record)
 	if dead.Val() != 0 {
 		if exists {
@@ -246,10 +243,8 @@ func (s *Store) find(ctx context.Context, keys recordKeys, o authz.ReadOptions) 
 		return nil, errDead()
 	}
 	switch {
-	case errors.Is(err, errWrongType):
-		return nil, authz.Refuse(authz.ReasonSessionMalformed, "the record is not a string in Redis")
 	case err != nil:
-		return nil, unavailable("read session", err)
+		return nil, authz.Refuse(authz.ReasonSessionMalformed, "the record: %w", err)
 	case !exists || ttl.Val() == ttlAbsent:
 		return nil, authz.Refuse(authz.ReasonSessionUnknown, "there is no record of that id")
 	case ttl.Val() == 0:
@@ -348,20 +343,25 @@ func (s *Store) readUser(ctx context.Context, pipe redis.Pipeliner, userID strin
 		if profile == nil {
 			return nil
 		}
-		text, exists, err := textOf(profile)
-		switch {
-		case errors.Is(err, errWrongType):
-			return authz.Refuse(authz.ReasonProfileMalformed, "the profile is not a string in Redis")
-		case err != nil:
-			return unavailable("read profile", err)
-		case !exists:
-			return nil
-		}
-		if standing.Profile, err = decodeProfile(text); err != nil {
-			return authz.Refuse(authz.ReasonProfileMalformed, "the profile: %w", err)
-		}
-		return nil
+		standing.Profile, err = profileOf(profile)
+		return err
 	}
+}
+
+// profileOf returns the profile that a GET gave, nil when there is none.
+func profileOf(cmd *redis.StringCmd) (*authz.Profile, error) {
+	text, exists, err := textOf(cmd)
+	if err == nil && !exists {
+		return nil, nil
+	}
+	var p *authz.Profile
+	if err == nil {
+		p, err = decodeProfile(text)
+	}
+	if err != nil {
+		return nil, authz.Refuse(authz.ReasonProfileMalformed, "the profile: %w", err)
+	}
+	return p, nil
 }
 
 // TokenStanding implements [authz.StandingStore], in one round trip; in none
@@ -389,9 +389,6 @@ func (s *Store) TokenStanding(ctx context.Context, ref authz.TokenRef, _ authz.R
 	}
 	var standing authz.Standing
 	for _, mark := range revoked {
-		if mark.Err() != nil {
-			return authz.Standing{}, unavailable("read the token's marks", mark.Err())
-		}
 		standing.Revoked = standing.Revoked || mark.Val() != 0
 	}
 	if err := readUser(&standing); err != nil {
@@ -400,32 +397,39 @@ func (s *Store) TokenStanding(ctx context.Context, ref authz.TokenRef, _ authz.R
 	return standing, nil
 }
 
-// exec sends a pipeline. A nil error means that every command has the server's
-// reply or an error of its own, and that nothing but those decides: the zero
-// value of a command that was never answered must not pass for "no mark".
+// exec sends a pipeline. A nil error means that the server answered every
+// command: with a value, with redis.Nil, or that the key holds another type.
+// Nothing else may be looked at: the zero value of a command that was never
+// answered must not pass for "no mark".
 func exec(ctx context.Context, pipe redis.Pipeliner) error {
-	_, err := pipe.Exec(ctx)
-	if errors.Is(err, redis.Nil) || isWrongType(err) {
-		return nil
+	cmds, err := pipe.Exec(ctx)
+	if !answered(err) {
+		return err
 	}
-	return err
+	for _, cmd := range cmds {
+		if !answered(cmd.Err()) {
+			return cmd.Err()
+		}
+	}
+	return nil
 }
 
-// errWrongType: the key holds another type than a string.
-var errWrongType = errors.New("the key holds no string")
+func answered(err error) bool { return err == nil || errors.Is(err, redis.Nil) || isWrongType(err) }
 
 func isWrongType(err error) bool { return redis.HasErrorPrefix(err, "WRONGTYPE") }
 
-// textOf returns the reply of a GET.
+var errWrongType = errors.New("its key does not hold a string")
+
+// textOf returns what the GET of an executed pipeline found. The only error is
+// errWrongType.
 func textOf(cmd *redis.StringCmd) (text string, exists bool, err error) {
-	text, err = cmd.Result()
 	switch {
-	case errors.Is(err, redis.Nil):
+	case errors.Is(cmd.Err(), redis.Nil):
 		return "", false, nil
-	case isWrongType(err):
+	case cmd.Err() != nil:
 		return "", true, errWrongType
 	}
-	return text, err == nil, err
+	return cmd.Val(), true, nil
 }
 
 // timeOf returns the time in a mark of ours, zero when there is none. One that

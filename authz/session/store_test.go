@@ -785,6 +785,29 @@ func TestServerErrorsAreOutages(t *testing.T) {
 	}
 }
 
+// An absent record is no answer while it is not known whether it was revoked.
+func TestHalfAnAnswerIsAnOutage(t *testing.T) {
+	for _, broken := range []string{"PTTL sess:id", "EXISTS gatehouse:dead:{sess:id}"} {
+		for _, record := range []string{"$-1", "-WRONGTYPE Operation against a key holding the wrong kind of value"} {
+			addr := fakeRedis(t, func(command string) string {
+				switch command {
+				case "GET sess:id":
+					return record
+				case broken:
+					return "-NOPERM this user has no permissions to run the command"
+				}
+				return ":0"
+			})
+			client, err := session.Open("redis://"+addr, session.OpenOptions{Timeout: patience})
+			require.NoError(t, err)
+			store := session.New(client, session.Options{Timeout: patience})
+			_, err = store.Session(t.Context(), "id", authz.ReadOptions{})
+			requireReason(t, authz.ReasonStoreUnavailable, err)
+			require.NoError(t, client.Close())
+		}
+	}
+}
+
 // The record went, or its last millisecond began, between GET and PTTL.
 func TestRecordThatEndsWhileItIsRead(t *testing.T) {
 	for reply, want := range map[string]authz.Reason{
@@ -877,16 +900,33 @@ func TestDeadlineBoundsTheWholeCall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client, err := session.Open(url, session.OpenOptions{})
+			client, err := session.Open(url, session.OpenOptions{Timeout: patience})
 			require.NoError(t, err)
 			defer func() { _ = client.Close() }()
 			store := session.New(client, session.Options{})
-			for range 3 {
-				start := time.Now()
-				_, err = store.Session(t.Context(), "id", authz.ReadOptions{})
-				requireReason(t, authz.ReasonStoreUnavailable, err)
-				require.Less(t, time.Since(start), time.Second)
-				requireReason(t, authz.ReasonStoreUnavailable, store.Ping(t.Context()))
+			for range 2 {
+				for _, call := range []func() error{
+					func() error { return store.Ping(t.Context()) },
+					func() error { _, err := store.Session(t.Context(), "id", authz.ReadOptions{}); return err },
+					func() error {
+						_, err := store.TokenStanding(t.Context(), authz.TokenRef{TokenID: "j"}, authz.ReadOptions{})
+						return err
+					},
+					func() error { return store.Revoke(t.Context(), "id") },
+					func() error { return store.RevokeToken(t.Context(), "j", time.Now()) },
+					func() error { return store.RevokeUserBefore(t.Context(), "u", time.Now()) },
+					func() error { return store.Update(t.Context(), "id", nil) },
+					func() error { return store.UpdateProfile(t.Context(), "u", nil) },
+					func() error { _, _, err := store.Profile(t.Context(), "u"); return err },
+					func() error {
+						_, err := store.Create(t.Context(), session.NewSession{Identity: authz.Identity{ID: "u"}})
+						return err
+					},
+				} {
+					start := time.Now()
+					requireReason(t, authz.ReasonStoreUnavailable, call())
+					require.Less(t, time.Since(start), patience/4)
+				}
 			}
 		})
 	}
