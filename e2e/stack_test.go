@@ -149,7 +149,7 @@ func newStack(ctx context.Context, o options) (_ *stack, err error) {
 	if s.redis, err = proc.StartRedis(ctx, proc.RedisOptions{Dir: dir, Output: journal}); err != nil {
 		return nil, err
 	}
-	s.atEnd(func() error { return s.redis.Stop() }) // whichever it is by then
+	s.atEnd(func() error { return stopUnlessEnded(s.redis.Process) }) // whichever it is by then
 	s.store = redis.NewClient(&redis.Options{Addr: s.redis.Addr})
 	s.atEnd(s.store.Close)
 	if s.recorder, err = newRecorder(ctx); err != nil {
@@ -261,12 +261,22 @@ func (r *replica) restart(t *testing.T, path string) error {
 // stop takes the metrics down for the journal and ends the replica in order.
 func (r *replica) stop(ctx context.Context) error {
 	select {
-	case <-r.Done(): // a test ended it
+	case <-r.Done():
 		return nil
 	default:
 	}
 	_, err := r.metrics(ctx)
 	return errors.Join(err, r.Stop())
+}
+
+// stopUnlessEnded stops a process that no test has ended, in whatever way.
+func stopUnlessEnded(p *proc.Process) error {
+	select {
+	case <-p.Done():
+		return nil
+	default:
+		return p.Stop()
+	}
 }
 
 // metrics returns what the ops listener tells, and puts it into the journal.
