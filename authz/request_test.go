@@ -43,6 +43,7 @@ func TestNewRequestQuery(t *testing.T) {
 		"a#b":                    false,
 		"#":                      false,
 		"a\x00b":                 false,
+		"\x00a":                  false,
 		"a\nb":                   false,
 		"a\tb":                   false,
 		"a\x7f":                  false,

@@ -167,7 +167,7 @@ func TestHeaderListWithTextValues(t *testing.T) {
 	t.Parallel()
 	req := get("/").request()
 	req.GetAttributes().GetRequest().GetHttp().HeaderMap = &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
-		{Key: "cookie", Value: "a=b"}, {Key: "cookie", RawValue: []byte(aliceCookie)},
+		{Key: "cookie", Value: aliceCookie}, {Key: "cookie", RawValue: []byte("sessionId=signed.bob")},
 	}}
 	// With a list, the map is not looked at: mixing them would let one of the
 	// two forms hide a header of the other.
