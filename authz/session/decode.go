@@ -60,13 +60,16 @@ func (f Fields) decodeRecord(text string, now time.Time) (*authz.Session, error)
 		return nil, err
 	}
 	s := &authz.Session{Values: values}
-	var errs [6]error
+	var errs [4]error
 	s.ID, errs[0] = idOf(f.UserID, lookup(values, f.UserID))
 	s.Email, errs[1] = stringOf(f.Email, lookup(values, f.Email))
 	s.Roles, errs[2] = listOf(f.Roles, lookup(values, f.Roles), stringOf)
 	s.Organization, errs[3] = idOf(f.Organization, lookup(values, f.Organization))
-	s.Organizations, errs[4] = listOf(f.Organizations, lookup(values, f.Organizations), idOf)
-	s.AuthTime, errs[5] = secondsOf(f.AuthTime, lookup(values, f.AuthTime), now)
+	// Not every application writes these two: one may have something else
+	// under their names, and its users must not be locked out for it. Then
+	// nobody switches, and the session carries no time.
+	s.Organizations, _ = listOf(f.Organizations, lookup(values, f.Organizations), idOf)
+	s.AuthTime = timeIn(lookup(values, f.AuthTime), now)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -94,7 +97,7 @@ func decodeProfile(text string) (*authz.Profile, error) {
 		return nil, err
 	}
 	p := &authz.Profile{}
-	var errs [5]error
+	var errs [4]error
 	if v, ok := values["email"]; ok {
 		p.Email = new(string)
 		*p.Email, errs[0] = stringOf("email", v)
@@ -107,11 +110,11 @@ func decodeProfile(text string) (*authz.Profile, error) {
 		p.Organization = new(string)
 		*p.Organization, errs[2] = idOf("organizationId", v)
 	}
-	p.Organizations, errs[3] = listOf("organizations", values["organizations"], idOf)
+	p.Organizations, _ = listOf("organizations", values["organizations"], idOf) // as in a session
 	if v := values["disabled"]; v != nil {
 		disabled, ok := v.(bool)
 		if !ok {
-			errs[4] = wrongType("disabled", "true or false")
+			errs[3] = wrongType("disabled", "true or false")
 		}
 		p.Disabled = disabled
 	}
@@ -208,26 +211,39 @@ func listOf(name string, v any, element func(name string, v any) (string, error)
 	return list, nil
 }
 
-func secondsOf(name string, v any, now time.Time) (time.Time, error) {
-	if v == nil {
-		return time.Time{}, nil
+// timeIn reads a time as applications keep it: in Unix seconds, which is what
+// Gatehouse writes, in milliseconds (JavaScript's Date.now), or as an ISO 8601
+// text (a Date in JSON). Zero when it is none of these, or lies in the future.
+func timeIn(v any, now time.Time) time.Time {
+	var t time.Time
+	switch v := v.(type) {
+	case string:
+		var err error
+		if t, err = time.Parse(time.RFC3339, v); err != nil {
+			return timeIn(json.Number(v), now)
+		}
+	case json.Number:
+		seconds, err := strconv.ParseFloat(v.String(), 64)
+		if err != nil || !(seconds >= 0) || seconds > math.MaxInt32*1e3 {
+			return time.Time{}
+		}
+		if seconds > leastMilliseconds {
+			seconds /= 1e3
+		}
+		whole, fraction := math.Modf(seconds)
+		t = time.Unix(int64(whole), int64(math.Round(fraction*1e6))*1e3)
 	}
-	number, ok := v.(json.Number)
-	if !ok {
-		return time.Time{}, wrongType(name, "a number of seconds")
+	if t.After(now.Add(maxClockSkew)) {
+		return time.Time{}
 	}
-	seconds, err := number.Float64()
-	if err != nil || seconds < 0 {
-		return time.Time{}, wrongType(name, "a number of seconds since 1970")
-	}
-	if seconds > float64(now.Add(maxClockSkew).Unix()) {
-		return time.Time{}, fmt.Errorf("%s lies in the future; it counts seconds, not milliseconds", name)
-	}
-	whole, fraction := math.Modf(seconds)
-	return time.Unix(int64(whole), int64(math.Round(fraction*1e6))*1e3), nil
+	return t
 }
 
-// formatSeconds writes what [secondsOf] reads, to the millisecond. Whole
+// leastMilliseconds tells milliseconds from seconds: as the one it is a moment
+// of 1973, as the other one of the year 5138.
+const leastMilliseconds = 1e11
+
+// formatSeconds writes what [timeIn] reads, to the millisecond. Whole
 // seconds would not do: whoever logs in again right after all that they had
 // was revoked would seem to have done so before.
 func formatSeconds(t time.Time) json.Number {
