@@ -57,8 +57,7 @@ func (s *Signer) Sign(id string) string {
 // does, and nothing else: a value may be quoted and may have other characters
 // percent-encoded than Express would, but the signature must be the very text
 // that one of the secrets gives. An empty id is no id; values of more than 4
-// KiB and such with bytes that a cookie can't hold (RFC 6265 section 4.1.1)
-// are refused unseen.
+// KiB and such with control or non-ASCII bytes are refused unseen.
 //
 // The time that it takes depends on the length of the value and the number of
 // secrets only, not on which secret fits or how much of the signature is

@@ -125,7 +125,8 @@ func (o Options) withDefaults() Options {
 // Sentinel or as a Cluster. It implements [authz.SessionStore] and
 // [authz.StandingStore]. Safe for concurrent use.
 //
-// Errors carry an [authz.Reason]. No error holds an id, a record or a key.
+// Errors carry an [authz.Reason], but for those that say that a call made no
+// sense (no user id, say). No error holds an id, a record or a key.
 type Store struct {
 	client redis.UniversalClient
 	o      Options
