@@ -9,7 +9,7 @@ import (
 
 // Route leads requests to a policy. Empty fields match everything.
 type Route struct {
-	Host    string   // exact, or "*.example.com" for every name below
+	Host    string   // exact, "*.example.com" for every name below, or "*"
 	Path    string   // exact, or a prefix ending in "*"; "/admin/*" covers /admin too
 	Methods []string // upper case
 	Policy  string
@@ -70,6 +70,9 @@ func (s *PolicySet) compile(r Route) (compiledRoute, error) {
 	c := compiledRoute{methods: r.Methods, policy: s.policies[r.Policy]}
 	if c.policy == nil {
 		return c, fmt.Errorf("policy %q does not exist", r.Policy)
+	}
+	if r.Host == "*" {
+		r.Host = ""
 	}
 	host, wildcard := strings.CutPrefix(r.Host, "*.")
 	host, err := CanonicalHost(host)

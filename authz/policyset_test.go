@@ -251,7 +251,7 @@ func TestNewPolicySetNamesEverythingThatIsWrong(t *testing.T) {
 			{Path: "/a//*", Policy: "a"},
 			{Path: "/a%2fb", Policy: "a"},
 			{Host: "a b", Policy: "a"},
-			{Host: "*", Policy: "a"},
+			{Host: "*.a*", Policy: "a"},
 			{Host: "*.", Policy: "a"},
 			{Host: "a.*.example.com", Policy: "a"},
 		},
@@ -265,6 +265,18 @@ func TestNewPolicySetNamesEverythingThatIsWrong(t *testing.T) {
 		require.Contains(t, err.Error(), part)
 	}
 	require.NotContains(t, err.Error(), "route 1: ")
+}
+
+func TestStarIsEveryHost(t *testing.T) {
+	t.Parallel()
+	set, err := authz.NewPolicySet(authz.PolicySetOptions{
+		Policies: []authz.Policy{{Name: "all"}},
+		Routes:   []authz.Route{{Host: "*", Path: "*", Policy: "all"}},
+	})
+	require.NoError(t, err)
+	for _, line := range []string{"GET a.example.com/x", "GET /"} {
+		require.Equal(t, "all", match(t, set, line))
+	}
 }
 
 func TestPolicyByName(t *testing.T) {

@@ -140,7 +140,7 @@ var broken = []struct {
 	{"authority without certificate", "server: {http: {tls: {client_ca_file: ca.pem}}}", []string{"1:17 server.http.tls | TLS without a certificate"}},
 	{"certificate without key", "server: {check: {tls: {cert_file: cert.pem}}}", []string{"1:18 server.check.tls | cert_file without its key_file"}},
 	{"key without certificate", "server: {check: {tls: {key_file: key.pem}}}", []string{"1:18 server.check.tls | key_file without its cert_file"}},
-	{"public URL with a path", "server: {http: {public_url: 'https://a.example/'}}", []string{"1:29 server.http.public_url | expected scheme and host only"}},
+	{"public URL with a path", "server: {http: {public_url: 'https://a.example/b'}}", []string{"1:29 server.http.public_url | expected scheme and host only"}},
 	{"public URL without scheme", "server: {http: {public_url: a.example}}", []string{"1:29 server.http.public_url | expected a URL that begins with https://"}},
 	{"public URL without host", "server: {http: {public_url: 'https://'}}", []string{"1:29 server.http.public_url | expected a host name"}},
 
@@ -171,7 +171,7 @@ var broken = []struct {
 	// Sessions.
 	{"short secret", "sessions: {secrets: [short]}", []string{"warning 1:22 sessions.secrets[0] | has only 5 bytes"}},
 	{"short secret in a file", "sessions: {secrets_file: short}", []string{"warning 1:26 sessions.secrets_file | line 2 has only 5 bytes"}},
-	{"touch interval not below ttl", "sessions: {ttl: 1m, touch_interval: 1m}", []string{"1:37 sessions.touch_interval | 1m0s is not less than sessions.ttl"}},
+	{"touch interval not below ttl", "sessions: {ttl: 1m, touch_interval: 1m}", []string{"warning 1:37 sessions.touch_interval | 1m0s is not less than sessions.ttl"}},
 	{"prefix of others", "sessions: {prefix: 'user:'}", []string{"1:20 sessions.prefix | not for session records"}},
 	{"prefix below others", "sessions: {prefix: 'revoked:sess:'}", []string{"1:20 sessions.prefix | not for session records"}},
 	{"prefix above others", "sessions: {prefix: 're'}", []string{"1:20 sessions.prefix | not for session records"}},
@@ -187,7 +187,7 @@ var broken = []struct {
 	{"origin twice, written differently", "sessions: {trusted_origins: ['https://a.example', 'https://A.example:443']}", []string{"1:51 sessions.trusted_origins[1] | the same as entry 0"}},
 
 	// Tokens and issuers.
-	{"issuer without keys", "tokens: {issuer: https://a.example}", []string{"1:18 tokens.issuer | an issuer without tokens.signing_keys"}},
+	{"issuer without keys", "tokens: {issuer: https://a.example}", []string{"warning 1:18 tokens.issuer | without tokens.signing_keys no tokens are issued"}},
 	{"keys without issuer", "tokens: {signing_keys: [{file: keys/current.pem}], audiences: [a]}", []string{"1:10 tokens.signing_keys | signing keys without tokens.issuer"}},
 	{"one key twice", "tokens: {audiences: [a], issuer: a, signing_keys: [{file: keys/current.pem}, {file: ./keys/current.pem}]}", []string{"1:85 tokens.signing_keys[1].file | the same file as entry 0"}},
 	{"ttl of zero", "tokens: {access_ttl: 0s}", []string{"1:22 tokens.access_ttl | 0s is too little; expected at least 1s"}},
@@ -205,8 +205,7 @@ var broken = []struct {
 	{"no user id", "issuers: [{issuer: a, audiences: [a], jwks_file: jwks.json, claims: {user_id: ''}}]", []string{"1:79 issuers[0].claims.user_id | is empty"}},
 
 	// Identity.
-	{"header in capitals", "identity: {headers: {email: X-Email}}", []string{"1:29 identity.headers.email | expected a header name of lower-case letters"}},
-	{"header with underscore", "identity: {headers: {email: x_email}}", []string{"1:29 identity.headers.email | expected a header name of lower-case letters"}},
+	{"header with underscore", "identity: {headers: {email: x_email}}", []string{"1:29 identity.headers.email | expected a header name of letters"}},
 	{"header of a connection", "identity: {headers: {email: transfer-encoding}}", []string{"1:29 identity.headers.email | means something else already"}},
 	{"header of the gateway", "identity: {headers: {email: x-forwarded-email}}", []string{"1:29 identity.headers.email | means something else already"}},
 	{"header of the credential", "identity: {headers: {email: authorization}}", []string{"1:29 identity.headers.email | means something else already"}},
@@ -273,7 +272,6 @@ var broken = []struct {
 		"2:42 routes[1].path | requests with ; in the path are refused",
 	}},
 	{"host with port", "policies: {p: {anonymous: true}}\nroutes: [{host: 'a.example:80', policy: p}]", []string{"2:17 routes[0].host | expected a host name alone"}},
-	{"host of everybody", "policies: {p: {anonymous: true}}\nroutes: [{host: '*', policy: p}]", []string{"2:17 routes[0].host | leave host away"}},
 	{"star inside a host", "policies: {p: {anonymous: true}}\nroutes: [{host: 'a*.example', policy: p}]", []string{"2:17 routes[0].host | a star stands only for whole names"}},
 	{"method of everybody", "policies: {p: {anonymous: true}}\nroutes: [{methods: ['*'], policy: p}]", []string{"2:21 routes[0].methods[0] | expected an HTTP method"}},
 	{"route behind one that takes everything", "policies: {p: {anonymous: true}}\nroutes:\n  - {path: /*, policy: p}\n  - {path: /admin/*, policy: p}\n", []string{"warning 4:5 routes[1] | never matches: routes[0] on line 3 takes all of its requests"}},

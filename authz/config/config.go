@@ -194,7 +194,7 @@ type Sessions struct {
 	Prefix         string        `yaml:"prefix" format:"redis_prefix" default:"'sess:'" doc:"What the Redis keys of session records begin with."`
 	TTL            time.Duration `yaml:"ttl" default:"24h" min:"1s" max:"9600h" doc:"Life of a session, or of its last renewal."`
 	Rolling        bool          `yaml:"rolling" default:"true" doc:"Use renews a session."`
-	TouchInterval  time.Duration `yaml:"touch_interval" default:"1m" min:"1ms" doc:"A session is renewed at most once per interval. Less than ttl; where it isn't given and ttl is a minute or less, a tenth of ttl."`
+	TouchInterval  time.Duration `yaml:"touch_interval" default:"1m" min:"1ms" doc:"A session is renewed at most once per interval. Where it isn't given and ttl is a minute or less, a tenth of ttl."`
 	TrustedOrigins []string      `yaml:"trusted_origins" format:"origin" unique:"true" doc:"Origins beside public_url that may send state-changing requests with the cookie."`
 	Fields         SessionFields `yaml:"fields" doc:"Names of the fields of a session record."`
 }
@@ -308,8 +308,8 @@ type Policy struct {
 	Issuers           []string        `yaml:"issuers" unique:"true" nonempty:"true" doc:"A token must come from one of these; without it, from any that is configured."`
 	Audiences         []string        `yaml:"audiences" unique:"true" nonempty:"true" doc:"A token must be for one of these."`
 	Freshness         authz.Freshness `yaml:"freshness" enum:"cached,strict" default:"cached" doc:"strict asks Redis for every request."`
-	MaxAuthAge        time.Duration   `yaml:"max_auth_age" min:"1s" doc:"The caller must have authenticated no longer ago."`
-	IdleTimeout       time.Duration   `yaml:"idle_timeout" min:"1s" doc:"A session that was not used for so long ends."`
+	MaxAuthAge        time.Duration   `yaml:"max_auth_age" min:"1ms" doc:"The caller must have authenticated no longer ago."`
+	IdleTimeout       time.Duration   `yaml:"idle_timeout" min:"1ms" doc:"A session that was not used for so long ends."`
 	CSRF              bool            `yaml:"csrf" default:"true" doc:"Refuse state-changing requests of other sites that carry the session cookie."`
 	OnUnauthenticated Unauthenticated `yaml:"on_unauthenticated" enum:"json,redirect" default:"json" doc:"redirect sends a browser's navigation to login_url; anything else always gets the JSON answer."`
 	LoginURL          string          `yaml:"login_url" format:"local_url" doc:"The login page, a path of the same origin."`

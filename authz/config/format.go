@@ -27,7 +27,7 @@ type format struct {
 
 var formats = map[string]format{
 	"listen":       {`^(unix:///.+|.*:[0-9]+)$`, checkListen},
-	"origin":       {`^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+$`, checkOrigin},
+	"origin":       {`^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$`, checkOrigin},
 	"url":          {`^[Hh][Tt][Tt][Pp][Ss]?://.+$`, checkURL},
 	"redis_url":    {`^(rediss?(\+(sentinel|cluster))?|unix|embedded)://`, checkRedisURL},
 	"redis_prefix": {`^[!-~]+$`, matching(`^[!-~]+$`, "expected visible ASCII characters")},
@@ -38,7 +38,7 @@ var formats = map[string]format{
 	"header":       {headerPattern, checkHeader},
 	"name":         {namePattern, matching(namePattern, "a name has up to 64 letters, digits, dots, hyphens and underscores, and begins with none of dot and hyphen")},
 	"host":         {`^[^/:]+$`, checkHost},
-	"route_path":   {`^/`, checkRoutePath},
+	"route_path":   {`^(/|\*$)`, checkRoutePath},
 	"method":       {methodPattern, checkMethod},
 	"local_url":    {`^/`, checkLocalURL},
 	"sha256":       {sha256Pattern, checkSHA256},
@@ -46,7 +46,7 @@ var formats = map[string]format{
 
 const (
 	cookiePattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
-	headerPattern = `^[a-z0-9]+(-[a-z0-9]+){0,6}$`
+	headerPattern = `^[A-Za-z0-9]+(-[A-Za-z0-9]+){0,6}$`
 	namePattern   = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`
 	methodPattern = `^[A-Za-z]+(-[A-Za-z]+)*$`
 	sha256Pattern = `^[0-9A-Fa-f]{64}$`
@@ -155,8 +155,8 @@ func checkOrigin(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if u.Path != "" || strings.Contains(s, "?") {
-		return "", errors.New("expected scheme and host only, as in https://gateway.example.com; take the rest away, a final slash too")
+	if u.Path != "" && u.Path != "/" || strings.Contains(s, "?") {
+		return "", errors.New("expected scheme and host only, as in https://gateway.example.com; take the rest away")
 	}
 	host := strings.ToLower(u.Host)
 	switch u.Scheme {
@@ -328,11 +328,12 @@ const headerHyphens = 6
 var headerName = regexp.MustCompile(headerPattern)
 
 func checkHeader(s string) (string, error) {
+	s = strings.ToLower(s)
 	switch {
 	case strings.Count(s, "-") > headerHyphens:
 		return "", fmt.Errorf("at most %d hyphens; each doubles the number of spellings to remove from requests", headerHyphens)
 	case !headerName.MatchString(s):
-		return "", errors.New("expected a header name of lower-case letters, digits and single hyphens, as in x-user-id")
+		return "", errors.New("expected a header name of letters, digits and single hyphens, as in x-user-id")
 	case slices.Contains(reservedHeaders, s) || slices.ContainsFunc(reservedHeaderPrefixes, func(p string) bool { return strings.HasPrefix(s, p) }):
 		return "", errors.New("this header means something else already; choose another name")
 	}
@@ -340,12 +341,13 @@ func checkHeader(s string) (string, error) {
 }
 
 func checkHost(s string) (string, error) {
+	if s == "*" {
+		return s, nil
+	}
 	name, wildcard := strings.CutPrefix(s, "*.")
 	switch {
 	case strings.ContainsAny(name, ":[/"):
 		return "", errors.New("expected a host name alone; scheme and port play no part in the match")
-	case s == "*":
-		return "", errors.New("leave host away to match every host")
 	case strings.Contains(name, "*"):
 		return "", errors.New("a star stands only for whole names below a domain, as in *.example.com")
 	}
@@ -362,6 +364,8 @@ func checkHost(s string) (string, error) {
 func checkRoutePath(s string) (string, error) {
 	prefix := strings.TrimSuffix(s, "*")
 	switch {
+	case s == "*":
+		return s, nil
 	case !strings.HasPrefix(s, "/"):
 		return "", errors.New("expected a path that starts with a slash, such as /admin/*")
 	case strings.Contains(prefix, "*"):

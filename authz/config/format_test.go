@@ -18,7 +18,7 @@ var formatCases = map[string]struct{ good, bad []string }{
 	},
 	"origin": {
 		[]string{"https://a.example", "http://localhost:3000", "https://[::1]:8443", "HTTPS://A.example"},
-		[]string{"", "*", "null", "a.example", "https://", "https:a", "ftp://a", "https://a/", "https://a?x", "https://a?", "https://a#", "https://u@a", "https://u:p@a", "https://a:0", "https://a:65536", "https://a:x", "https://a b", "https://ä.example", "https://a\tb", "//a"},
+		[]string{"", "*", "null", "a.example", "https://", "https:a", "ftp://a", "https://a/b", "https://a?x", "https://a?", "https://a#", "https://u@a", "https://u:p@a", "https://a:0", "https://a:65536", "https://a:x", "https://a b", "https://ä.example", "https://a\tb", "//a"},
 	},
 	"url": {
 		[]string{"https://idp.example.com/jwks", "http://127.0.0.1:8080/a?b=c", "https://a"},
@@ -31,11 +31,11 @@ var formatCases = map[string]struct{ good, bad []string }{
 	"cookie_name":  {[]string{"sessionId", "__Host-sid", "a.b"}, []string{"", "a b", "a;b", "a=b", "a,b", "ä", "a\n"}},
 	"field":        {[]string{"userId", "user id", "a.b"}, []string{"cookie", "a\nb"}},
 	"claim":        {[]string{"sub", "realm_access.roles", "https://example.com/roles"}, []string{"a..b", ".a", "a.", "a\nb"}},
-	"header":       {[]string{"x-user-id", "user", "a-b-c-d-e-f-g"}, []string{"", "X-User", "x_user", "-x", "x-", "x--y", "a-b-c-d-e-f-g-h", "host", "cookie", "authorization", "te", "connection", ":path", "x-internal-api-key", "x-forwarded-for", "x-envoy-internal", "sec-fetch-site", "grpc-status", "content-length", "a b"}},
+	"header":       {[]string{"x-user-id", "X-User-Id", "user", "a-b-c-d-e-f-g"}, []string{"", "x_user", "-x", "x-", "x--y", "a-b-c-d-e-f-g-h", "host", "cookie", "authorization", "te", "connection", ":path", "x-internal-api-key", "x-forwarded-for", "x-envoy-internal", "sec-fetch-site", "grpc-status", "content-length", "a b"}},
 	"name":         {[]string{"user", "A_b-c.d", "1", strings.Repeat("x", 64)}, []string{"", "a b", "-a", ".a", "a/b", "ä", strings.Repeat("x", 65)}},
 	"redis_prefix": {[]string{"sess:", "{app}:sess:"}, []string{"", "a b", "ä", "a\n"}},
-	"host":         {[]string{"a.example", "A.example.", "*.a.example", "127.0.0.1", "localhost"}, []string{"", "*", "*.", "a.*", "*a.example", "*.*.a", "a:80", "[::1]", "https://a", "a/b", "a b", ".a", "a..b"}},
-	"route_path":   {[]string{"/", "/*", "/admin/*", "/a*", "/a%20b", "/ä", "/.well-known/*"}, []string{"", "*", "a", "/a/*/b", "/**", "//", "/a//b", "/a/./b", "/../a", "/a%2fb", "/a%zz", "/a?b", "/a#b", `/a\b`, "/a b", "/a;b", "/a%3Bb", "/a%00"}},
+	"host":         {[]string{"a.example", "A.example.", "*.a.example", "127.0.0.1", "localhost", "*"}, []string{"", "*.", "a.*", "*a.example", "*.*.a", "a:80", "[::1]", "https://a", "a/b", "a b", ".a", "a..b"}},
+	"route_path":   {[]string{"/", "/*", "/admin/*", "/a*", "/a%20b", "/ä", "/.well-known/*", "*"}, []string{"", "a", "/a/*/b", "/**", "//", "/a//b", "/a/./b", "/../a", "/a%2fb", "/a%zz", "/a?b", "/a#b", `/a\b`, "/a b", "/a;b", "/a%3Bb", "/a%00"}},
 	"method":       {[]string{"GET", "get", "M-SEARCH"}, []string{"", "*", "GET,POST", "G T", "-", "GET-"}},
 	"local_url":    {[]string{"/", "/login", "/login?next=%2F", "/a/b"}, []string{"", "login", "//evil.example", `/\evil.example`, "/\t/evil.example", "https://evil.example", "/a#b", "/ä", "/a b", "/../a", "javascript:alert(1)"}},
 	"sha256":       {[]string{strings.Repeat("0a", 32), strings.Repeat("0A", 32)}, []string{"", "0a", strings.Repeat("0g", 32), strings.Repeat("0a", 33)}},

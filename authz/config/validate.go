@@ -192,7 +192,7 @@ func (v *validator) sessions() {
 		switch {
 		case s.TouchInterval < s.TTL:
 		case v.given("sessions.touch_interval"):
-			v.refuse("sessions.touch_interval", "%v is not less than sessions.ttl, %v: sessions would end before they are renewed", s.TouchInterval, s.TTL)
+			v.warn("sessions.touch_interval", "%v is not less than sessions.ttl, %v; sessions are renewed when half of their life is gone", s.TouchInterval, s.TTL)
 		default:
 			s.TouchInterval = s.TTL / 10
 		}
@@ -287,7 +287,7 @@ func (v *validator) tokens() {
 		case t.Issuing() && t.Issuer == "":
 			v.refuse("tokens.signing_keys", "signing keys without tokens.issuer; give it, usually the gateway's public URL")
 		case !t.Issuing() && t.Issuer != "":
-			v.refuse("tokens.issuer", "an issuer without tokens.signing_keys; give them, or take tokens out to issue none")
+			v.warn("tokens.issuer", "without tokens.signing_keys no tokens are issued, and none of this issuer are accepted; give them")
 		}
 	}
 	// A token must name an audience (RFC 9068 section 2.2). Where nobody says

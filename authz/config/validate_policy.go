@@ -80,7 +80,11 @@ func (v *validator) credentials(key, name string, p Policy) {
 		at := element(key+".credentials", i)
 		switch kind {
 		case authz.KindSession:
-			if len(v.c.Sessions.Secrets) == 0 && v.intactAll("sessions.secrets", "sessions.secrets_file") {
+			switch {
+			case len(v.c.Sessions.Secrets) > 0 || !v.intactAll("sessions.secrets", "sessions.secrets_file"):
+			case len(p.Credentials) > 1:
+				v.warn(at, "without sessions.secrets no session cookie is valid; give them, or sessions.secrets_file")
+			default:
 				v.refuse(at, "session cookies can't be verified without sessions.secrets; give them, or sessions.secrets_file")
 			}
 		case authz.KindBearer:

@@ -56,7 +56,11 @@ func (p people) find(id string) (authz.Identity, authz.Standing, error) {
 	return identity, authz.Standing{}, nil
 }
 
-func (p people) Session(_ context.Context, id string, _ authz.ReadOptions) (*authz.Session, error) {
+func (p people) Session(ctx context.Context, id string, _ authz.ReadOptions) (*authz.Session, error) {
+	if id == "slow" { // a store that never answers
+		<-ctx.Done()
+		return nil, authz.Refuse(authz.ReasonStoreUnavailable, "%w", ctx.Err())
+	}
 	identity, standing, err := p.find(id)
 	if err != nil {
 		return nil, err

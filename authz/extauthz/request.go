@@ -2,6 +2,7 @@ package extauthz
 
 import (
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -54,7 +55,29 @@ func headers(http *authv3.AttributeContext_HttpRequest) authz.Headers {
 	if raw := http.GetHeaderMap().GetHeaders(); len(raw) > 0 {
 		return rawHeaders(raw)
 	}
-	return authz.HeaderMap(http.GetHeaders())
+	return authz.HeaderMap(lowerCased(http.GetHeaders()))
+}
+
+// lowerCased returns the map with names in lower case: as it is, when it came
+// from Envoy.
+func lowerCased(headers map[string]string) map[string]string {
+	upper := func(r rune) bool { return 'A' <= r && r <= 'Z' }
+	for name := range headers {
+		if !strings.ContainsFunc(name, upper) {
+			continue
+		}
+		lower := make(map[string]string, len(headers))
+		for _, name := range slices.Sorted(maps.Keys(headers)) {
+			key := strings.ToLower(name)
+			if earlier, again := lower[key]; again {
+				lower[key] = earlier + "," + headers[name]
+				continue
+			}
+			lower[key] = headers[name]
+		}
+		return lower
+	}
+	return headers
 }
 
 // rawHeaders joins what is repeated by commas, and writes "!" for bytes that
@@ -69,7 +92,7 @@ func (h rawHeaders) Header(name string) (string, bool) {
 		found bool
 	)
 	for _, header := range h {
-		if header.GetKey() != name {
+		if !strings.EqualFold(header.GetKey(), name) {
 			continue
 		}
 		v := header.GetValue()
@@ -92,8 +115,8 @@ func (h rawHeaders) Header(name string) (string, bool) {
 func (h rawHeaders) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for i, header := range h {
-			name := header.GetKey()
-			if slices.ContainsFunc(h[:i], func(earlier *corev3.HeaderValue) bool { return earlier.GetKey() == name }) {
+			name := strings.ToLower(header.GetKey())
+			if slices.ContainsFunc(h[:i], func(earlier *corev3.HeaderValue) bool { return strings.EqualFold(earlier.GetKey(), name) }) {
 				continue
 			}
 			if value, _ := h.Header(name); !yield(name, value) {

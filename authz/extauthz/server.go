@@ -48,6 +48,8 @@ func NewServer(a *authz.Authorizer, o Options) *Server {
 // Check implements the service. It never returns an error.
 func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response *authv3.CheckResponse, _ error) {
 	start := time.Now()
+	ctx, cancel := withMargin(ctx, start)
+	defer cancel()
 	r, d, set, err := s.decide(ctx, req)
 	if err != nil {
 		d.Reason = authz.ReasonOf(err)
@@ -59,6 +61,21 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response 
 		s.o.Recorder.Record(ctx, r, d, err, time.Since(start))
 	}
 	return response, nil
+}
+
+// longestDecision bounds a decision for a caller that sets no deadline.
+const longestDecision = 2 * time.Second
+
+// withMargin ends the context a fifth before the caller gives up. Whoever
+// waits longer answers nobody: Envoy has made a gRPC error out of it by then,
+// and lets the request pass under failure_mode_allow. So a store or an issuer
+// that is slower than the gateway's patience must become our own 503 before.
+func withMargin(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithDeadline(ctx, now.Add(longestDecision))
+	}
+	return context.WithDeadline(ctx, deadline.Add(-deadline.Sub(now)/5))
 }
 
 // decide returns the headers to set, or the refusal. A panic below it is a

@@ -175,6 +175,44 @@ func TestHeaderListWithTextValues(t *testing.T) {
 	require.Equal(t, allowAlice, answer(askOnce(t, newServer(t), req)))
 }
 
+// Envoy gives names in lower case. A gateway that does not must not lose its
+// headers by it, in neither form.
+func TestHeaderNamesOfAnyCase(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	for want, c := range map[string]check{
+		allowAlice:                   get("/", "Cookie", aliceCookie, "ACCEPT", "x"),
+		"allow bob":                  get("/", "AUTHORIZATION", "Bearer token-of-bob"),
+		"allow service:billing":      get("/internal/", "X-Internal-Api-Key", apiKey),
+		"Forbidden cross_site":       request("POST", "/", "Cookie", aliceCookie, "Sec-Fetch-Site", "cross-site"),
+		"Found no_credential":        get("/web/", "Sec-Fetch-Mode", "navigate"),
+		"Forbidden role":             get("/admin/", "COOKIE", "sessionId=signed.bob"),
+		"Unauthorized no_credential": get("/"),
+	} {
+		require.Equal(t, want, answer(ask(t, s, c)))
+	}
+}
+
+// Who answers after Envoy's deadline has answered nobody: Envoy made an error
+// of it, and lets the request pass under failure_mode_allow.
+func TestRefusalComesBeforeTheCallersDeadline(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	for _, patience := range []time.Duration{100 * time.Millisecond, time.Second} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		response, err := s.Check(ctx, get("/", "cookie", "sessionId=signed.slow").asMap())
+		require.NoError(t, err)
+		require.NoError(t, ctx.Err(), "too late")
+		require.Equal(t, storeOut, answer(response))
+	}
+
+	// A caller without a deadline gets an answer too.
+	response, err := s.Check(t.Context(), get("/", "cookie", "sessionId=signed.slow").asMap())
+	require.NoError(t, err)
+	require.Equal(t, storeOut, answer(response))
+}
+
 func TestAllowSetsTheIdentity(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

@@ -193,6 +193,9 @@ func (i *issuer) read(claims map[string]any, now time.Time) (t authz.Token, err 
 		return t, err
 	}
 	if i.ownTokens {
+		if t.TokenID == "" { // jti is optional for outside issuers only: ours could not be revoked
+			return t, errors.New("claim jti is missing or empty, which our own tokens have")
+		}
 		if t.Family, err = optionalString(claims, "sid"); err != nil {
 			return t, err
 		}

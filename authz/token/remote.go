@@ -35,7 +35,7 @@ type RemoteOptions struct {
 	// max-age, of which 1 minute to 24 hours are believed. Default 15 minutes.
 	Interval time.Duration
 	// Cooldown is how long a token with an unknown kid fetches nothing after
-	// the last one that did. Default 30 s. Also the longest pause before a
+	// the last one that did. Default 10 s. Also the longest pause before a
 	// failed fetch is repeated; the first is 1 s, and each next one doubles.
 	Cooldown time.Duration
 	// Now is the clock; nil means [time.Now].
@@ -120,7 +120,7 @@ func newRemoteKeys(issuer, location string, o RemoteOptions) *RemoteKeys {
 	o.Client = cmp.Or(o.Client, http.DefaultClient)
 	o.Timeout = cmp.Or(max(o.Timeout, 0), 5*time.Second)
 	o.Interval = cmp.Or(max(o.Interval, 0), 15*time.Minute)
-	o.Cooldown = cmp.Or(max(o.Cooldown, 0), 30*time.Second)
+	o.Cooldown = cmp.Or(max(o.Cooldown, 0), 10*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,7 @@ func (p *publisher) remote(tb testing.TB, o token.RemoteOptions) (*token.RemoteK
 	tb.Helper()
 	c := newClock()
 	o.Now = c.Now
+	o.Cooldown = cmp.Or(o.Cooldown, 30*time.Second)
 	keys, err := token.FetchJWKS(p.URL, o)
 	require.NoError(tb, err)
 	return keys, verifier(tb, token.IssuerOptions{Issuer: idp, Keys: keys}), c

@@ -524,6 +524,7 @@ func TestVerifyOwnTokens(t *testing.T) {
 	require.Equal(t, now.Add(-time.Hour), found.AuthTime)
 	require.Empty(t, accepted(t, v, rs256(nil, nil)).Family)
 	refused(t, v, rs256(nil, object{"sid": `1`}), authz.ReasonTokenInvalid, "sid is not a string")
+	refused(t, v, rs256(nil, object{"jti": `""`}), authz.ReasonTokenInvalid, "jti is missing or empty")
 }
 
 func TestVerifyMapsClaims(t *testing.T) {

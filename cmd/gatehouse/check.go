@@ -20,6 +20,8 @@ const (
 	// spread over replicas that were added later. grpc-go adds a jitter of a
 	// tenth either way.
 	maxConnectionAge = 10 * time.Minute
+	// maxCheckBytes bounds one check, far above what gateways buffer.
+	maxCheckBytes = 256 << 20
 	// stopGrace bounds how long calls in flight may take after GOAWAY.
 	stopGrace = 5 * time.Second
 )
@@ -32,6 +34,10 @@ type checkServer struct {
 
 func newCheckServer(authorization authv3.AuthorizationServer, tlsConfig *tls.Config) *checkServer {
 	options := []grpc.ServerOption{
+		// A check that is too large is a gRPC error, which is an allow under
+		// failure_mode_allow. Gatehouse reads no bodies, but a gateway may be
+		// set to send them.
+		grpc.MaxRecvMsgSize(maxCheckBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge:      maxConnectionAge,
 			MaxConnectionAgeGrace: stopGrace,

@@ -57,13 +57,11 @@ func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
 		return nil, err
 	}
 	authenticators := []authz.Authenticator{authz.NewAPIKeys(apiKeys(cfg), nil)}
-	if len(cfg.Sessions.Secrets) > 0 {
-		signer, err := newSigner(cfg)
-		if err != nil {
-			return nil, err
-		}
-		authenticators = append(authenticators, authz.NewSessions(cfg.Sessions.Cookie.Name, signer, g.store))
+	cookies, err := cookieVerifier(cfg)
+	if err != nil {
+		return nil, err
 	}
+	authenticators = append(authenticators, authz.NewSessions(cfg.Sessions.Cookie.Name, cookies, g.store))
 	verifier, err := g.newVerifier(cfg)
 	if err != nil {
 		return nil, err
@@ -179,6 +177,18 @@ func idlePrecision(cfg *config.Config) time.Duration {
 	}
 	return least
 }
+
+// cookieVerifier verifies session cookies: none, where there are no secrets.
+func cookieVerifier(cfg *config.Config) (authz.CookieVerifier, error) {
+	if len(cfg.Sessions.Secrets) == 0 {
+		return noCookies{}, nil
+	}
+	return newSigner(cfg)
+}
+
+type noCookies struct{}
+
+func (noCookies) Verify(string) (string, bool) { return "", false }
 
 func newSigner(cfg *config.Config) (*session.Signer, error) {
 	var secrets []string

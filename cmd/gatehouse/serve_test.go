@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/authz/token"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
@@ -306,4 +307,38 @@ rate_limits: {slow: {by: address, limit: 2, per: 1h}}`))
 	seconds, err := strconv.Atoi(headers["retry-after"])
 	require.NoError(t, err)
 	require.InDelta(t, 1800, seconds, 60)
+}
+
+// A check that is larger than grpc-go's default is still an answer: a gRPC
+// error would be an allow under failure_mode_allow.
+func TestLargeChecksAreAnswered(t *testing.T) {
+	g := start(t, users("embedded://"))
+	request := checkRequest(nil)
+	request.Attributes.Request.Http.RawBody = make([]byte, 8<<20)
+	conn := g.dial(t)
+	response, err := authv3.NewAuthorizationClient(conn).Check(t.Context(), request, grpc.MaxCallSendMsgSize(16<<20))
+	require.NoError(t, err)
+	require.EqualValues(t, 401, response.GetDeniedResponse().GetStatus().GetCode())
+}
+
+func TestSessionKindWithoutSecretsRefusesCookies(t *testing.T) {
+	key := write(t, "key.pem", string(mustKey(t)))
+	g := start(t, anywhere(`redis: {url: "embedded://"}
+tokens: {issuer: "https://g.example", signing_keys: [{file: `+key+`}]}
+policies: {user: {credentials: [session, bearer]}}
+default_policy: user`))
+	conn := g.dial(t)
+	code, body := ask(t, conn, map[string]string{"cookie": "sessionId=s%3Aid.signature"})
+	require.Equal(t, 401, code)
+	require.Equal(t, `{"error":"Invalid session"}`, body)
+	code, body = ask(t, conn, map[string]string{"authorization": "Bearer x"})
+	require.Equal(t, 401, code)
+	require.Equal(t, `{"error":"Invalid token"}`, body)
+}
+
+func mustKey(t *testing.T) []byte {
+	t.Helper()
+	key, err := token.GenerateKey("ES256")
+	require.NoError(t, err)
+	return key
 }

@@ -1,0 +1,62 @@
+package extauthz_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+)
+
+// hanging is a credential kind whose source never answers.
+type hanging struct{}
+
+func (hanging) Kind() authz.Kind                         { return authz.KindBearer }
+func (hanging) Credential(*authz.Request) (string, bool) { return "", true }
+func (hanging) Authenticate(ctx context.Context, _ string, _ *authz.Policy) (*authz.Principal, error) {
+	<-ctx.Done()
+	return nil, authz.Refuse(authz.ReasonIssuerUnavailable, "wait for keys: %w", ctx.Err())
+}
+
+// An answer after the gateway gave up is none: Envoy has made a gRPC error of
+// it, and failure_mode_allow makes an allow of that.
+func TestAnswersBeforeTheGatewayGivesUp(t *testing.T) {
+	t.Parallel()
+	policies, err := authz.NewPolicySet(authz.PolicySetOptions{
+		Policies: []authz.Policy{{Name: "p", Credentials: []authz.Kind{authz.KindBearer}}}, Default: "p",
+	})
+	require.NoError(t, err)
+	server := extauthz.NewServer(authz.NewAuthorizer(policies, authz.Options{}, hanging{}), extauthz.Options{})
+	request := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{
+		Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"},
+	}}}
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	response, err := server.Check(ctx, request)
+	require.NoError(t, err)
+	require.NoError(t, ctx.Err(), "there was time left for the reply to travel")
+	require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+
+	// Without a deadline of the caller's it ends by itself.
+	response, err = server.Check(t.Context(), request)
+	require.NoError(t, err)
+	require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+}
+
+func TestHeaderNamesInAnyCase(t *testing.T) {
+	t.Parallel()
+	server := newServer(t)
+	for _, name := range []string{"cookie", "Cookie", "COOKIE"} {
+		request := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{
+			Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/", Headers: map[string]string{name: "sessionId=forged", "X-Other": "x"}},
+		}}}
+		response, err := server.Check(t.Context(), request)
+		require.NoError(t, err)
+		require.JSONEq(t, `{"error":"Invalid session"}`, response.GetDeniedResponse().GetBody(), name)
+	}
+}
