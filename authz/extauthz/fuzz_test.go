@@ -23,6 +23,9 @@ func fuzzedCheck(method, host, path, lines string) check {
 		if strings.ContainsFunc(name, func(r rune) bool { return r == ':' || r >= utf8.RuneSelf }) {
 			continue // no header name: Envoy refuses it
 		}
+		if strings.ContainsAny(value, "\r\x00") {
+			continue // no header value: RFC 9110 section 5.5, and Envoy refuses it
+		}
 		c.headers = append(c.headers, header{strings.ToLower(name), value})
 	}
 	c.method, c.host, c.path = bangs(c.method), bangs(c.host), bangs(c.path)
