@@ -17,7 +17,7 @@ help: ## print the verbs
 .PHONY: build
 build: ## build gatehouse and the demo services into bin/
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -o $(BIN)/ ./cmd/gatehouse ./services/user-service ./services/order-service
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/ ./cmd/gatehouse ./services/user-service ./services/order-service
 
 .PHONY: demo
 demo: build ## run the whole story here: Envoy, Gatehouse, a store, two services and a page

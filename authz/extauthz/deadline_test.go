@@ -60,3 +60,20 @@ func TestHeaderNamesInAnyCase(t *testing.T) {
 		require.JSONEq(t, `{"error":"Invalid session"}`, response.GetDeniedResponse().GetBody(), name)
 	}
 }
+
+// buggy is a recorder with a bug.
+type buggy struct{}
+
+func (buggy) Record(context.Context, *authz.Request, *authz.Decision, error, time.Duration) {
+	panic("the recorder has a bug")
+}
+
+func TestPanicOfARecorderRefuses(t *testing.T) {
+	t.Parallel()
+	policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{{Name: "open", Anonymous: true}}, Default: "open"})
+	require.NoError(t, err)
+	server := extauthz.NewServer(authz.NewAuthorizer(policies, authz.Options{}), extauthz.Options{Recorder: buggy{}})
+	response, err := server.Check(t.Context(), &authv3.CheckRequest{})
+	require.NoError(t, err)
+	require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+}

@@ -48,6 +48,14 @@ func NewServer(a *authz.Authorizer, o Options) *Server {
 // Check implements the service. It never returns an error.
 func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response *authv3.CheckResponse, _ error) {
 	start := time.Now()
+	defer func() {
+		// Beyond what decide catches: a bug in a recorder or in a reply must
+		// be a refusal too, and leave the process alive.
+		if p := recover(); p != nil {
+			d := &authz.Decision{Reason: authz.ReasonInternal}
+			response = deniedResponse(d, authz.AnswerTo(d, &authz.Request{Headers: authz.HeaderMap(nil)}, authz.Refuse(authz.ReasonInternal, "panic: %v", p)))
+		}
+	}()
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
 	r, d, set, err := s.decide(ctx, req)
