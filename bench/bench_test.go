@@ -5,18 +5,25 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
@@ -104,7 +111,7 @@ func TestBenchRefusesToMeasureSomethingElse(t *testing.T) {
 	_, err = measureWindow(t.Context(), s, none, none.target(s.creds), o)
 	require.NoError(t, err)
 	_, err = measureWindow(t.Context(), s, unchecked, unchecked.target(s.creds), o)
-	require.ErrorContains(t, err, "of 100 requests Envoy's counter ext_authz.ok saw 0")
+	require.ErrorContains(t, err, "of 100 requests Envoy's counter http.unchecked.ext_authz.ok saw 0")
 	_, err = measureWindow(t.Context(), s, allowed, allowed.target(s.creds), o)
 	require.ErrorContains(t, err, `warm-up: 50 of 50 answers were not the expected 401; one of them: 200 "hello\n"`)
 }
@@ -136,9 +143,12 @@ func TestShippedFilterIsMeasured(t *testing.T) {
 	require.Equal(t, false, gotConfig["failure_mode_allow"])
 	require.Equal(t, map[string]any{"cluster_name": "somewhere"}, gotService["envoy_grpc"])
 	require.NotEqual(t, "somewhere", wantService["envoy_grpc"].(map[string]any)["cluster_name"], "the shipped one is untouched")
-	for _, key := range []string{"envoy_grpc", "timeout"} {
-		delete(wantService, key)
-		delete(gotService, key)
+	for _, service := range []map[string]any{wantService, gotService} {
+		delete(service, "envoy_grpc")
+		delete(service, "timeout")
+		if retry, ok := service["retry_policy"].(map[string]any); ok {
+			delete(retry["retry_back_off"].(map[string]any), "max_interval")
+		}
 	}
 	want, err := json.Marshal(wantConfig)
 	require.NoError(t, err)
@@ -171,4 +181,95 @@ func TestCredentialsAreShownInTurn(t *testing.T) {
 		require.NotEmpty(t, seen, s.name)
 	}
 	require.Len(t, scenarios[0].target(c).requests, 3)
+}
+
+// slowServer allows, but takes its time for it.
+type slowServer struct {
+	noopServer
+	calls atomic.Int64
+	takes time.Duration
+}
+
+func (s *slowServer) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	s.calls.Add(1)
+	select {
+	case <-time.After(s.takes):
+		return s.noopServer.Check(ctx, req)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Beside a busy compiler, checks took longer than one try may take by the
+// shipped file: they were tried again, or answered with 503. In a benchmark
+// they are slow, nothing else, and each request is checked once.
+func TestSlowCheckIsLatencyNotRefusal(t *testing.T) {
+	proctest.Need(t, "envoy")
+	slow := &slowServer{takes: 1500 * time.Millisecond} // the shipped file allows a second for all tries
+	addr := startFront(t, slow).addr
+	const n = 16
+	c := newClient(t, addr, n)
+	got, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Requests: n})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, got.percentile(0.5), slow.takes)
+	require.Equal(t, int64(n), slow.calls.Load(), "no second tries")
+}
+
+// flakyServer is out of order for its first call.
+type flakyServer struct {
+	noopServer
+	calls atomic.Int64
+}
+
+func (s *flakyServer) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	if s.calls.Add(1) == 1 {
+		return nil, status.Error(codes.Unavailable, "not yet")
+	}
+	return s.noopServer.Check(ctx, req)
+}
+
+// Envoy hides a failed check by a second one. Its figures would be those of
+// two checks.
+func TestSecondTriesFailTheRun(t *testing.T) {
+	proctest.Need(t, "envoy")
+	front := startFront(t, &flakyServer{})
+	_, err := measureWindow(t.Context(), front.stack, front.scenario, target{[][]byte{get("/")}, 200}, options{
+		load: load{Connections: 1, Requests: 20, Duration: 10 * time.Second}, warmup: 5 * time.Second,
+	})
+	require.ErrorContains(t, err, "of 40 requests Envoy's counter cluster.front.upstream_rq_total saw 41")
+}
+
+// front is an Envoy in front of a check server that runs in this process.
+type front struct {
+	stack    *stack
+	scenario scenario
+	addr     string
+}
+
+func startFront(t *testing.T, check authv3.AuthorizationServer) front {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	authv3.RegisterAuthorizationServer(server, check)
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+
+	shipped, err := shippedFilter(shippedEnvoy)
+	require.NoError(t, err)
+	sc := scenario{name: "front", filter: "ext_authz", cluster: "front", status: 200, counter: "ext_authz.ok"}
+	ports := proctest.FreePorts(t, 2)
+	config, err := envoyConfig{
+		AdminPort: ports[0],
+		Shipped:   shipped,
+		Listeners: []envoyListener{{Name: sc.name, Port: ports[1], Filter: sc.filter, Cluster: sc.cluster}},
+		Clusters:  []envoyCluster{{Name: sc.cluster, Port: l.Addr().(*net.TCPAddr).Port}},
+	}.render()
+	require.NoError(t, err)
+	envoy := proctest.StartEnvoy(t, config, proc.EnvoyOptions{})
+	return front{
+		stack:    &stack{envoy: envoy, ports: map[string]int{sc.name: ports[1]}},
+		scenario: sc,
+		addr:     proc.Local(ports[1]),
+	}
 }

@@ -15,9 +15,9 @@
 //     filter only. Its answer is a direct response: no upstream adds noise, and
 //     the response comes from the router, behind the filter that is measured.
 //   - The ext_authz filter is the one of envoy/envoy.yaml, for the no-op server
-//     and for Gatehouse alike; only cluster and timeout are changed. The
-//     timeout is longer, so that a slow moment of the machine shows as latency
-//     and not as a refusal. Around it, Envoy has none of the shipped file's
+//     and for Gatehouse alike; only the cluster and the timeouts are changed.
+//     They are longer (all tries and one try), so that a slow moment of the
+//     machine shows as latency and not as a refusal or a second check. Around it, Envoy has none of the shipped file's
 //     hardening and no access log: these cost every scenario the same, and
 //     would only make the ratios smaller.
 //   - Gatehouse is the built binary with its defaults, Redis a real one on
@@ -26,7 +26,8 @@
 //     machine that gets slower with time treats all alike. Ratios are taken
 //     within a round; the median over the rounds is reported.
 //   - Every answer must have the expected status, and Envoy's own counters must
-//     say that the filter decided each request; otherwise the run fails.
+//     say that the filter decided each request, with one check each; otherwise
+//     the run fails.
 //
 // What it does not show: networks (all is loopback), TLS, more than one Envoy
 // worker, and machines with cores to spare, where the parts don't compete. The

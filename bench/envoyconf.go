@@ -87,9 +87,12 @@ func findNamed(v any, name string) map[string]any {
 	return nil
 }
 
+// patience is how long Envoy waits for a check.
+const patience = "10s"
+
 // ExtAuthz returns the shipped filter, as JSON, with two changes: it asks this
-// cluster, and waits long: a slow moment of this machine is a latency to
-// report, not a 503.
+// cluster, and waits long, with the first try as with all of them: a slow
+// moment of this machine is a latency to report, not a second check or a 503.
 func (c envoyConfig) ExtAuthz(cluster string) (string, error) {
 	filter := maps.Clone(c.Shipped)
 	typed, ok := filter["typed_config"].(map[string]any)
@@ -102,7 +105,16 @@ func (c envoyConfig) ExtAuthz(cluster string) (string, error) {
 	}
 	typed, service = maps.Clone(typed), maps.Clone(service)
 	service["envoy_grpc"] = map[string]any{"cluster_name": cluster}
-	service["timeout"] = "10s"
+	service["timeout"] = patience
+	if retry, ok := service["retry_policy"].(map[string]any); ok {
+		retry = maps.Clone(retry)
+		if backOff, ok := retry["retry_back_off"].(map[string]any); ok {
+			backOff = maps.Clone(backOff)
+			backOff["max_interval"] = patience // the time of one try, too
+			retry["retry_back_off"] = backOff
+		}
+		service["retry_policy"] = retry
+	}
 	typed["grpc_service"] = service
 	filter["typed_config"] = typed
 	text, err := json.Marshal(filter)

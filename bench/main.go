@@ -125,7 +125,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	r, err := measure(ctx, s, o, stderr)
 	if err != nil {
 		if ctx.Err() == nil { // not because somebody stopped us
-			fmt.Fprint(stderr, s.lastWords())
+			fmt.Fprint(stderr, s.lastWords(ctx))
 		}
 		return err
 	}
@@ -188,7 +188,7 @@ func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o optio
 		return figures{}, err
 	}
 	defer func() { _ = c.close() }()
-	decided, err := s.decided(ctx, sc)
+	counted, err := envoyStats(ctx, s.envoy.Admin)
 	if err != nil {
 		return figures{}, err
 	}
@@ -211,26 +211,17 @@ func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o optio
 		return figures{}, err
 	}
 	cpu, others := spent(before, after, out.Elapsed)
-	now, err := s.decided(ctx, sc)
+	now, err := envoyStats(ctx, s.envoy.Admin)
 	if err != nil {
 		return figures{}, err
 	}
 	sent := uint64(len(warmed.Latencies) + len(out.Latencies))
-	if now-decided != sent {
-		return figures{}, fmt.Errorf("of %d requests Envoy's counter %s saw %d: what was measured is not what was meant",
-			sent, sc.counter, now-decided)
+	for _, name := range sc.counters() {
+		if saw := now[name] - counted[name]; saw != sent {
+			return figures{}, fmt.Errorf("of %d requests Envoy's counter %s saw %d: what was measured is not what was meant", sent, name, saw)
+		}
 	}
 	f := newFigures(out, cpu)
 	f.Others = others
 	return f, nil
-}
-
-// decided returns how many requests the scenario's filter has decided so far
-// as it should.
-func (s *stack) decided(ctx context.Context, sc scenario) (uint64, error) {
-	stats, err := envoyStats(ctx, s.envoy.Admin)
-	if err != nil {
-		return 0, err
-	}
-	return stats["http."+sc.name+"."+sc.counter], nil
 }

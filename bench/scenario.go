@@ -25,6 +25,17 @@ type scenario struct {
 	counter string
 }
 
+// counters returns the counters of Envoy's that must each go up by one for
+// every request: what the filter decided, and what it asked the check server.
+// A check that was tried again would be measured as a slow one.
+func (s scenario) counters() []string {
+	names := []string{"http." + s.name + "." + s.counter}
+	if s.cluster != "" {
+		names = append(names, "cluster."+s.cluster+".upstream_rq_total")
+	}
+	return names
+}
+
 // The names of the two scenarios that others are compared with.
 const (
 	baseNone = "none"

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +42,9 @@ type stackOptions struct {
 	scenarios []scenario
 	users     int // sessions, and tokens
 }
+
+// trouble finds the counters of Envoy that say why a check failed.
+var trouble = regexp.MustCompile(`ext_authz\.(error|timeout|invalid|failure)|^cluster\..*(reset|retry|timeout|overflow|fail|destroy|5xx|cx_total|goaway|protocol_error|tx_flush)`)
 
 // startTimeout bounds how long Gatehouse and the no-op server may take to be
 // ready.
@@ -215,11 +221,20 @@ func (s *stack) startEnvoy(ctx context.Context, o stackOptions, clusters map[str
 	return nil
 }
 
-// lastWords returns the last lines that the processes printed, for whoever has
-// to find out what went wrong.
-func (s *stack) lastWords() string {
+// lastWords returns what went wrong by Envoy's counters, and the last lines
+// that the processes printed, for whoever has to find the cause.
+func (s *stack) lastWords(ctx context.Context) string {
 	const lines = 10
 	var b strings.Builder
+	stats, err := envoyStats(ctx, s.envoy.Admin)
+	if err != nil {
+		fmt.Fprintln(&b, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(stats)) {
+		if stats[name] > 0 && trouble.MatchString(name) {
+			fmt.Fprintf(&b, "envoy counted %s: %d\n", name, stats[name])
+		}
+	}
 	for _, p := range s.processes {
 		text := strings.TrimSpace(p.Output())
 		if text == "" {
