@@ -125,6 +125,9 @@ func (r *replica) decisions(t *testing.T) int {
 // TestReplicas: of two replicas one may crash, and each may be restarted, one
 // after the other, without a failed request.
 func TestReplicas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 20 s: run the tests without -short")
+	}
 	s := start(t, options{replicas: 2, config: "server: {drain: 2500ms}"})
 	g := s.gateway(t)
 	traffic := g.startTraffic(t)
