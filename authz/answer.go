@@ -28,6 +28,10 @@ const (
 	bodyForbidden   = `{"error":"Forbidden"}`
 	bodyTooMany     = `{"error":"Too many requests"}`
 	bodyUnavailable = `{"error":"Authentication unavailable"}`
+
+	bodyLogin        = `{"error":"Invalid credentials"}`
+	bodyRefresh      = `{"error":"Invalid refresh token"}`
+	bodyNotConfirmed = `{"error":"Not confirmed"}`
 )
 
 // answerTo is the one table from reasons to what the client gets. It has no
@@ -49,6 +53,10 @@ func answerTo(reason Reason, kind Kind) (status int, body string) {
 			return 401, bodySession
 		}
 		return 401, bodyToken
+	case ReasonPasswordWrong, ReasonLoginRefused:
+		return 401, bodyLogin
+	case ReasonRefreshInvalid, ReasonRefreshReused:
+		return 401, bodyRefresh
 	case ReasonAPIKeyUnknown, ReasonAPIKeyExpired, ReasonAPIKeyPolicy, ReasonRole, ReasonOrganization,
 		ReasonIssuer, ReasonAudience, ReasonCondition, ReasonCrossSite, ReasonIdentityTooLong,
 		ReasonNoPolicy, ReasonPolicyUnknown:
@@ -57,6 +65,8 @@ func answerTo(reason Reason, kind Kind) (status int, body string) {
 		return 429, bodyTooMany
 	case ReasonStoreUnavailable, ReasonIssuerUnavailable, ReasonProfileMalformed, ReasonOverloaded, ReasonInternal:
 		return 503, bodyUnavailable
+	case ReasonNotConfirmed:
+		return 503, bodyNotConfirmed
 	case ReasonAuthenticated, ReasonAnonymous: // not refusals: an error with one of them is a bug
 	}
 	return 503, bodyUnavailable

@@ -71,6 +71,12 @@ var answers = map[authz.Reason]statusBody{
 	authz.ReasonProfileMalformed:  {503, unavailable},
 	authz.ReasonOverloaded:        {503, unavailable},
 	authz.ReasonInternal:          {503, unavailable},
+	authz.ReasonNotConfirmed:      {503, `{"error":"Not confirmed"}`},
+
+	authz.ReasonPasswordWrong:  {401, `{"error":"Invalid credentials"}`},
+	authz.ReasonLoginRefused:   {401, `{"error":"Invalid credentials"}`},
+	authz.ReasonRefreshInvalid: {401, `{"error":"Invalid refresh token"}`},
+	authz.ReasonRefreshReused:  {401, `{"error":"Invalid refresh token"}`},
 
 	// No refusals. An error with one of them is a bug, and answered like one.
 	authz.ReasonAuthenticated: {503, unavailable},

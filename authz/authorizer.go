@@ -180,6 +180,7 @@ var nobody = []Reason{
 	ReasonSessionForged, ReasonSessionUnknown, ReasonSessionExpired, ReasonSessionRevoked,
 	ReasonSessionMalformed, ReasonSessionAnonymous, ReasonSessionStale, ReasonSessionIdle,
 	ReasonUserDisabled, ReasonCredentialInvalid, ReasonAPIKeyUnknown, ReasonAPIKeyExpired,
+	ReasonPasswordWrong, ReasonLoginRefused, ReasonRefreshInvalid, ReasonRefreshReused,
 }
 
 func proves(err error, reasons []Reason) bool { return slices.Contains(reasons, ReasonOf(err)) }

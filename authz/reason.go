@@ -44,6 +44,12 @@ const (
 	ReasonUserDisabled      Reason = "user_disabled"      // the profile says so
 	ReasonCredentialInvalid Reason = "credential_invalid" // of a kind that is not built in
 
+	// What only the auth API is shown: 401.
+	ReasonPasswordWrong  Reason = "password_wrong"  // no such user, another password, or a user who is locked out
+	ReasonLoginRefused   Reason = "login_refused"   // what an OpenID provider said proves nobody
+	ReasonRefreshInvalid Reason = "refresh_invalid" // malformed, forged, unknown, expired or revoked
+	ReasonRefreshReused  Reason = "refresh_reused"  // used before, longer ago than the grace: its family is revoked now
+
 	// Known, not allowed: 403.
 	ReasonAPIKeyUnknown   Reason = "api_key_unknown"   // no such key
 	ReasonAPIKeyExpired   Reason = "api_key_expired"   // past its date
@@ -67,6 +73,7 @@ const (
 	ReasonProfileMalformed  Reason = "profile_malformed"  // the user's profile can't be read
 	ReasonOverloaded        Reason = "overloaded"         // shed before any work was done
 	ReasonInternal          Reason = "internal"           // a bug: an error without a reason
+	ReasonNotConfirmed      Reason = "not_confirmed"      // written, but not yet held by the replicas that must confirm it
 )
 
 var reasons = []Reason{
@@ -76,11 +83,13 @@ var reasons = []Reason{
 	ReasonSessionForged, ReasonSessionUnknown, ReasonSessionExpired, ReasonSessionRevoked,
 	ReasonSessionMalformed, ReasonSessionAnonymous, ReasonSessionStale, ReasonSessionIdle,
 	ReasonUserDisabled, ReasonCredentialInvalid,
+	ReasonPasswordWrong, ReasonLoginRefused, ReasonRefreshInvalid, ReasonRefreshReused,
 	ReasonAPIKeyUnknown, ReasonAPIKeyExpired, ReasonAPIKeyPolicy, ReasonRole, ReasonOrganization,
 	ReasonIssuer, ReasonAudience, ReasonCondition, ReasonCrossSite, ReasonIdentityTooLong,
 	ReasonNoPolicy, ReasonPolicyUnknown,
 	ReasonRateLimited,
 	ReasonStoreUnavailable, ReasonIssuerUnavailable, ReasonProfileMalformed, ReasonOverloaded, ReasonInternal,
+	ReasonNotConfirmed,
 }
 
 // Reasons returns every reason there is, those of allowed requests first.
