@@ -15,6 +15,9 @@ var update = flag.Bool("update", false, "write testdata/broken.golden anew")
 // hash is the hash of some key.
 var hash = strings.Repeat("0a", 32)
 
+// withLogin is two lines that logins need.
+const withLogin = "server: {http: {public_url: 'https://gateway.example.com'}}\nsessions: {secrets: [0123456789abcdef]}\n"
+
 // Each configuration has exactly the problems listed. A problem is
 // "line:column key | fragment of the message"; "warning" in front makes it a
 // warning.
@@ -280,9 +283,47 @@ var broken = []struct {
 	{"key for a policy that takes none", "policies: {p: {anonymous: true}}\napi_keys: [{name: a, sha256: " + hash + ", policies: [p]}]", []string{"warning 2:107 api_keys[0].policies[0] | policy p takes no api_key"}},
 	{"key itself for its hash", "api_keys: [{name: a, sha256: my-secret-api-key, auth_api: true}]", []string{"1:30 api_keys[0].sha256 | expected the SHA-256 of the key as 64 hexadecimal digits"}},
 	{"name that would not fit a header", "api_keys: [{name: 'a b', sha256: " + hash + ", auth_api: true}]", []string{"1:19 api_keys[0].name | a name has up to 64 letters"}},
-	{"two client secrets", "oidc: {providers: {p: {issuer: https://a.example, client_id: a, client_secret: b, client_secret_file: secret}}}", []string{"1:103 oidc.providers.p.client_secret_file | there is a client_secret too"}},
-	{"provider that is no URL", "oidc: {providers: {p: {issuer: a, client_id: a}}}", []string{"1:32 oidc.providers.p.issuer | expected a URL that begins with https://"}},
-	{"provider over plain http", "oidc: {providers: {p: {issuer: 'http://a.example', client_id: a}}}", []string{"warning 1:32 oidc.providers.p.issuer | fetched over plain http"}},
+	{"two client secrets", withLogin + "oidc: {providers: {p: {issuer: https://a.example, client_id: a, client_secret: b, client_secret_file: secret}}}", []string{"3:103 oidc.providers.p.client_secret_file | there is a client_secret too"}},
+	{"provider that is no URL", withLogin + "oidc: {providers: {p: {issuer: a, client_id: a}}}", []string{"3:32 oidc.providers.p.issuer | expected a URL that begins with https://"}},
+	{"provider with a query", withLogin + "oidc: {providers: {p: {issuer: 'https://a.example/?t=1', client_id: a}}}", []string{"3:32 oidc.providers.p.issuer | discovery needs an issuer without query"}},
+	{"provider over plain http", withLogin + "oidc: {providers: {p: {issuer: 'http://a.example', client_id: a}}}", []string{"warning 3:32 oidc.providers.p.issuer | fetched over plain http"}},
+	{"provider over plain http on this machine", withLogin + "oidc: {providers: {p: {issuer: 'http://127.0.0.1:9000', client_id: a}}}", nil},
+	{"provider whose name would not fit a path", withLogin + "oidc: {providers: {a.b: {issuer: https://a.example, client_id: a}}}", []string{`3:20 oidc.providers | the name "a.b": a name that stands in a URL has up to 64 letters, digits, hyphens and underscores`}},
+	{"provider that nobody can come back from", "oidc: {providers: {p: {issuer: https://a.example, client_id: a}}}", []string{
+		"1:8 oidc.providers | server.http.public_url, which is not given; give it",
+		"1:8 oidc.providers | a session, which can't be made without sessions.secrets; give them",
+	}},
+	{"broken secrets are not reported again by providers", "server: {http: {public_url: a}}\nsessions: {secrets_file: empty}\noidc: {providers: {p: {issuer: https://a.example, client_id: a}}}", []string{
+		"1:29 server.http.public_url | expected a URL",
+		"2:26 sessions.secrets_file | the file is empty",
+	}},
+	{"scopes without openid", withLogin + "oidc: {providers: {p: {issuer: https://a.example, client_id: a, scopes: [email]}}}", []string{"3:65 oidc.providers.p.scopes | without the scope openid there is no ID token"}},
+	{"two scopes in one", withLogin + "oidc: {providers: {p: {issuer: https://a.example, client_id: a, scopes: [openid email]}}}", []string{"3:74 oidc.providers.p.scopes[0] | a scope has visible ASCII characters only"}},
+	{"no scopes", withLogin + "oidc: {providers: {p: {issuer: https://a.example, client_id: a, scopes: []}}}", []string{"3:73 oidc.providers.p.scopes | an empty list"}},
+	{"malformed claim path of a provider", withLogin + "oidc: {providers: {p: {issuer: https://a.example, client_id: a, claims: {roles: a..b}}}}", []string{"3:81 oidc.providers.p.claims.roles | expected the path of a claim"}},
+	{"prefix with a space", withLogin + "oidc: {providers: {p: {issuer: https://a.example, client_id: a, user_id_prefix: 'a b'}}}", []string{"3:81 oidc.providers.p.user_id_prefix | expected visible ASCII characters"}},
+	{"providers whose ids could collide", withLogin + `oidc:
+  providers:
+    a: {issuer: https://a.example, client_id: a}
+    b: {issuer: https://b.example, client_id: b, user_id_prefix: 'b:'}
+    c: {issuer: https://c.example, client_id: c}
+    d: {issuer: https://d.example, client_id: d, user_id_prefix: 'b:'}
+`, []string{
+		"warning 7:5 oidc.providers.c | the same prefix as those of provider a",
+		"warning 8:66 oidc.providers.d.user_id_prefix | the same prefix as those of provider b",
+	}},
+
+	// Users and what they log in to.
+	{"guesses counted for the gateway", withLogin + "users: {file: users.yaml}", []string{"warning 3:15 users.file | wrong passwords are counted by the address of the peer"}},
+	{"guesses counted for the gateway on purpose", "server: {http: {trusted_hops: 0}}\nsessions: {secrets: [0123456789abcdef]}\nusers: {file: users.yaml}", []string{"warning 1:31 server.http.trusted_hops | wrong passwords are counted by the address of the peer"}},
+	{"users who get nothing", "server: {http: {trusted_hops: 1}}\nusers: {file: users.yaml}", []string{"warning 2:15 users.file | nobody can log in"}},
+	{"users who get tokens", "server: {http: {trusted_hops: 1}}\nusers: {file: users.yaml}\ntokens: {issuer: https://a.example, signing_keys: [{file: keys/current.pem}]}", nil},
+	{"access tokens that live too long", "tokens: {access_ttl: 168h}", []string{"1:22 tokens.access_ttl | access_ttl is 168h0m0s, refresh_ttl 168h0m0s; make access_ttl the shorter one"}},
+	{"refresh tokens that live too short", "tokens: {refresh_ttl: 5s}", []string{
+		"1:23 tokens.refresh_ttl | access_ttl is 15m0s, refresh_ttl 5s",
+		"1:23 tokens.refresh_ttl | refresh_grace is 10s, refresh_ttl 5s; make refresh_grace some seconds",
+	}},
+	{"grace without end", "tokens: {refresh_grace: 168h}", []string{"1:25 tokens.refresh_grace | a used refresh token would be good for all of its life"}},
 }
 
 func TestBrokenConfigurations(t *testing.T) {

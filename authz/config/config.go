@@ -243,9 +243,9 @@ type Tokens struct {
 	Issuer       string        `yaml:"issuer" format:"issuer" doc:"The iss claim; where it isn't given, server.http.public_url."`
 	Audiences    []string      `yaml:"audiences" unique:"true" doc:"The aud claim; where it isn't given, the issuer."`
 	SigningKeys  []SigningKey  `yaml:"signing_keys" doc:"The first signs, all are published and verify."`
-	AccessTTL    time.Duration `yaml:"access_ttl" default:"15m" min:"1s" doc:"Life of an access token."`
+	AccessTTL    time.Duration `yaml:"access_ttl" default:"15m" min:"1s" doc:"Life of an access token; less than refresh_ttl."`
 	RefreshTTL   time.Duration `yaml:"refresh_ttl" default:"168h" min:"1s" doc:"Life of a refresh token, renewed with each rotation."`
-	RefreshGrace time.Duration `yaml:"refresh_grace" default:"10s" doc:"For so long after its first use a refresh token gets the same successor again; later it revokes its family."`
+	RefreshGrace time.Duration `yaml:"refresh_grace" default:"10s" doc:"For so long after its first use a refresh token gets the same successor again; later it revokes its family. Less than refresh_ttl."`
 }
 
 // SigningKey is one key pair.
@@ -407,15 +407,27 @@ func (k APIKey) Hash() [sha256.Size]byte {
 
 // OIDC has the OpenID providers.
 type OIDC struct {
-	Providers map[string]OIDCProvider `yaml:"providers" keys:"name" doc:"Providers by the name that they have in /auth/oidc/{provider}/login."`
+	Providers map[string]OIDCProvider `yaml:"providers" keys:"segment" doc:"Providers by the name that they have in /auth/oidc/{provider}/login. At the provider, register {public_url}/auth/oidc/{provider}/callback to come back to, and {public_url}/auth/oidc/{provider}/backchannel-logout."`
 }
 
 // OIDCProvider is one OpenID provider.
 type OIDCProvider struct {
-	Issuer           string `yaml:"issuer" format:"url" required:"true" doc:"Issuer URL, below which discovery finds the rest."`
-	ClientID         string `yaml:"client_id" required:"true" doc:"Gatehouse's id at the provider."`
-	ClientSecret     Secret `yaml:"client_secret" doc:"Gatehouse's secret at the provider."`
-	ClientSecretFile File   `yaml:"client_secret_file" doc:"File with that secret; its text is then in ClientSecret."`
+	Issuer           string     `yaml:"issuer" format:"url" required:"true" doc:"Issuer URL, exactly as the provider writes it; discovery finds the rest below it."`
+	ClientID         string     `yaml:"client_id" required:"true" doc:"Gatehouse's id at the provider."`
+	ClientSecret     Secret     `yaml:"client_secret" doc:"Gatehouse's secret at the provider; none for a public client."`
+	ClientSecretFile File       `yaml:"client_secret_file" doc:"File with that secret; its text is then in ClientSecret."`
+	Scopes           []string   `yaml:"scopes" format:"scope" default:"[openid, profile, email]" unique:"true" nonempty:"true" doc:"What the provider is asked for; openid is one of them."`
+	Claims           OIDCClaims `yaml:"claims" doc:"Where the identity is in the claims of the ID token and the userinfo endpoint: names, or dotted paths such as realm_access.roles."`
+	UserIDPrefix     string     `yaml:"user_id_prefix" format:"prefix" doc:"Stands before the id that the provider gives, as in corp:. Two users of one id are one user, wherever they come from: another provider, users.file, an issuer's tokens."`
+}
+
+// OIDCClaims maps a provider's claims to the identity.
+type OIDCClaims struct {
+	UserID        string `yaml:"user_id" format:"claim" default:"sub" doc:"The user's id. Take one that no user can choose."`
+	Email         string `yaml:"email" format:"claim" default:"email" doc:"The user's email address; left out where email_verified is false."`
+	Roles         string `yaml:"roles" format:"claim" default:"roles" doc:"The user's roles, a list."`
+	OrgID         string `yaml:"org_id" format:"claim" default:"org_id" doc:"The organization that the user works in; where there is none, the first of organizations."`
+	Organizations string `yaml:"organizations" format:"claim" default:"organizations" doc:"Organizations that the user may switch to, a list."`
 }
 
 // Log says what is logged.

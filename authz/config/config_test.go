@@ -154,12 +154,20 @@ func TestEntriesHaveDefaults(t *testing.T) {
 issuers: [{issuer: https://idp.example.com, jwks_url: https://idp.example.com/jwks, audiences: [api], claims: {roles: groups, email: ~}}]
 policies: {open: {anonymous: true}, closed: }
 rate_limits: {l: {limit: 7, per: 1s}}
+server: {http: {public_url: https://gateway.example.com}}
+sessions: {secrets: [0123456789abcdef]}
+oidc: {providers: {corp: {issuer: https://idp.example.com, client_id: web, claims: {roles: groups}}, other: {issuer: https://idp.example.com, client_id: web, scopes: [openid, offline_access], user_id_prefix: "other:"}}}
 `)
 	require.Equal(t, []Issuer{{
 		Issuer: "https://idp.example.com", JWKSURL: "https://idp.example.com/jwks", Audiences: []string{"api"},
 		Algorithms: []string{"RS256"}, Leeway: 30 * time.Second,
 		Claims: Claims{UserID: "sub", Email: "email", Roles: "groups", OrgID: "org_id"},
 	}}, c.Issuers)
+	claims := OIDCClaims{UserID: "sub", Email: "email", Roles: "groups", OrgID: "org_id", Organizations: "organizations"}
+	corp := OIDCProvider{Issuer: "https://idp.example.com", ClientID: "web", Scopes: []string{"openid", "profile", "email"}, Claims: claims}
+	other := corp
+	other.Scopes, other.Claims.Roles, other.UserIDPrefix = []string{"openid", "offline_access"}, "roles", "other:"
+	require.Equal(t, map[string]OIDCProvider{"corp": corp, "other": other}, c.OIDC.Providers)
 	closed := Policy{
 		Freshness: authz.FreshnessCached, CSRF: true, OnUnauthenticated: UnauthenticatedJSON,
 		OnStoreOutage: authz.OutageDeny, Mode: ModeEnforce,

@@ -30,13 +30,16 @@ var formats = map[string]format{
 	"origin":       {`^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$`, checkOrigin},
 	"url":          {`^[Hh][Tt][Tt][Pp][Ss]?://.+$`, checkURL},
 	"redis_url":    {`^(rediss?(\+(sentinel|cluster))?|unix|embedded)://`, checkRedisURL},
-	"redis_prefix": {`^[!-~]+$`, matching(`^[!-~]+$`, "expected visible ASCII characters")},
+	"redis_prefix": {visiblePattern, matching(visiblePattern, "expected visible ASCII characters")},
 	"cookie_name":  {cookiePattern, matching(cookiePattern, "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only (RFC 6265)")},
 	"field":        {``, checkField},
 	"claim":        {``, checkClaim},
 	"issuer":       {`^[!-~]+$`, checkIssuer},
 	"header":       {headerPattern, checkHeader},
 	"name":         {namePattern, matching(namePattern, "a name has up to 64 letters, digits, dots, hyphens and underscores, and begins with none of dot and hyphen")},
+	"segment":      {segmentPattern, matching(segmentPattern, "a name that stands in a URL has up to 64 letters, digits, hyphens and underscores")},
+	"scope":        {scopePattern, matching(scopePattern, `a scope has visible ASCII characters only, without " and \ (RFC 6749)`)},
+	"prefix":       {visiblePattern, matching(visiblePattern, "expected visible ASCII characters")},
 	"host":         {`^[^/:]+$`, checkHost},
 	"route_path":   {`^(/|\*$)`, checkRoutePath},
 	"method":       {methodPattern, checkMethod},
@@ -45,11 +48,14 @@ var formats = map[string]format{
 }
 
 const (
-	cookiePattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
-	headerPattern = `^[A-Za-z0-9]+(-[A-Za-z0-9]+){0,6}$`
-	namePattern   = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`
-	methodPattern = `^[A-Za-z]+(-[A-Za-z]+)*$`
-	sha256Pattern = `^[0-9A-Fa-f]{64}$`
+	cookiePattern  = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+	headerPattern  = `^[A-Za-z0-9]+(-[A-Za-z0-9]+){0,6}$`
+	visiblePattern = `^[!-~]+$`
+	segmentPattern = `^[A-Za-z0-9_-]{1,64}$`
+	scopePattern   = `^[!#-\[\]-~]+$`
+	namePattern    = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`
+	methodPattern  = `^[A-Za-z]+(-[A-Za-z]+)*$`
+	sha256Pattern  = `^[0-9A-Fa-f]{64}$`
 )
 
 func matching(pattern, complaint string) func(string) (string, error) {

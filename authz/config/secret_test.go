@@ -13,6 +13,7 @@ import (
 )
 
 const secretful = `
+server: {http: {public_url: https://gateway.example.com}}
 redis: {url: "redis://app:literal-redis-password@redis.example.com:6379/1"}
 sessions:
   secrets: ["${SESSION_SECRET}", literal-session-secret]

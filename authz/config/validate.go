@@ -34,6 +34,7 @@ func (v *validator) config() {
 	v.routes()
 	v.rateLimits()
 	v.apiKeys()
+	v.users()
 	v.oidc()
 }
 
@@ -295,6 +296,7 @@ func (v *validator) tokens() {
 	if t.Issuing() && len(t.Audiences) == 0 && t.Issuer != "" {
 		t.Audiences = []string{t.Issuer}
 	}
+	v.lives(*t)
 	seen := map[File]int{}
 	for i, k := range t.SigningKeys {
 		if first, again := seen[k.File]; again && k.File != "" {
@@ -302,6 +304,17 @@ func (v *validator) tokens() {
 			continue
 		}
 		seen[k.File] = i
+	}
+}
+
+// lives checks that what a refresh token is for lives shorter than itself.
+func (v *validator) lives(t Tokens) {
+	const access, refresh, grace = "tokens.access_ttl", "tokens.refresh_ttl", "tokens.refresh_grace"
+	if v.intactAll(access, refresh) && t.AccessTTL >= t.RefreshTTL {
+		v.refuse(v.firstGiven(access, refresh), "access tokens would live as long as the refresh token that renews them: access_ttl is %v, refresh_ttl %v; make access_ttl the shorter one", t.AccessTTL, t.RefreshTTL)
+	}
+	if v.intactAll(grace, refresh) && t.RefreshGrace >= t.RefreshTTL {
+		v.refuse(v.firstGiven(grace, refresh), "a used refresh token would be good for all of its life: refresh_grace is %v, refresh_ttl %v; make refresh_grace some seconds", t.RefreshGrace, t.RefreshTTL)
 	}
 }
 
@@ -418,17 +431,65 @@ func (v *validator) apiKeys() {
 	}
 }
 
+// users checks that logging in with a password can come to something, and
+// that guessing is counted per client.
+func (v *validator) users() {
+	const key = "users.file"
+	if v.c.Users.File == "" || !v.intact(key) {
+		return
+	}
+	if len(v.c.Sessions.Secrets) == 0 && !v.c.Tokens.Issuing() &&
+		v.intactAll("sessions.secrets", "sessions.secrets_file", "tokens.signing_keys") {
+		v.warn(key, "nobody can log in, since there is nothing to get for a password; give sessions.secrets for sessions, tokens.signing_keys for tokens, or both")
+	}
+	const hops = "server.http.trusted_hops"
+	if v.c.Server.HTTP.TrustedHops == 0 && v.intact(hops) {
+		v.warn(v.firstGiven(hops, key), "wrong passwords are counted by the address of the peer, which is the gateway's for everybody behind it: a guesser would slow down all; set server.http.trusted_hops to the number of proxies in front, which is 1 for Envoy alone")
+	}
+}
+
 func (v *validator) oidc() {
+	if len(v.c.OIDC.Providers) == 0 {
+		return
+	}
+	const key = "oidc.providers"
+	if v.c.Server.HTTP.PublicURL == "" && v.intact("server.http.public_url") {
+		v.refuse(key, "providers send the browser back to server.http.public_url, which is not given; give it, as in https://gateway.example.com")
+	}
+	if len(v.c.Sessions.Secrets) == 0 && v.intactAll("sessions.secrets", "sessions.secrets_file") {
+		v.refuse(key, "these logins end in a session, which can't be made without sessions.secrets; give them, or sessions.secrets_file")
+	}
+	prefixes := map[string]string{} // to the first provider that has it
 	for _, name := range v.c.ProviderNames() {
-		key := named("oidc.providers", name)
-		p := v.c.OIDC.Providers[name]
-		if p.ClientSecretFile != "" {
-			if v.given(key + ".client_secret") {
-				v.refuse(key+".client_secret_file", "there is a client_secret too; keep one of them")
-			}
-			p.ClientSecret = NewSecret(v.secret(key+".client_secret_file", p.ClientSecretFile))
-			v.c.OIDC.Providers[name] = p
+		v.provider(name)
+		prefix := v.c.OIDC.Providers[name].UserIDPrefix
+		at := named(key, name)
+		if !v.intact(at + ".user_id_prefix") {
+			continue
 		}
-		v.plainHTTP(key+".issuer", p.Issuer)
+		if first, again := prefixes[prefix]; again {
+			v.warn(v.firstGiven(at+".user_id_prefix", at), "user ids have the same prefix as those of provider %s: alice of one is alice of the other, with all that is hers; give each its own user_id_prefix, unless both mean the same people", first)
+			continue
+		}
+		prefixes[prefix] = name
+	}
+}
+
+func (v *validator) provider(name string) {
+	key := named("oidc.providers", name)
+	p := v.c.OIDC.Providers[name]
+	if p.ClientSecretFile != "" {
+		if v.given(key + ".client_secret") {
+			v.refuse(key+".client_secret_file", "there is a client_secret too; keep one of them")
+		}
+		p.ClientSecret = NewSecret(v.secret(key+".client_secret_file", p.ClientSecretFile))
+		v.c.OIDC.Providers[name] = p
+	}
+	v.plainHTTP(key+".issuer", p.Issuer)
+	if at := key + ".issuer"; v.intact(at) && strings.Contains(p.Issuer, "?") {
+		v.refuse(at, "discovery needs an issuer without query; write the issuer as the provider names itself")
+	}
+	if at := key + ".scopes"; v.intact(at) && !slices.Contains(p.Scopes, "openid") {
+		v.refuse(at, "without the scope openid there is no ID token, so nobody can log in; add openid")
 	}
 }
