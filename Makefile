@@ -35,7 +35,7 @@ check: lint vulnerabilities ## generated files fresh, formatted, linted, tested 
 
 .PHONY: lint
 lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
-	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench); \
+	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench deploy examples); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make format': $$unformatted"; exit 1; fi
 	$(TOOLS)/bin/golangci-lint run
 
