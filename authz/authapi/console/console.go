@@ -153,7 +153,7 @@ func (f file) serve(w http.ResponseWriter, r *http.Request) {
 // matches compares weakly, as RFC 9110 section 13.1.2 says: gateways that
 // compress make weak tags of ours.
 func matches(wanted []string, etag string) bool {
-	for _, w := range strings.Split(strings.Join(wanted, ","), ",") {
+	for w := range strings.SplitSeq(strings.Join(wanted, ","), ",") {
 		w = strings.TrimSpace(w)
 		if w == "*" || strings.TrimPrefix(w, "W/") == etag {
 			return true
