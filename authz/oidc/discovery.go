@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
@@ -38,17 +39,47 @@ type metadata struct {
 }
 
 // keySet are the keys of an issuer: fetched when a token has one that is not
-// known yet.
+// known yet, at most once in a few seconds.
 type keySet struct {
-	gooidc.KeySet
 	location string
 	source   *cooled
+	current  atomic.Pointer[gooidc.RemoteKeySet]
 }
 
 func (d *directory) keySet(location string) *keySet {
-	source := &cooled{client: d.clients.read, now: d.now}
-	ctx := gooidc.ClientContext(context.Background(), &http.Client{Transport: source})
-	return &keySet{KeySet: gooidc.NewRemoteKeySet(ctx, location), location: location, source: source}
+	k := &keySet{location: location, source: &cooled{client: d.clients.read, now: d.now}}
+	k.current.Store(k.remote())
+	return k
+}
+
+func (k *keySet) remote() *gooidc.RemoteKeySet {
+	ctx := gooidc.ClientContext(context.Background(), &http.Client{Transport: k.source})
+	return gooidc.NewRemoteKeySet(ctx, k.location)
+}
+
+// VerifySignature implements [gooidc.KeySet].
+func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
+	return k.current.Load().VerifySignature(ctx, jwt)
+}
+
+// renewed is the key set as it will be after a fetch, which takes place at
+// once. Until it has verified something, the old one stays.
+func (k *keySet) renewed() gooidc.KeySet {
+	k.source.forget()
+	return &renewedKeys{k, k.remote()}
+}
+
+type renewedKeys struct {
+	of  *keySet
+	set *gooidc.RemoteKeySet
+}
+
+func (r *renewedKeys) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
+	payload, err := r.set.VerifySignature(ctx, jwt)
+	if err == nil {
+		r.of.current.Store(r.set)
+	}
+	return payload, err
 }
 
 // directory finds out where the endpoints of an issuer are, and remembers it.
@@ -165,7 +196,7 @@ func (d *directory) fetch(ctx context.Context, older *metadata) (*metadata, erro
 	if older != nil && older.keys.location == says.JWKS {
 		m.keys = older.keys
 	} else {
-		m.keys = d.keySet(says.JWKS)
+		m.keys = d.keySet(says.JWKS) //nolint:contextcheck // keys outlive the request that found them
 	}
 	return m, nil
 }

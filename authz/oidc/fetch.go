@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -146,7 +147,8 @@ func (c *cooled) fetch(req *http.Request) {
 	c.body, c.err = io.ReadAll(res.Body)
 }
 
-// forget has the keys fetched anew, unless the issuer was out of reach just now.
+// forget has the next one fetch anew, unless the issuer was out of reach just
+// now.
 func (c *cooled) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +174,7 @@ func endpoint(name, location string, tls bool) error {
 // unwrapped from a long one.
 func clip(err error) error {
 	if text := err.Error(); len(text) > maxError {
-		return errors.New(text[:maxError] + "…")
+		return errors.New(strings.ToValidUTF8(text[:maxError], "") + "…")
 	}
 	return err
 }

@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -51,11 +51,11 @@ func TestAuthorizationRequest(t *testing.T) {
 		require.NotEqual(t, second.location.Query().Get(name), q.Get(name), name)
 	}
 	require.NotContains(t, first.location.String(), url.QueryEscape(clientSecret))
-	require.Regexp(t, regexp.MustCompile(`^[A-Za-z0-9]{8,16}$`), first.flow)
+	require.Regexp(t, `^[A-Za-z0-9]{8,16}$`, first.flow)
 	require.NotEqual(t, first.flow, second.flow)
 	require.Equal(t, first.flow, p.Flow(i.authorize(first)))
 	require.Equal(t, first.flow, p.Flow(url.Values{"state": {q.Get("state")}, "error": {"access_denied"}}))
-	require.Regexp(t, regexp.MustCompile(`^[A-Za-z0-9_-]+$`), first.sealed, "fit for a cookie")
+	require.Regexp(t, `^[A-Za-z0-9_-]+$`, first.sealed, "fit for a cookie")
 	require.Less(t, len(begin(t, p, strings.Repeat("/", 2048)).sealed), 3500, "it must fit a cookie")
 }
 
@@ -698,6 +698,68 @@ func TestDiscoveryDocumentsThatAreNotTaken(t *testing.T) {
 	i.change(func() { i.discovery = object{"userinfo_endpoint": nil} })
 	_, _, _, err := i.provider(t).Begin(t.Context(), "/")
 	require.NoError(t, err, "a provider needs no userinfo endpoint")
+}
+
+// An https issuer can send us nowhere else: neither by a redirect nor by what
+// its discovery document says.
+func TestNothingLeavesTLS(t *testing.T) {
+	i := newIssuer(t)
+	plain := i.URL
+	i.Server = httptest.NewTLSServer(i)
+	t.Cleanup(i.Close)
+	private := func(o *oidc.Options) { o.HTTPClient = i.Client() }
+	_, err := i.finish(t, i.provider(t, private))
+	require.NoError(t, err)
+
+	for _, name := range []string{"authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri"} {
+		i.change(func() { i.discovery = object{name: plain + "/x"} })
+		_, _, _, err := i.provider(t, private).Begin(t.Context(), "/")
+		i.requireRefused(t, authz.ReasonIssuerUnavailable, name+" leaves TLS", err)
+	}
+	i.change(func() { i.discovery = nil })
+
+	for _, tt := range []struct{ path, to, message string }{
+		{"/.well-known/openid-configuration", plain + "/.well-known/openid-configuration", "a redirect away from TLS"},
+		{"/.well-known/openid-configuration", "/.well-known/openid-configuration", "more than 3 redirects"},
+		{"/jwks", plain + "/jwks", "a redirect away from TLS"},
+	} {
+		i.change(func() {
+			i.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != tt.path || r.TLS == nil {
+					return false
+				}
+				http.Redirect(w, r, tt.to, http.StatusFound)
+				return true
+			}
+		})
+		p := i.provider(t, private)
+		location, _, sealed, err := p.Begin(t.Context(), "/")
+		if err == nil {
+			_, _, err = p.Finish(t.Context(), i.authorize(login{location: must(url.Parse(location))}), sealed)
+		}
+		i.requireRefused(t, authz.ReasonIssuerUnavailable, tt.message, err)
+	}
+
+	i.change(func() {
+		i.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/jwks" && r.URL.RawQuery == "" {
+				http.Redirect(w, r, "/jwks?moved", http.StatusFound)
+			}
+			return r.URL.Path == "/jwks" && r.URL.RawQuery == ""
+		}
+	})
+	_, err = i.finish(t, i.provider(t, private))
+	require.NoError(t, err, "within TLS keys may move")
+
+	_, _, _, err = i.provider(t).Begin(t.Context(), "/")
+	i.requireRefused(t, authz.ReasonIssuerUnavailable, "certificate", err)
+}
+
+func TestErrorsOfAnIssuerAreShortened(t *testing.T) {
+	i := newIssuer(t)
+	i.change(func() { i.discovery = object{"issuer": "https://" + strings.Repeat("x", 10_000)} })
+	_, _, _, err := i.provider(t).Begin(t.Context(), "/")
+	i.requireRefused(t, authz.ReasonIssuerUnavailable, "…", err)
 }
 
 func TestKeySetThatCannotBeRead(t *testing.T) {

@@ -51,10 +51,10 @@ func (w *watched) VerifySignature(ctx context.Context, jwt string) ([]byte, erro
 // verify checks signature, algorithm, issuer and audience of a token of the
 // provider; dates are left to the caller. errForged and errUnreachable are
 // wrapped in its errors.
-func (p *Provider) verify(ctx context.Context, m *metadata, raw string) (claimSet, *gooidc.IDToken, error) {
-	w := &watched{KeySet: m.keys}
+func (p *Provider) verify(ctx context.Context, keys gooidc.KeySet, algorithms []string, raw string) (claimSet, *gooidc.IDToken, error) {
+	w := &watched{KeySet: keys}
 	token, err := gooidc.NewVerifier(p.o.Issuer, w, &gooidc.Config{
-		ClientID: p.o.ClientID, SupportedSigningAlgs: m.algorithms, SkipExpiryCheck: true,
+		ClientID: p.o.ClientID, SupportedSigningAlgs: algorithms, SkipExpiryCheck: true,
 	}).Verify(ctx, raw)
 	if w.err != nil {
 		return nil, nil, w.err
@@ -86,10 +86,9 @@ func (p *Provider) idToken(ctx context.Context, m *metadata, t *oauth2.Token, no
 	if !ok {
 		return nil, authz.Refuse(authz.ReasonLoginRefused, "the token endpoint gave no ID token")
 	}
-	claims, token, err := p.verify(ctx, m, raw)
+	claims, token, err := p.verify(ctx, m.keys, m.algorithms, raw)
 	if errors.Is(err, errForged) {
-		m.keys.source.forget()
-		claims, token, err = p.verify(ctx, m, raw)
+		claims, token, err = p.verify(ctx, m.keys.renewed(), m.algorithms, raw) //nolint:contextcheck // keys outlive the request that found them
 	}
 	if err == nil {
 		err = p.checkIDToken(claims, token, t.AccessToken, nonce)
@@ -190,7 +189,7 @@ func (p *Provider) LogoutToken(ctx context.Context, raw string) (l authz.Provide
 	if err != nil {
 		return l, "", expires, err
 	}
-	claims, _, err := p.verify(ctx, m, raw)
+	claims, _, err := p.verify(ctx, m.keys, m.algorithms, raw)
 	if err == nil {
 		l, tokenID, expires, err = p.readLogout(claims)
 	}
