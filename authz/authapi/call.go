@@ -1,0 +1,232 @@
+package authapi
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
+
+// call is one request on its way.
+type call struct {
+	w       http.ResponseWriter // for reading the body and for the console only
+	r       *http.Request
+	request *authz.Request // the canonical form
+	op      *operation     // nil until it is known, and for what is none
+	params  map[string]string
+	// decision is about the caller, as far as it got; refusals are answered by
+	// it.
+	decision authz.Decision
+
+	// What the log is told, ids and handles only.
+	caller  string // who calls, when that is known
+	user    string // whom it is about
+	session string // handle
+	reason  string
+	err     error
+	stack   string
+}
+
+// newCall brings a request into canonical form. The call is never nil.
+func (a *API) newCall(w http.ResponseWriter, r *http.Request) (*call, error) {
+	target := r.RequestURI
+	if !strings.HasPrefix(target, "/") { // a proxy's form, or a request that no server read
+		target = r.URL.RequestURI()
+	}
+	request, err := authz.NewRequest(authz.RequestParts{
+		Method:    r.Method,
+		Authority: r.Host,
+		Target:    target,
+		Address:   clientAddress(r, a.o.TrustedHops),
+		Headers:   headers(r.Header),
+	})
+	return &call{w: w, r: r, request: request}, err
+}
+
+// headers are those of a request. Repeated ones are joined as gateways join
+// them.
+type headers http.Header
+
+// Header implements [authz.Headers].
+func (h headers) Header(name string) (string, bool) {
+	values := h[textproto.CanonicalMIMEHeaderKey(name)]
+	if len(values) == 0 {
+		return "", false
+	}
+	if strings.EqualFold(name, "cookie") {
+		return strings.Join(values, "; "), true
+	}
+	return strings.Join(values, ","), true
+}
+
+// All implements [authz.Headers].
+func (h headers) All() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for name := range h {
+			if value, ok := h.Header(name); ok && !yield(strings.ToLower(name), value) {
+				return
+			}
+		}
+	}
+}
+
+func (c *call) header(name string) string {
+	value, _ := c.request.Headers.Header(name)
+	return value
+}
+
+// cookie returns the first cookie of a name; "" counts as none.
+func (c *call) cookie(name string) string {
+	value, _ := authz.FirstCookie(c.header("cookie"), name)
+	return value
+}
+
+// address is the client's, "" for unknown.
+func (c *call) address() string {
+	if !c.request.Address.IsValid() {
+		return ""
+	}
+	return c.request.Address.String()
+}
+
+// authenticate returns who calls, under one of our policies.
+func (a *API) authenticate(ctx context.Context, c *call, policy string) (*authz.Principal, error) {
+	r := *c.request
+	r.PolicyName, r.HasPolicyName = policy, true
+	d, err := a.authorizer.Authorize(ctx, &r)
+	c.decision = *d
+	if err != nil {
+		return nil, err
+	}
+	c.caller = d.Principal.ID
+	if d.Principal.SessionID != "" {
+		c.session = authz.Handle(d.Principal.SessionID)
+	}
+	return d.Principal, nil
+}
+
+// user authenticates whoever acts for themselves.
+func (a *API) authenticateUser(ctx context.Context, c *call) (*authz.Principal, error) {
+	p, err := a.authenticate(ctx, c, callerPolicy)
+	if err == nil {
+		c.user = p.ID
+	}
+	return p, err
+}
+
+// authenticateAdmin authenticates who may act for others: an internal caller
+// or an administrator. A key that is there decides.
+func (a *API) authenticateAdmin(ctx context.Context, c *call) (*authz.Principal, error) {
+	if _, ok := c.request.Headers.Header(authz.HeaderAPIKey); ok {
+		return a.authenticateKey(c)
+	}
+	return a.authenticate(ctx, c, adminPolicy)
+}
+
+// authenticateKey authenticates an internal caller.
+func (a *API) authenticateKey(c *call) (*authz.Principal, error) {
+	c.decision.Kind = authz.KindAPIKey
+	presented, ok := c.request.Headers.Header(authz.HeaderAPIKey)
+	if !ok || a.o.APIKeys == nil {
+		return nil, authz.Refuse(authz.ReasonAPIKeyUnknown, "this takes an internal key, and there is none")
+	}
+	key, err := a.o.APIKeys.Lookup(presented)
+	if err != nil {
+		return nil, err
+	}
+	c.caller = authz.ServicePrefix + key.Name
+	if !key.AuthAPI {
+		return nil, authz.Refuse(authz.ReasonAPIKeyPolicy, "key %q may not call the auth API", key.Name)
+	}
+	return &authz.Principal{Identity: authz.Identity{ID: c.caller}, Kind: authz.KindAPIKey, APIKey: key.Name}, nil
+}
+
+// crossSite refuses a call that a page of another site had the browser send.
+func (a *API) crossSite(c *call) error { return a.o.TrustedOrigins.CrossSite(c.request) }
+
+// Reasons that deserve more attention than a refusal usually does.
+var (
+	mistakes = []string{string(authz.ReasonInternal), string(authz.ReasonProfileMalformed)}
+	outages  = []string{string(authz.ReasonStoreUnavailable), string(authz.ReasonIssuerUnavailable), string(authz.ReasonOverloaded), string(authz.ReasonNotConfirmed)}
+)
+
+func (c *call) level(status int) slog.Level {
+	switch {
+	case slices.Contains(mistakes, c.reason):
+		return slog.LevelError
+	case slices.Contains(outages, c.reason):
+		return slog.LevelWarn
+	case status < 400 && c.request.SafeMethod():
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// note logs and counts a call that was answered: never a query, a header's
+// value, a name or an address of email.
+func (a *API) note(c *call, status int, took time.Duration) {
+	name := "unknown"
+	if c.op != nil {
+		name = c.op.name
+	}
+	if a.o.Recorder != nil {
+		a.o.Recorder.RecordCall(name, status, took)
+	}
+	attrs := []slog.Attr{slog.String("call", name), slog.Int("status", status)}
+	for _, a := range [...]struct{ key, value string }{
+		{"reason", c.reason},
+		{"caller", c.caller},
+		{"user", c.user},
+		{"session", c.session},
+		{"address", c.address()},
+		{"request_id", c.header("x-request-id")},
+	} {
+		if a.value != "" {
+			attrs = append(attrs, slog.String(a.key, clip(a.value, 512)))
+		}
+	}
+	attrs = append(attrs, slog.Duration("took", took))
+	if c.err != nil {
+		attrs = append(attrs, slog.String("error", clip(c.err.Error(), 512)))
+	}
+	if c.stack != "" {
+		attrs = append(attrs, slog.String("stack", clip(c.stack, 8<<10)))
+	}
+	a.o.Log.LogAttrs(context.WithoutCancel(c.r.Context()), c.level(status), "auth", attrs...)
+}
+
+// audit logs a change: who did what to whom. With an error it logs what was
+// done all the same, and only could not be confirmed.
+func (a *API) audit(c *call, action string, err error, attrs ...slog.Attr) {
+	if err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
+		return
+	}
+	all := append([]slog.Attr{slog.String("action", action)}, attrs...)
+	for _, a := range [...]struct{ key, value string }{
+		{"by", c.caller},
+		{"address", c.address()},
+		{"request_id", c.header("x-request-id")},
+	} {
+		if a.value != "" {
+			all = append(all, slog.String(a.key, clip(a.value, 512)))
+		}
+	}
+	if err != nil {
+		all = append(all, slog.Bool("confirmed", false))
+	}
+	a.o.Log.LogAttrs(context.WithoutCancel(c.r.Context()), slog.LevelInfo, "audit", all...)
+}
+
+// clip bounds what a request can make the log hold.
+func clip(s string, most int) string {
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,151 @@
+package authapi
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
+
+// operation is one method of one path.
+type operation struct {
+	name   string // in the log and in metrics
+	method string
+	path   string // {name} stands for one segment
+	handle func(context.Context, *call) (reply, error)
+
+	// longest is how long it may take; 0 is quick. All of them are shorter than
+	// the 15 seconds after which our gateway configurations give up.
+	longest time.Duration
+	// finishes: what has begun is brought to its end, though the client has
+	// left. Else nothing more is done for nobody.
+	finishes bool
+	// failure is the body, with status 500, that stands for every 503.
+	failure string
+}
+
+const (
+	quick    = 5 * time.Second
+	provider = 10 * time.Second // an OpenID provider is asked
+	sweep    = 14 * time.Second // all records of the store are looked through
+)
+
+func (op *operation) deadline() time.Duration {
+	if op.longest == 0 {
+		return quick
+	}
+	return op.longest
+}
+
+// available returns the operations that the parts allow.
+func (a *API) available() []*operation {
+	const (
+		get, post, patch, del = http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
+
+		userSessions = "/auth/users/{id}/sessions"
+	)
+	o := a.o
+	sessions, passwords := o.Cookies != nil, o.UserStore != nil
+	tokens := o.AccessTokens != nil
+	single := sessions && len(o.Providers) > 0
+	var available []*operation
+	for _, row := range []struct {
+		on bool
+		operation
+	}{
+		{sessions && passwords, operation{name: "login", method: post, path: "/auth/login", handle: a.login}},
+		{tokens && passwords, operation{name: "token", method: post, path: "/auth/token", handle: a.token}},
+		{tokens, operation{name: "refresh", method: post, path: "/auth/refresh", handle: a.refresh, finishes: true}},
+		{true, operation{name: "logout", method: post, path: "/auth/logout", handle: a.logout, finishes: true, failure: bodyLogoutFailed}},
+		{true, operation{name: "revoke_all", method: post, path: "/auth/revoke-all-sessions", handle: a.revokeAll, longest: sweep, finishes: true}},
+		{true, operation{name: "revoke", method: post, path: "/auth/revoke", handle: a.revoke, finishes: true}},
+		{true, operation{name: "introspect", method: post, path: "/auth/introspect", handle: a.introspect}},
+
+		{true, operation{name: "me", method: get, path: "/auth/me", handle: a.me}},
+		{true, operation{name: "switch_organization", method: patch, path: "/auth/session", handle: a.switchOrganization, finishes: true}},
+		{true, operation{name: "sessions", method: get, path: "/auth/sessions", handle: a.ownSessions}},
+		{true, operation{name: "end_session", method: del, path: "/auth/sessions/{handle}", handle: a.endOwnSession, finishes: true}},
+		{sessions, operation{name: "create_session", method: post, path: "/auth/sessions", handle: a.createSession}},
+
+		{a.finder != nil, operation{name: "find_users", method: get, path: "/auth/users", handle: a.findUsers}},
+		{true, operation{name: "user_sessions", method: get, path: userSessions, handle: a.userSessions, longest: sweep}},
+		{true, operation{name: "change_user", method: patch, path: userSessions, handle: a.changeUser, longest: sweep, finishes: true}},
+		{true, operation{name: "end_user_session", method: del, path: userSessions + "/{handle}", handle: a.endUserSession, longest: sweep, finishes: true}},
+
+		{single, operation{name: "oidc_login", method: get, path: "/auth/oidc/{provider}/login", handle: a.oidcLogin, longest: provider}},
+		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider}},
+		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true}},
+
+		{true, operation{name: "jwks", method: get, path: "/.well-known/jwks.json", handle: a.serveJWKS}},
+		{true, operation{name: "openapi", method: get, path: "/auth/openapi.yaml", handle: a.serveOpenAPI}},
+	} {
+		if row.on {
+			available = append(available, &row.operation)
+		}
+	}
+	return available
+}
+
+// route finds the operation of a call. Paths are compared decoded, as the gate
+// compares them, methods as they are sent.
+func (a *API) route(c *call) (*operation, map[string]string, error) {
+	var allow []string
+	for _, op := range a.operations {
+		params, ok := op.match(c.request.Path)
+		if !ok {
+			continue
+		}
+		method := c.r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		if op.method != method {
+			allow = append(allow, op.method)
+			if op.method == http.MethodGet {
+				allow = append(allow, http.MethodHead)
+			}
+			continue
+		}
+		for name, value := range params {
+			if !utf8.ValidString(value) {
+				return op, nil, authz.Refuse(authz.ReasonBadPath, "%s in the path is not UTF-8", name)
+			}
+		}
+		return op, params, nil
+	}
+	if allow == nil {
+		return nil, nil, errNotFound
+	}
+	slices.Sort(allow)
+	return nil, nil, methodNotAllowed(strings.Join(allow, ", "))
+}
+
+// match returns what stands for the names in the operation's path. No segment
+// is empty and none holds a slash: canonical paths have neither.
+func (op *operation) match(path string) (params map[string]string, ok bool) {
+	pattern := op.path
+	for {
+		wanted, morePattern, inPattern := strings.Cut(pattern, "/")
+		got, morePath, inPath := strings.Cut(path, "/")
+		if inPattern != inPath {
+			return nil, false
+		}
+		switch name, isName := strings.CutPrefix(wanted, "{"); {
+		case !isName && got != wanted, isName && got == "":
+			return nil, false
+		case isName:
+			if params == nil {
+				params = map[string]string{}
+			}
+			params[strings.TrimSuffix(name, "}")] = got
+		}
+		if !inPattern {
+			return params, true
+		}
+		pattern, path = morePattern, morePath
+	}
+}
