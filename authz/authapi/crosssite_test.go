@@ -37,8 +37,12 @@ func TestCrossSite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for call, make := range map[string]func(b *bench, t *testing.T) (method, target string, body any, headers []string){
-				"login": func(*bench, *testing.T) (string, string, any, []string) { return "POST", "/auth/login", credentials(bob), nil },
-				"token": func(*bench, *testing.T) (string, string, any, []string) { return "POST", "/auth/token", credentials(bob), nil },
+				"login": func(*bench, *testing.T) (string, string, any, []string) {
+					return "POST", "/auth/login", credentials(bob), nil
+				},
+				"token": func(*bench, *testing.T) (string, string, any, []string) {
+					return "POST", "/auth/token", credentials(bob), nil
+				},
 				"token, mobile": func(*bench, *testing.T) (string, string, any, []string) {
 					return "POST", "/auth/token", with(credentials(bob), object{"client": "mobile"}), nil
 				},

@@ -48,7 +48,7 @@ var Bodies = map[string]func(text []byte) (Decoded, error){
 	"revoke": func(text []byte) (Decoded, error) {
 		var b tokenBody
 		err := b.fields().decode(text)
-		return Decoded{"token": b.token}, err
+		return Decoded{"token": b.token, "token_type_hint": nil}, err
 	},
 	"revoke all": func(text []byte) (Decoded, error) {
 		var b userBody
@@ -82,4 +82,13 @@ func CheckObject(text []byte) (map[string]json.RawMessage, error) {
 	}
 	var members map[string]json.RawMessage
 	return members, json.Unmarshal(text, &members)
+}
+
+// Operations are those that the API has, as "METHOD /path/{template}".
+func (a *API) Operations() []string {
+	var all []string
+	for _, op := range a.operations {
+		all = append(all, op.method+" "+op.path)
+	}
+	return all
 }

@@ -52,7 +52,7 @@ func (a *API) available() []*operation {
 	sessions, passwords := o.Cookies != nil, o.UserStore != nil
 	tokens := o.AccessTokens != nil
 	single := sessions && len(o.Providers) > 0
-	var available []*operation
+	var available, missing []*operation
 	for _, row := range []struct {
 		on bool
 		operation
@@ -85,6 +85,16 @@ func (a *API) available() []*operation {
 	} {
 		if row.on {
 			available = append(available, &row.operation)
+		} else {
+			missing = append(missing, &row.operation)
+		}
+	}
+	for _, op := range missing {
+		// Where the path has another call, the answer would be that the method
+		// is wrong.
+		if slices.ContainsFunc(available, func(other *operation) bool { return other.path == op.path }) {
+			op.handle = func(context.Context, *call) (reply, error) { return reply{}, errNotFound }
+			available = append(available, op)
 		}
 	}
 	return available

@@ -1,0 +1,113 @@
+package authapi_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
+
+// Every call is one line and one count. What the lines may hold, they say here;
+// that they hold no credential, the journal checks after each test.
+func TestEveryCallIsLoggedAndCounted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	request := []string{"X-Request-Id", "request-1", "X-Forwarded-For", "203.0.113.9"}
+	line := func(t *testing.T) object {
+		t.Helper()
+		o := b.log.last(t, "auth")
+		require.Contains(t, o, "took")
+		delete(o, "time")
+		delete(o, "took")
+		delete(o, "msg")
+		return o
+	}
+	cookie, id := b.logIn(t, bob, request...)
+	require.Equal(t, object{
+		"level": "INFO", "call": "login", "status": 200.0, "user": "bob", "session": handle(id), "address": "203.0.113.9", "request_id": "request-1",
+	}, line(t))
+	require.Equal(t, "login 200", b.recorder.last())
+	b.get(t, "/auth/me", cookie...)
+	require.Equal(t, object{"level": "DEBUG", "call": "me", "status": 200.0, "caller": "bob", "user": "bob", "session": handle(id), "address": "192.0.2.1"}, line(t))
+	b.post(t, "/auth/login", object{"email": bob.Email, "password": b.log.secret("a guess of mine")})
+	require.Equal(t, object{"level": "INFO", "call": "login", "status": 401.0, "reason": "password_wrong", "error": "password_wrong: no such pair", "address": "192.0.2.1"}, line(t))
+	b.get(t, "/auth/nothing?email=bob@example.com")
+	require.Equal(t, object{"level": "INFO", "call": "unknown", "status": 404.0, "reason": "not_found", "error": "not_found", "address": "192.0.2.1"}, line(t))
+	b.get(t, "/auth/login")
+	require.Equal(t, "method_not_allowed", line(t)["reason"])
+	require.Equal(t, "unknown 405", b.recorder.last())
+	b.post(t, "/auth/refresh", nil)
+	require.Equal(t, "no_credential", line(t)["reason"])
+	b.call(t, "PATCH", "/auth/users/bob/sessions", object{"disabled": true}, key(keyOfBackend)...)
+	require.Equal(t, object{"level": "INFO", "call": "change_user", "status": 200.0, "caller": "service:backend", "user": "bob", "address": "192.0.2.1"}, line(t))
+	b.get(t, "/auth//me")
+	require.Equal(t, "bad_path", line(t)["reason"])
+	b.post(t, "/auth/login", `{"email":"secret-of-mine","password":"secret-of-mine","secret-of-mine":1`)
+	require.Equal(t, "bad_request: body: not JSON", line(t)["error"])
+	b.post(t, "/auth/login", `{"email":["secret-of-mine"],"password":"x"}`)
+	require.Equal(t, "bad_request: body: email: wrong type", line(t)["error"])
+	b.post(t, "/auth/login", `{"secret-of-mine":1}`)
+	require.NotContains(t, line(t)["error"], "secret-of-mine")
+	b.get(t, "/auth/users/"+strings.Repeat("x", 5000)+"/sessions", key(keyOfBackend)...)
+	require.LessOrEqual(t, len(line(t)["user"].(string)), 520)
+	require.NotContains(t, b.log.text.String(), "example.com", "an address of email")
+}
+
+func TestChangesAreAudited(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	last := func() object {
+		o := b.log.last(t, "audit")
+		require.Equal(t, "INFO", o["level"])
+		for _, name := range []string{"time", "msg", "level", "address"} {
+			require.Contains(t, o, name)
+			delete(o, name)
+		}
+		return o
+	}
+	admin, adminID := b.logIn(t, alice)
+	require.Equal(t, object{"action": "login", "user": "alice", "session": handle(adminID)}, last())
+	cookie, id := b.logIn(t, bob)
+	cookie2, id2 := b.logIn(t, bob, cookie...)
+	require.Equal(t, object{"action": "login", "user": "bob", "session": handle(id2), "replaces": handle(id)}, last())
+	app := b.app(t, bob)
+	require.Equal(t, object{"action": "token_login", "user": "bob", "family": handle("family1")}, last())
+	b.call(t, "PATCH", "/auth/session", object{"organizationId": "org-2"}, cookie2...)
+	require.Equal(t, object{"action": "switch_organization", "by": "bob", "user": "bob", "session": handle(id2), "organization": "org-2"}, last())
+	b.post(t, "/auth/revoke", object{"token": app.access})
+	require.Equal(t, object{"action": "revoke", "user": "bob", "token": handle("jti-1")}, last())
+	b.post(t, "/auth/revoke", object{"token": app.refresh})
+	require.Equal(t, object{"action": "revoke", "family": handle("family1")}, last())
+	b.post(t, "/auth/logout", nil, cookie2...)
+	require.Equal(t, object{"action": "logout", "session": handle(id2)}, last())
+	app = b.app(t, bob)
+	b.post(t, "/auth/logout", nil, bearer(app.access)...)
+	require.Equal(t, object{"action": "logout", "family": handle("family2"), "token": handle("jti-2")}, last())
+	require.Equal(t, 201, b.post(t, "/auth/sessions", object{"userId": "dora"}, key(keyOfBackend)...).status)
+	require.Equal(t, object{"action": "create_session", "by": "service:backend", "user": "dora", "session": handle("session-id-4")}, last())
+	b.call(t, "PATCH", "/auth/users/dora/sessions", object{"roles": []string{"r"}, "disabled": false}, admin...)
+	require.Equal(t, object{"action": "change_user", "by": "alice", "user": "dora", "changes": "roles,disabled", "sessions": 1.0}, last())
+	b.call(t, "DELETE", "/auth/users/dora/sessions/"+handle("session-id-4"), nil, admin...)
+	require.Equal(t, object{"action": "end_session", "by": "alice", "user": "dora", "session": handle("session-id-4")}, last())
+	b.post(t, "/auth/revoke-all-sessions", object{"userId": "dora"}, admin...)
+	require.Equal(t, object{"action": "revoke_all", "by": "alice", "user": "dora", "sessions": 0.0}, last())
+	b.post(t, oidcLogout, "logout_token=logout-token-of-sub-bob", asForm...)
+	require.Equal(t, object{"action": "oidc_logout", "provider": "corp", "sessions": 0.0}, last())
+
+	// What was refused, or did not happen, is no change.
+	n := len(b.log.lines(t, "audit"))
+	b.post(t, "/auth/login", object{"email": "x", "password": "y"})
+	b.call(t, "DELETE", "/auth/users/dora/sessions/x", nil, admin...)
+	b.store.expect(1, errOut)
+	b.post(t, "/auth/logout", nil, admin...)
+	b.store.expect(0, nil)
+	b.post(t, "/auth/logout", nil)
+	require.Len(t, b.log.lines(t, "audit"), n)
+	// What could not be confirmed was done.
+	b.store.expect(1, authz.Refuse(authz.ReasonNotConfirmed, "0 of 1"))
+	b.store.lost = true
+	b.post(t, "/auth/logout", nil, admin...)
+	require.Equal(t, object{"action": "logout", "session": handle(adminID), "confirmed": false}, last())
+}
