@@ -17,6 +17,8 @@ import (
 
 // The bodies that only the auth API has; the others are those of
 // [authz.AnswerTo].
+//
+//nolint:gosec // G101: words about credentials
 const (
 	bodyNotFound         = `{"error":"Not found"}`
 	bodyMethodNotAllowed = `{"error":"Method not allowed"}`

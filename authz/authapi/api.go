@@ -220,17 +220,17 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	c, err := a.newCall(w, r)
 	if err == nil && a.o.Console != nil && consolePath(c.request.Path) {
-		a.serveConsole(c, start)
+		a.serveConsole(r.Context(), c, start)
 		return
 	}
-	reply := a.serve(c, err)
-	reply.write(w, r.Method)
-	a.note(c, reply.status, time.Since(start))
+	answer := a.serve(r.Context(), c, err)
+	answer.write(w, r.Method)
+	a.note(r.Context(), c, answer.status, time.Since(start))
 }
 
 // serve returns the answer of a call that came about with err. A panic is an
 // answer, too.
-func (a *API) serve(c *call, err error) (answer reply) {
+func (a *API) serve(ctx context.Context, c *call, err error) (answer reply) {
 	defer func() {
 		if p := recover(); p != nil {
 			answer = a.afterPanic(c, p)
@@ -243,7 +243,7 @@ func (a *API) serve(c *call, err error) (answer reply) {
 	if err != nil {
 		return a.refusal(c, reply{}, err)
 	}
-	ctx, cancel := c.context()
+	ctx, cancel := c.op.context(ctx)
 	defer cancel()
 	answer, err = c.op.handle(ctx, c)
 	if err != nil {
@@ -254,12 +254,11 @@ func (a *API) serve(c *call, err error) (answer reply) {
 
 // context is that of the operation: with its deadline, and for one that must
 // not stop half-way, whether or not the client waits for it.
-func (c *call) context() (context.Context, context.CancelFunc) {
-	ctx := c.r.Context()
-	if c.op.finishes {
+func (op *operation) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	if op.finishes {
 		ctx = context.WithoutCancel(ctx)
 	}
-	return context.WithTimeout(ctx, c.op.deadline())
+	return context.WithTimeout(ctx, op.deadline())
 }
 
 func consolePath(path string) bool {
@@ -272,7 +271,7 @@ const (
 )
 
 // serveConsole hands the request over.
-func (a *API) serveConsole(c *call, start time.Time) {
+func (a *API) serveConsole(ctx context.Context, c *call, start time.Time) {
 	c.op = &operation{name: consoleCall}
 	w := &watchedWriter{ResponseWriter: c.w}
 	defer func() {
@@ -282,7 +281,7 @@ func (a *API) serveConsole(c *call, start time.Time) {
 				answer.write(w, c.r.Method)
 			}
 		}
-		a.note(c, cmp.Or(w.status, http.StatusOK), time.Since(start))
+		a.note(ctx, c, cmp.Or(w.status, http.StatusOK), time.Since(start))
 	}()
 	a.o.Console.ServeHTTP(w, c.r)
 }

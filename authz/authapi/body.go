@@ -33,13 +33,14 @@ const (
 func (c *call) readBody() ([]byte, error) {
 	control := http.NewResponseController(c.w)
 	// Not every ResponseWriter can: then the server's own limits hold.
-	if control.SetReadDeadline(time.Now().Add(c.op.deadline())) == nil {
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	}
+	_ = control.SetReadDeadline(time.Now().Add(c.op.deadline()))
 	text, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
 	if err != nil {
+		// The deadline stays: the server reads what is left of the body before it
+		// answers, and would wait for it.
 		return nil, badRequest("read the body: %w", err)
 	}
+	_ = control.SetReadDeadline(time.Time{})
 	return text, nil
 }
 

@@ -170,7 +170,7 @@ func (c *call) level(status int) slog.Level {
 
 // note logs and counts a call that was answered: never a query, a header's
 // value, a name or an address of email.
-func (a *API) note(c *call, status int, took time.Duration) {
+func (a *API) note(ctx context.Context, c *call, status int, took time.Duration) {
 	name := "unknown"
 	if c.op != nil {
 		name = c.op.name
@@ -198,12 +198,12 @@ func (a *API) note(c *call, status int, took time.Duration) {
 	if c.stack != "" {
 		attrs = append(attrs, slog.String("stack", clip(c.stack, 8<<10)))
 	}
-	a.o.Log.LogAttrs(context.WithoutCancel(c.r.Context()), c.level(status), "auth", attrs...)
+	a.o.Log.LogAttrs(ctx, c.level(status), "auth", attrs...)
 }
 
 // audit logs a change: who did what to whom. With an error it logs what was
 // done all the same, and only could not be confirmed.
-func (a *API) audit(c *call, action string, err error, attrs ...slog.Attr) {
+func (a *API) audit(ctx context.Context, c *call, action string, err error, attrs ...slog.Attr) {
 	if err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
 		return
 	}
@@ -220,7 +220,7 @@ func (a *API) audit(c *call, action string, err error, attrs ...slog.Attr) {
 	if err != nil {
 		all = append(all, slog.Bool("confirmed", false))
 	}
-	a.o.Log.LogAttrs(context.WithoutCancel(c.r.Context()), slog.LevelInfo, "audit", all...)
+	a.o.Log.LogAttrs(ctx, slog.LevelInfo, "audit", all...)
 }
 
 // clip bounds what a request can make the log hold.

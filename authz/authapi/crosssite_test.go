@@ -36,55 +36,55 @@ func TestCrossSite(t *testing.T) {
 	for name, page := range pages {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for call, make := range map[string]func(b *bench, t *testing.T) (method, target string, body any, headers []string){
-				"login": func(*bench, *testing.T) (string, string, any, []string) {
+			for call, make := range map[string]func(t *testing.T, b *bench) (method, target string, body any, headers []string){
+				"login": func(*testing.T, *bench) (string, string, any, []string) {
 					return "POST", "/auth/login", credentials(bob), nil
 				},
-				"token": func(*bench, *testing.T) (string, string, any, []string) {
+				"token": func(*testing.T, *bench) (string, string, any, []string) {
 					return "POST", "/auth/token", credentials(bob), nil
 				},
-				"token, mobile": func(*bench, *testing.T) (string, string, any, []string) {
+				"token, mobile": func(*testing.T, *bench) (string, string, any, []string) {
 					return "POST", "/auth/token", with(credentials(bob), object{"client": "mobile"}), nil
 				},
-				"refresh": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"refresh": func(t *testing.T, b *bench) (string, string, any, []string) {
 					return "POST", "/auth/refresh", nil, []string{"Cookie", "refreshToken=" + b.app(t, alice).refresh}
 				},
-				"logout": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"logout": func(t *testing.T, b *bench) (string, string, any, []string) {
 					cookie, _ := b.logIn(t, alice)
 					return "POST", "/auth/logout", nil, cookie
 				},
-				"logout, tokens": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"logout, tokens": func(t *testing.T, b *bench) (string, string, any, []string) {
 					return "POST", "/auth/logout", nil, []string{"Cookie", "refreshToken=" + b.app(t, alice).refresh}
 				},
-				"logout, a session and a token": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"logout, a session and a token": func(t *testing.T, b *bench) (string, string, any, []string) {
 					cookie, _ := b.logIn(t, alice)
 					return "POST", "/auth/logout", object{"refreshToken": b.app(t, alice).refresh}, cookie
 				},
-				"switch": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"switch": func(t *testing.T, b *bench) (string, string, any, []string) {
 					cookie, _ := b.logIn(t, alice)
 					return "PATCH", "/auth/session", object{"organizationId": "org-2"}, cookie
 				},
-				"end": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"end": func(t *testing.T, b *bench) (string, string, any, []string) {
 					cookie, id := b.logIn(t, alice)
 					return "DELETE", "/auth/sessions/" + handle(id), nil, cookie
 				},
-				"revoke all": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"revoke all": func(t *testing.T, b *bench) (string, string, any, []string) {
 					cookie, _ := b.logIn(t, alice)
 					b.logIn(t, bob)
 					return "POST", "/auth/revoke-all-sessions", object{"userId": "bob"}, cookie
 				},
-				"change": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"change": func(t *testing.T, b *bench) (string, string, any, []string) {
 					cookie, _ := b.logIn(t, alice)
 					return "PATCH", "/auth/users/bob/sessions", object{"roles": []string{"admin"}}, cookie
 				},
-				"end a user's": func(b *bench, t *testing.T) (string, string, any, []string) {
+				"end a user's": func(t *testing.T, b *bench) (string, string, any, []string) {
 					cookie, _ := b.logIn(t, alice)
 					_, id := b.logIn(t, bob)
 					return "DELETE", "/auth/users/bob/sessions/" + handle(id), nil, cookie
 				},
 			} {
 				b := newBench(t)
-				method, target, body, headers := make(b, t)
+				method, target, body, headers := make(t, b)
 				before := b.store.snapshot(t)
 				a := b.call(t, method, target, body, join(headers, page.headers)...)
 				if page.may {

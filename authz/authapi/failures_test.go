@@ -15,112 +15,112 @@ import (
 
 // scenes are all calls that ask the store, with everything they need to
 // succeed.
-var scenes = map[string]func(b *bench, t *testing.T) func() answer{
-	"login": func(b *bench, t *testing.T) func() answer {
+var scenes = map[string]func(t *testing.T, b *bench) func() answer{
+	"login": func(t *testing.T, b *bench) func() answer {
 		cookie, _ := b.logIn(t, bob)
 		return func() answer { return b.post(t, "/auth/login", credentials(bob), cookie...) }
 	},
-	"token": func(b *bench, t *testing.T) func() answer {
+	"token": func(t *testing.T, b *bench) func() answer {
 		b.store.profile("bob", &authz.Profile{Email: &bob.Email, Roles: &bob.Roles, Organization: &bob.Organization, Organizations: bob.Organizations})
 		return func() answer { return b.post(t, "/auth/token", credentials(bob)) }
 	},
-	"refresh": func(b *bench, t *testing.T) func() answer {
+	"refresh": func(t *testing.T, b *bench) func() answer {
 		app := b.app(t, bob)
 		return func() answer { return b.post(t, "/auth/refresh", nil, "Cookie", "refreshToken="+app.refresh) }
 	},
-	"logout": func(b *bench, t *testing.T) func() answer {
+	"logout": func(t *testing.T, b *bench) func() answer {
 		cookie, _ := b.logIn(t, bob)
 		app := b.app(t, bob)
 		return func() answer {
 			return b.post(t, "/auth/logout", nil, join([]string{"Cookie", cookie[1] + "; refreshToken=" + app.refresh}, bearer(app.access))...)
 		}
 	},
-	"revoke all": func(b *bench, t *testing.T) func() answer {
+	"revoke all": func(t *testing.T, b *bench) func() answer {
 		admin, _ := b.logIn(t, alice)
 		b.logIn(t, bob)
 		return func() answer { return b.post(t, "/auth/revoke-all-sessions", object{"userId": "bob"}, admin...) }
 	},
-	"revoke an access token": func(b *bench, t *testing.T) func() answer {
+	"revoke an access token": func(t *testing.T, b *bench) func() answer {
 		app := b.app(t, bob)
 		return func() answer { return b.post(t, "/auth/revoke", object{"token": app.access}) }
 	},
-	"revoke a refresh token": func(b *bench, t *testing.T) func() answer {
+	"revoke a refresh token": func(t *testing.T, b *bench) func() answer {
 		app := b.app(t, bob)
 		return func() answer { return b.post(t, "/auth/revoke", object{"token": app.refresh}) }
 	},
-	"introspect an access token": func(b *bench, t *testing.T) func() answer {
+	"introspect an access token": func(t *testing.T, b *bench) func() answer {
 		app := b.app(t, bob)
 		return func() answer { return b.post(t, "/auth/introspect", object{"token": app.access}, key(keyOfBackend)...) }
 	},
-	"introspect a refresh token": func(b *bench, t *testing.T) func() answer {
+	"introspect a refresh token": func(t *testing.T, b *bench) func() answer {
 		app := b.app(t, bob)
 		return func() answer {
 			return b.post(t, "/auth/introspect", object{"token": app.refresh}, key(keyOfBackend)...)
 		}
 	},
-	"me, by session": func(b *bench, t *testing.T) func() answer {
+	"me, by session": func(t *testing.T, b *bench) func() answer {
 		cookie, _ := b.logIn(t, bob)
 		return func() answer { return b.get(t, "/auth/me", cookie...) }
 	},
-	"me, by token": func(b *bench, t *testing.T) func() answer {
+	"me, by token": func(t *testing.T, b *bench) func() answer {
 		app := b.app(t, bob)
 		return func() answer { return b.get(t, "/auth/me", bearer(app.access)...) }
 	},
-	"own sessions": func(b *bench, t *testing.T) func() answer {
+	"own sessions": func(t *testing.T, b *bench) func() answer {
 		cookie, _ := b.logIn(t, bob)
 		return func() answer { return b.get(t, "/auth/sessions", cookie...) }
 	},
-	"end the current session": func(b *bench, t *testing.T) func() answer {
+	"end the current session": func(t *testing.T, b *bench) func() answer {
 		cookie, id := b.logIn(t, bob)
 		return func() answer { return b.call(t, "DELETE", "/auth/sessions/"+handle(id), nil, cookie...) }
 	},
-	"end another session": func(b *bench, t *testing.T) func() answer {
+	"end another session": func(t *testing.T, b *bench) func() answer {
 		cookie, _ := b.logIn(t, bob)
 		_, id := b.logIn(t, bob)
 		return func() answer { return b.call(t, "DELETE", "/auth/sessions/"+handle(id), nil, cookie...) }
 	},
-	"switch, by session": func(b *bench, t *testing.T) func() answer {
+	"switch, by session": func(t *testing.T, b *bench) func() answer {
 		cookie, _ := b.logIn(t, bob)
 		return func() answer {
 			return b.call(t, "PATCH", "/auth/session", object{"organizationId": "org-2"}, cookie...)
 		}
 	},
-	"switch, by token": func(b *bench, t *testing.T) func() answer {
+	"switch, by token": func(t *testing.T, b *bench) func() answer {
 		app := b.app(t, bob)
 		return func() answer {
 			return b.call(t, "PATCH", "/auth/session", object{"organizationId": "org-2"}, bearer(app.access)...)
 		}
 	},
-	"create": func(b *bench, t *testing.T) func() answer {
+	"create": func(t *testing.T, b *bench) func() answer {
 		return func() answer { return b.post(t, "/auth/sessions", object{"userId": "dora"}, key(keyOfBackend)...) }
 	},
-	"a user's sessions": func(b *bench, t *testing.T) func() answer {
+	"a user's sessions": func(t *testing.T, b *bench) func() answer {
 		admin, _ := b.logIn(t, alice)
 		return func() answer { return b.get(t, "/auth/users/bob/sessions", admin...) }
 	},
-	"change a user": func(b *bench, t *testing.T) func() answer {
+	"change a user": func(t *testing.T, b *bench) func() answer {
 		admin, _ := b.logIn(t, alice)
 		return func() answer {
 			return b.call(t, "PATCH", "/auth/users/bob/sessions", object{"disabled": true}, admin...)
 		}
 	},
-	"end a user's session": func(b *bench, t *testing.T) func() answer {
+	"end a user's session": func(t *testing.T, b *bench) func() answer {
 		admin, _ := b.logIn(t, alice)
 		_, id := b.logIn(t, bob)
 		return func() answer {
 			return b.call(t, "DELETE", "/auth/users/bob/sessions/"+handle(id), nil, admin...)
 		}
 	},
-	"find users": func(b *bench, t *testing.T) func() answer {
+	"find users": func(t *testing.T, b *bench) func() answer {
 		admin, _ := b.logIn(t, alice)
 		return func() answer { return b.get(t, "/auth/users", admin...) }
 	},
-	"arrive from a provider": func(b *bench, t *testing.T) func() answer {
+	"arrive from a provider": func(t *testing.T, b *bench) func() answer {
 		b.vouch("code-of-bob", bob)
 		flow := b.begin(t, "/")
 		return func() answer { return b.get(t, oidcCallback+"?code=code-of-bob&state=flow1", "Cookie", flow) }
 	},
-	"the provider ends a login": func(b *bench, t *testing.T) func() answer {
+	"the provider ends a login": func(t *testing.T, b *bench) func() answer {
 		return func() answer {
 			return b.post(t, oidcLogout, "logout_token="+b.log.secret("logout-token-of-sub-bob"), asForm...)
 		}
@@ -135,14 +135,14 @@ func each(t *testing.T, breaks func(s *store, step int), look func(t *testing.T,
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
-			do := scene(b, t)
+			do := scene(t, b)
 			b.store.expect(0, nil)
 			require.Less(t, do().status, 400, "the scene itself")
 			steps := len(b.store.called())
 			require.Positive(t, steps)
 			for step := 1; step <= steps; step++ {
 				b := newBench(t)
-				do := scene(b, t)
+				do := scene(t, b)
 				before := b.store.snapshot(t)
 				b.store.expect(step, errOut)
 				breaks(b.store, step)
@@ -244,7 +244,7 @@ func TestDeadlines(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				do := scene(b, t)
+				do := scene(t, b)
 				b.store.expect(1, nil)
 				b.store.hangs = true
 				start := time.Now()

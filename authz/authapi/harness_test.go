@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -352,9 +353,7 @@ func credentials(who account) object { return object{"email": who.Email, "passwo
 func with(o, more object) object {
 	all := object{}
 	for _, from := range []object{o, more} {
-		for k, v := range from {
-			all[k] = v
-		}
+		maps.Copy(all, from)
 	}
 	return all
 }

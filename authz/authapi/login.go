@@ -102,7 +102,7 @@ func (a *API) begin(ctx context.Context, c *call, action string, l authz.Login, 
 	if l.Replaces != "" {
 		attrs = append(attrs, slog.String("replaces", authz.Handle(l.Replaces)))
 	}
-	a.audit(c, action, err, attrs...)
+	a.audit(ctx, c, action, err, attrs...)
 	if err != nil {
 		return "", l, err
 	}
@@ -153,7 +153,7 @@ func (a *API) token(ctx context.Context, c *call) (reply, error) {
 	}
 	c.session = authz.Handle(first.Family)
 	err = a.o.Store.CreateFamily(ctx, a.family(user.ID, first, now, c.device()))
-	a.audit(c, "token_login", err, slog.String("user", user.ID), slog.String("family", c.session))
+	a.audit(ctx, c, "token_login", err, slog.String("user", user.ID), slog.String("family", c.session))
 	if err != nil {
 		return reply{}, err
 	}

@@ -98,6 +98,6 @@ func (a *API) endOne(ctx context.Context, c *call, e authz.Ending) error {
 		c.session = authz.Handle(e.SessionID)
 	}
 	err := a.o.Store.End(ctx, e)
-	a.audit(c, "logout", err, attrs...)
+	a.audit(ctx, c, "logout", err, attrs...)
 	return err
 }

@@ -190,7 +190,7 @@ func (a *API) backchannelLogout(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	sessions, err := a.o.Store.EndProviderLogin(ctx, ended, tokenID, expires.Add(a.o.Leeway))
-	a.audit(c, "oidc_logout", err, slog.String("provider", name), slog.Int("sessions", sessions))
+	a.audit(ctx, c, "oidc_logout", err, slog.String("provider", name), slog.Int("sessions", sessions))
 	if err != nil {
 		return reply{}, err
 	}

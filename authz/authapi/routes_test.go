@@ -123,13 +123,19 @@ func TestInstallationsThatAreNotSetUpForEverything(t *testing.T) {
 		there   []string
 	}{
 		"sessions": {func(o *authapi.Options) { o.Cookies = nil }, []string{"POST /auth/login", "GET /auth/oidc/corp/login", "POST /auth/sessions"}, []string{"POST /auth/token", "GET /auth/me", "POST /auth/logout"}},
-		"tokens": {func(o *authapi.Options) { o.AccessTokens, o.RefreshTokens = nil, nil }, []string{"POST /auth/token", "POST /auth/refresh"},
-			[]string{"POST /auth/login", "POST /auth/revoke", "POST /auth/introspect", "GET /.well-known/jwks.json"}},
+		"tokens": {
+			func(o *authapi.Options) { o.AccessTokens, o.RefreshTokens = nil, nil },
+			[]string{"POST /auth/token", "POST /auth/refresh"},
+			[]string{"POST /auth/login", "POST /auth/revoke", "POST /auth/introspect", "GET /.well-known/jwks.json"},
+		},
 		"passwords":   {func(o *authapi.Options) { o.UserStore = nil }, []string{"POST /auth/login", "POST /auth/token", "GET /auth/users"}, []string{"POST /auth/refresh", "GET /auth/oidc/corp/login"}},
 		"providers":   {func(o *authapi.Options) { o.Providers = nil }, []string{"GET /auth/oidc/corp/login", "GET /auth/oidc/corp/callback", "POST /auth/oidc/corp/backchannel-logout"}, []string{"POST /auth/login"}},
 		"the console": {func(o *authapi.Options) { o.Console = nil }, []string{"GET /auth/console", "GET /auth/console/", "GET /auth/console/console.css"}, []string{"GET /auth/openapi.yaml"}},
-		"anything": {func(o *authapi.Options) { *o = authapi.Options{Store: o.Store} }, []string{"POST /auth/login", "POST /auth/token", "POST /auth/refresh", "GET /auth/users"},
-			[]string{"GET /auth/me", "POST /auth/logout", "GET /.well-known/jwks.json", "POST /auth/revoke"}},
+		"anything": {
+			func(o *authapi.Options) { *o = authapi.Options{Store: o.Store} },
+			[]string{"POST /auth/login", "POST /auth/token", "POST /auth/refresh", "GET /auth/users"},
+			[]string{"GET /auth/me", "POST /auth/logout", "GET /.well-known/jwks.json", "POST /auth/revoke"},
+		},
 	} {
 		t.Run("without "+name, func(t *testing.T) {
 			t.Parallel()

@@ -71,7 +71,7 @@ func (a *API) switchOrganization(ctx context.Context, c *call) (reply, error) {
 	} else {
 		err = a.o.Store.SwitchProfile(ctx, p.ID, *body.organization)
 	}
-	a.audit(c, "switch_organization", err, slog.String("user", p.ID), slog.String("session", c.session), slog.String("organization", *body.organization))
+	a.audit(ctx, c, "switch_organization", err, slog.String("user", p.ID), slog.String("session", c.session), slog.String("organization", *body.organization))
 	if err != nil {
 		return reply{}, err
 	}
@@ -153,7 +153,7 @@ func (a *API) endOwnSession(ctx context.Context, c *call) (reply, error) {
 	handle := c.params["handle"]
 	if p.SessionID != "" && handle == authz.Handle(p.SessionID) { // which no index need have
 		err := a.o.Store.End(ctx, authz.Ending{SessionID: p.SessionID})
-		a.audit(c, "end_session", err, slog.String("user", p.ID), slog.String("session", handle))
+		a.audit(ctx, c, "end_session", err, slog.String("user", p.ID), slog.String("session", handle))
 		if err != nil {
 			return reply{}, err
 		}
@@ -173,7 +173,7 @@ const sessionEnded = "Session ended"
 func (a *API) endHandle(ctx context.Context, c *call, userID, handle string) (reply, error) {
 	found, err := a.o.Store.RevokeHandle(ctx, userID, handle)
 	if found {
-		a.audit(c, "end_session", err, slog.String("user", userID), slog.String("session", handle))
+		a.audit(ctx, c, "end_session", err, slog.String("user", userID), slog.String("session", handle))
 	}
 	switch {
 	case err != nil:
@@ -209,8 +209,10 @@ func (a *API) createSession(ctx context.Context, c *call) (reply, error) {
 	case standing.Disabled():
 		return reply{}, &answered{status: http.StatusForbidden, body: bodyForbidden, err: authz.Refuse(authz.ReasonUserDisabled, "the profile is disabled")}
 	case standing.Covers(l.AuthTime): // a login that was under way when everything was revoked
-		return reply{}, &answered{status: http.StatusForbidden, body: bodyForbidden,
-			err: authz.Refuse(authz.ReasonSessionRevoked, "the user authenticated before everything of theirs was revoked")}
+		return reply{}, &answered{
+			status: http.StatusForbidden, body: bodyForbidden,
+			err: authz.Refuse(authz.ReasonSessionRevoked, "the user authenticated before everything of theirs was revoked"),
+		}
 	}
 	expires := a.o.Now().Add(a.o.SessionTTL)
 	signed, _, err := a.begin(ctx, c, "create_session", l, standing)

@@ -84,7 +84,7 @@ func (a *API) rotate(ctx context.Context, c *call, text string) (_ tokenAnswer, 
 	current, err := a.o.Store.RotateFamily(ctx, used, next.Hash)
 	if err != nil {
 		if authz.ReasonOf(err) == authz.ReasonRefreshReused {
-			a.audit(c, "refresh_token_reused", nil, slog.String("user", family.UserID), slog.String("family", c.session))
+			a.audit(ctx, c, "refresh_token_reused", nil, slog.String("user", family.UserID), slog.String("family", c.session))
 		}
 		return tokenAnswer{}, "", err
 	}
@@ -158,7 +158,7 @@ func (a *API) revoke(ctx context.Context, c *call) (reply, error) {
 	if refresh, ok := a.parseRefresh(raw); ok {
 		c.session = authz.Handle(refresh.Family)
 		err := a.o.Store.End(ctx, authz.Ending{Family: refresh.Family})
-		a.audit(c, "revoke", err, slog.String("family", c.session))
+		a.audit(ctx, c, "revoke", err, slog.String("family", c.session))
 		return done, err
 	}
 	token, err := a.verify(ctx, raw)
@@ -170,11 +170,13 @@ func (a *API) revoke(ctx context.Context, c *call) (reply, error) {
 	}
 	c.user = token.ID
 	if token.TokenID == "" {
-		return reply{}, &answered{status: http.StatusBadRequest, body: bodyUnsupported,
-			err: badRequest("the token has no jti: revoke its user")}
+		return reply{}, &answered{
+			status: http.StatusBadRequest, body: bodyUnsupported,
+			err: badRequest("the token has no jti: revoke its user"),
+		}
 	}
 	err = a.o.Store.RevokeToken(ctx, token.TokenID, a.until(token))
-	a.audit(c, "revoke", err, slog.String("user", token.ID), slog.String("token", authz.Handle(token.TokenID)))
+	a.audit(ctx, c, "revoke", err, slog.String("user", token.ID), slog.String("token", authz.Handle(token.TokenID)))
 	return done, err
 }
 

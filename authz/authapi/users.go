@@ -23,7 +23,7 @@ func (a *API) revokeAll(ctx context.Context, c *call) (reply, error) {
 	}
 	c.user = body.userID
 	sessions, err := a.o.Store.RevokeUser(ctx, body.userID)
-	a.audit(c, "revoke_all", err, slog.String("user", body.userID), slog.Int("sessions", sessions))
+	a.audit(ctx, c, "revoke_all", err, slog.String("user", body.userID), slog.Int("sessions", sessions))
 	if err != nil {
 		return reply{}, err
 	}
@@ -111,7 +111,7 @@ func (a *API) changeUser(ctx context.Context, c *call) (reply, error) {
 		return reply{}, badRequest("nothing to change: organizationId, roles or disabled")
 	}
 	sessions, err := a.o.Store.ChangeUser(ctx, id, change)
-	a.audit(c, "change_user", err, slog.String("user", id), slog.String("changes", strings.Join(what, ",")), slog.Int("sessions", sessions))
+	a.audit(ctx, c, "change_user", err, slog.String("user", id), slog.String("changes", strings.Join(what, ",")), slog.Int("sessions", sessions))
 	if err != nil {
 		return reply{}, err
 	}

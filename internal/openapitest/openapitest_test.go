@@ -91,10 +91,10 @@ func TestCheck(t *testing.T) {
 		"a header is missing":       {post(`{"name":"a"}`, 201, inJSON, `{"name":"a"}`), "header Set-Cookie is missing"},
 		"one of two headers":        {post(`{"name":"a"}`, 201, header("Content-Type", "application/json", "Set-Cookie", "a=1", "Set-Cookie", "b=1"), `{"name":"a"}`), "header Set-Cookie"},
 		"a header of its own":       {post(`{"name":"a"}`, 201, header("Content-Type", "application/json", "Set-Cookie", "a=1", "Location", "/"), `{"name":"a"}`), "header Location"},
-		"success with a wrong body": {post(`{"nmae":"a"}`, 201, made, `{"name":"a"}`), "it succeeded"},
+		"success with a wrong body": {post(`{"title":"a"}`, 201, made, `{"name":"a"}`), "it succeeded"},
 		"success without a body":    {post(``, 201, made, `{"name":"a"}`), "it succeeded"},
-		"refused":                   {post(`{"nmae":"a"}`, 400, inJSON, `"bad"`), ""},
-		"refused in other words":    {post(`{"nmae":"a"}`, 400, inJSON, `"Bad"`), "does not fit"},
+		"refused":                   {post(`{"title":"a"}`, 400, inJSON, `"bad"`), ""},
+		"refused in other words":    {post(`{"title":"a"}`, 400, inJSON, `"Bad"`), "does not fit"},
 		"a template":                {get("/pets/rex?x=1", 200, header("Content-Type", "text/html; charset=utf-8"), "<p>"), ""},
 		"a template, encoded":       {get("/p%65ts/a%2fb", 200, header("Content-Type", "text/html"), "<p>"), ""},
 		"a template, too short":     {get("/pets/rex", 200, header("Content-Type", "text/html"), "p"), "does not fit"},
@@ -123,7 +123,7 @@ func TestCheck(t *testing.T) {
 	form := post(`name=a`, 201, made, `{"name":"a"}`)
 	form.Header = header("Content-Type", "application/x-www-form-urlencoded")
 	require.NoError(t, load(t).Check(form))
-	form.RequestBody = []byte("nmae=a")
+	form.RequestBody = []byte("title=a")
 	require.ErrorContains(t, load(t).Check(form), "it succeeded")
 }
 
