@@ -112,7 +112,7 @@ func (b browser) visit(t *testing.T, location string, typed url.Values) (*url.UR
 			if name == nil {
 				continue
 			}
-			if value := attr("value").FindStringSubmatch(input); value != nil {
+			if value := attr("value").FindStringSubmatch(input); value != nil && !typed.Has(name[1]) {
 				values.Set(name[1], html.UnescapeString(value[1]))
 			} else {
 				values.Set(name[1], typed.Get(name[1]))
