@@ -46,6 +46,16 @@ func (f Fields) withDefaults() Fields {
 	return f
 }
 
+// validate refuses fields within our own member of a record.
+func (f Fields) validate() error {
+	for _, path := range []string{f.UserID, f.Email, f.Roles, f.Organization, f.Organizations, f.AuthTime} {
+		if head, _, _ := strings.Cut(path, "."); head == ourMember {
+			return fmt.Errorf("field %s: the member %s of a record is Gatehouse's own", path, head)
+		}
+	}
+	return nil
+}
+
 // maxClockSkew is how far in the future a record may say that its user
 // authenticated. Without a bound, milliseconds taken for seconds would make a
 // session that is fresh for ever and that no mark of the user covers.
@@ -74,6 +84,23 @@ func (f Fields) decodeRecord(text string, now time.Time) (*authz.Session, error)
 		return nil, err
 	}
 	return s, nil
+}
+
+// decodeLoosely reads of a record what can be read: where decodeRecord refuses
+// it, the user id at most and the time.
+func (f Fields) decodeLoosely(text string, now time.Time) *authz.Session {
+	if s, err := f.decodeRecord(text, now); err == nil {
+		return s
+	}
+	s := &authz.Session{}
+	values, err := decodeObject(text)
+	if err != nil {
+		return s
+	}
+	s.ID, _ = idOf(f.UserID, lookup(values, f.UserID)) // "" where it is none
+	s.AuthTime = timeIn(lookup(values, f.AuthTime), now)
+	s.Values = values
+	return s
 }
 
 // maxAge returns the life that the record asks for itself: its

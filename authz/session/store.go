@@ -34,12 +34,24 @@ type Options struct {
 	Profiles bool
 	// IdlePrecision keeps the time of the last gated request of every session
 	// that precise, for policies with an idle timeout: the least of what
-	// [IdlePrecision] says for them. Zero: no policy has one, and nothing is
-	// kept.
+	// [IdlePrecision] says for them. Zero: no policy has one, and the time is
+	// kept to the TouchInterval, for lists.
 	IdlePrecision time.Duration
-	// Timeout bounds each call of the store as a whole. Default 100ms. The
-	// client must respect the deadline of a context (ContextTimeoutEnabled),
-	// as those of [Open] do.
+	// AccessTTL is the life of our access tokens, default 15m: a revoked
+	// refresh family is remembered longer than that. RefreshTTL is the life of
+	// a refresh family after its last rotation, default 168h. RefreshGrace is
+	// how long after its first use a refresh token may be used again; zero is
+	// the default, 10s, and negative is not at all.
+	AccessTTL, RefreshTTL, RefreshGrace time.Duration
+	// ConfirmReplicas is how many replicas must hold a revocation before it is
+	// acknowledged: an error with [authz.ReasonNotConfirmed] says that it was
+	// made, and that fewer of them said in time that they have it. Zero waits
+	// for none. An embedded store has none.
+	ConfirmReplicas int
+	// Timeout bounds each call of the store as a whole. Default 100ms. Calls
+	// that look through many records have it for each step. Waiting for
+	// replicas has it once more. The client must respect the deadline of a
+	// context (ContextTimeoutEnabled), as those of [Open] do.
 	Timeout time.Duration
 	// Cookie is what created records say about theirs. Express sends it again
 	// when it renews a session.
@@ -48,8 +60,8 @@ type Options struct {
 	Now func() time.Time
 	// OnWriteError, where not nil, is told of writes that failed beside a read
 	// that did not: a session was found, or refused, but its renewal, its time
-	// of use, or the removal of its record was lost. It must be safe for
-	// concurrent use.
+	// of use, its place in the index, or the removal of its record was lost. It
+	// must be safe for concurrent use.
 	OnWriteError func(error)
 }
 
@@ -71,6 +83,9 @@ const (
 	defaultTTL           = 24 * time.Hour
 	defaultTouchInterval = time.Minute
 	defaultTimeout       = 100 * time.Millisecond
+	defaultAccessTTL     = 15 * time.Minute
+	defaultRefreshTTL    = 7 * 24 * time.Hour
+	defaultRefreshGrace  = 10 * time.Second
 )
 
 // Validate says what is wrong with the options; nil when nothing is.
@@ -89,14 +104,26 @@ func (o Options) Validate() error {
 		{"TouchInterval", o.TouchInterval},
 		{"IdlePrecision", o.IdlePrecision},
 		{"Timeout", o.Timeout},
+		{"AccessTTL", o.AccessTTL},
+		{"RefreshTTL", o.RefreshTTL},
+		{"RefreshGrace", max(o.RefreshGrace, 0)},
 	} {
 		if d.value < 0 || d.value > 0 && d.value < time.Millisecond {
 			errs = append(errs, fmt.Errorf("%s is %v: Redis counts in milliseconds, so it must be one at least, or 0 for the default", d.name, d.value))
 		}
 	}
-	if o.TTL > markLife {
-		errs = append(errs, fmt.Errorf("TTL is %v: the most is %v, the life of a revocation mark", o.TTL, markLife))
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"TTL", o.TTL}, {"AccessTTL", o.AccessTTL}, {"RefreshTTL", o.RefreshTTL}, {"RefreshGrace", o.RefreshGrace}} {
+		if d.value > markLife {
+			errs = append(errs, fmt.Errorf("%s is %v: the most is %v, the life of a revocation mark", d.name, d.value, markLife))
+		}
 	}
+	if o.ConfirmReplicas < 0 {
+		errs = append(errs, fmt.Errorf("ConfirmReplicas is %d: want 0 or more", o.ConfirmReplicas))
+	}
+	errs = append(errs, o.Fields.validate())
 	switch o.Cookie.SameSite {
 	case "", "strict", "lax", "none":
 	default:
@@ -109,6 +136,10 @@ func (o Options) withDefaults() Options {
 	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	o.TTL = cmp.Or(o.TTL, defaultTTL)
 	o.TouchInterval = cmp.Or(o.TouchInterval, defaultTouchInterval)
+	o.IdlePrecision = cmp.Or(o.IdlePrecision, o.TouchInterval)
+	o.AccessTTL = cmp.Or(o.AccessTTL, defaultAccessTTL)
+	o.RefreshTTL = cmp.Or(o.RefreshTTL, defaultRefreshTTL)
+	o.RefreshGrace = max(cmp.Or(o.RefreshGrace, defaultRefreshGrace), -time.Millisecond)
 	o.Fields = o.Fields.withDefaults()
 	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	o.Cookie.SameSite = cmp.Or(o.Cookie.SameSite, "strict")
@@ -121,15 +152,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Store keeps sessions, revocation marks and profiles in Redis, alone, behind
-// Sentinel or as a Cluster. It implements [authz.SessionStore] and
-// [authz.StandingStore]. Safe for concurrent use.
+// Store keeps sessions, refresh families, revocation marks and profiles in
+// Redis, alone, behind Sentinel or as a Cluster. It implements
+// [authz.SessionStore] and [authz.StandingStore]. Safe for concurrent use.
 //
 // Errors carry an [authz.Reason], but for those that say that a call made no
 // sense (no user id, say). No error holds an id, a record or a key.
 type Store struct {
-	client redis.UniversalClient
-	o      Options
+	client   redis.UniversalClient
+	single   singleClient // the same where it has one server, nil for a Cluster
+	o        Options
+	sweeping chan struct{} // holds a value while there is a sweep
 }
 
 var (
@@ -143,7 +176,8 @@ func New(client redis.UniversalClient, o Options) *Store {
 	if err := o.Validate(); err != nil {
 		panic("session: " + err.Error())
 	}
-	return &Store{client: client, o: o.withDefaults()}
+	single, _ := client.(singleClient)
+	return &Store{client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1)}
 }
 
 // Ping reports whether the store can be reached.
@@ -164,6 +198,9 @@ func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFu
 // one when a renewal or the time of use is due, and only after the session and
 // its user were found in order, since a refused session must not be kept alive
 // by whoever tries it. That third one never fails the request.
+//
+// The third one also notes the session in the user's index, so that it can be
+// listed and found, whoever made it.
 //
 // An idle timeout counts from the last request for the session that came
 // through here, under whatever policy. It ends a session up to the precision
@@ -193,7 +230,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 		return nil, err
 	}
 	if !lost(found.Session) {
-		s.revive(ctx, keys, found)
+		s.revive(ctx, id, keys, found)
 	}
 	return found.Session, nil
 }
@@ -201,11 +238,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 // lost reports whether the user lost this session: those that the core will
 // refuse must not be kept alive.
 func lost(session *authz.Session) bool {
-	standing := session.Standing
-	if standing.Profile != nil && standing.Profile.Disabled {
-		return true
-	}
-	return !standing.RevokedBefore.IsZero() && !session.AuthTime.IsZero() && !session.AuthTime.After(standing.RevokedBefore)
+	return session.Standing.Disabled() || session.Standing.Covers(session.AuthTime)
 }
 
 // found is a live record.
@@ -214,7 +247,7 @@ type found struct {
 	ttl       time.Duration // what is left of its life; negative: no end
 	life      time.Duration // what it is renewed to
 	memory    time.Duration // how long its time of use is remembered
-	precision time.Duration // of the time of use; zero: not kept
+	precision time.Duration // of the time of use
 }
 
 // find reads the record and what is held against it, in one round trip. The
@@ -223,16 +256,13 @@ type found struct {
 func (s *Store) find(ctx context.Context, keys recordKeys, o authz.ReadOptions) (*found, error) {
 	precision := s.o.IdlePrecision
 	if o.IdleTimeout > 0 {
-		precision = IdlePrecision(o.IdleTimeout, cmp.Or(precision, s.o.TouchInterval))
+		precision = IdlePrecision(o.IdleTimeout, precision)
 	}
 	pipe := s.client.Pipeline()
 	record := pipe.Get(ctx, keys.record)
 	ttl := pipe.PTTL(ctx, keys.record)
 	dead := pipe.Exists(ctx, keys.dead)
-	var seen *redis.StringCmd
-	if precision > 0 {
-		seen = pipe.Get(ctx, keys.seen)
-	}
+	seen := pipe.Get(ctx, keys.seen)
 	if err := exec(ctx, pipe); err != nil {
 		return nil, unavailable("read session", err)
 	}
@@ -256,15 +286,9 @@ func (s *Store) find(ctx context.Context, keys recordKeys, o authz.ReadOptions) 
 		return nil, authz.Refuse(authz.ReasonSessionMalformed, "the record: %w", err)
 	}
 	f := &found{Session: session, ttl: ttl.Val(), precision: precision}
-	f.life = cmp.Or(maxAge(session.Values), s.o.TTL)
-	f.memory = 2 * max(f.life, f.ttl, s.o.TTL)
-	if f.ttl == ttlNever {
-		f.memory = markLife
-	}
-	if seen != nil {
-		if f.LastSeen, err = timeOf(seen); err != nil {
-			return nil, unavailable("read the time of use", err)
-		}
+	f.life, f.memory = s.lives(session.Values, f.ttl)
+	if f.LastSeen, err = timeOf(seen); err != nil && o.IdleTimeout > 0 {
+		return nil, unavailable("read the time of use", err)
 	}
 	return f, nil
 }
@@ -287,35 +311,42 @@ func (f *found) idle(now time.Time) time.Duration {
 }
 
 // revive renews a session that was just used, where that is due.
-func (s *Store) revive(ctx context.Context, keys recordKeys, f *found) {
+func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found) {
 	var life, interval time.Duration
 	if s.o.Rolling && f.ttl >= 0 {
 		life, interval = f.life, min(s.o.TouchInterval, f.life/2)
 	}
 	now := s.o.Now()
 	renew := life > 0 && life-f.ttl >= interval
-	note := f.precision > 0 && (f.LastSeen.IsZero() || now.Sub(f.LastSeen) >= f.precision)
+	note := f.LastSeen.IsZero() || now.Sub(f.LastSeen) >= f.precision
 	if !renew && !note {
 		return
 	}
-	err := reviveScript.Run(ctx, s.client, []string{keys.record, keys.dead, keys.seen},
-		life.Milliseconds(), interval.Milliseconds(),
-		now.UnixMilli(), f.precision.Milliseconds(), f.memory.Milliseconds()).Err()
-	if err != nil {
+	var calls []*scriptCall
+	if note {
+		calls = append(calls, s.enter(keysOf(f.ID).sessions, id, f.memory, f.precision, now))
+		for _, hash := range ourValuesIn(f.Values, now).provider {
+			calls = append(calls, s.enter(providerKey(hash), id, f.memory, f.precision, now))
+		}
+	}
+	calls = append(calls, &scriptCall{
+		script: reviveScript,
+		keys:   []string{keys.record, keys.dead, keys.seen},
+		args: []any{
+			life.Milliseconds(), interval.Milliseconds(),
+			now.UnixMilli(), f.precision.Milliseconds(), f.memory.Milliseconds(),
+		},
+	})
+	if _, err := s.send(ctx, calls, false); err != nil {
 		s.o.OnWriteError(fmt.Errorf("renew session: %w", err))
 	}
 }
 
 // end ends a session that is refused in any case.
 func (s *Store) end(ctx context.Context, keys recordKeys) {
-	if err := s.runEnd(ctx, keys); err != nil {
-		s.o.OnWriteError(fmt.Errorf("end session: %w", err))
+	if _, err := s.apply(ctx, "end session", false, []slot{{finish(keys, false)}}); err != nil {
+		s.o.OnWriteError(err)
 	}
-}
-
-func (s *Store) runEnd(ctx context.Context, keys recordKeys) error {
-	return endScript.Run(ctx, s.client, []string{keys.record, keys.dead},
-		(2 * s.o.TTL).Milliseconds(), markLife.Milliseconds()).Err()
 }
 
 // stand reads what the store holds for or against a user into standing, in one
@@ -440,6 +471,10 @@ func timeOf(cmd *redis.StringCmd) (time.Time, error) {
 	if err != nil || !exists {
 		return time.Time{}, err
 	}
+	return markTime(text)
+}
+
+func markTime(text string) (time.Time, error) {
 	ms, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		return time.Time{}, errors.New("the mark is not a number of Unix milliseconds: correct or delete it")

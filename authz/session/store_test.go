@@ -281,7 +281,7 @@ func TestRecordForms(t *testing.T) {
 			}
 			require.NoError(t, err, tc.record)
 			require.NotNil(t, got.Values)
-			got.Values = nil
+			got.Values, got.LastSeen = nil, time.Time{}
 			require.Equal(t, tc.want, got, tc.record)
 		}
 		require.NoError(t, f.client.Del(t.Context(), "sess:id").Err())
@@ -592,7 +592,7 @@ func TestRoundTrips(t *testing.T) {
 		expect(2, "get", "pttl", "exists", "get", "get", "get")
 		f.clock.Advance(31 * time.Second)
 		f.session(t, "id")
-		expect(3, "get", "pttl", "exists", "get", "get", "get", "evalsha")
+		expect(3, "get", "pttl", "exists", "get", "get", "get", "evalsha", "evalsha")
 		f.session(t, "id")
 		expect(2, "get", "pttl", "exists", "get", "get", "get")
 		_, _ = f.Session(t.Context(), "unknown", authz.ReadOptions{})
@@ -613,7 +613,7 @@ func TestRoundTrips(t *testing.T) {
 		bare := f.another(session.Options{})
 		_, err = bare.Session(t.Context(), "id", authz.ReadOptions{})
 		require.NoError(t, err)
-		expect(2, "get", "pttl", "exists", "get")
+		expect(2, "get", "pttl", "exists", "get", "get")
 	})
 }
 
@@ -640,8 +640,9 @@ func TestConcurrentReadsRenewOnce(t *testing.T) {
 		require.Empty(t, f.writes.all())
 		stats, err := f.client.Info(t.Context(), "commandstats").Result()
 		require.NoError(t, err)
-		require.Contains(t, stats, "cmdstat_pexpire:calls=1,", "round %d", round)
+		require.Contains(t, stats, "cmdstat_pexpire:calls=2,", "round %d: the record and the index", round)
 		require.Contains(t, stats, "cmdstat_set:calls=1,", "round %d: the time of use", round)
+		require.Contains(t, stats, "cmdstat_zadd:calls=1,", "round %d: the index", round)
 		about(t, 24*time.Hour, f.ttl(t, "sess:id"))
 	}
 }
@@ -824,13 +825,14 @@ func TestRecordThatEndsWhileItIsRead(t *testing.T) {
 		addr := fakeRedis(t, func(command string) string {
 			return map[string]string{
 				"GET sess:id": "$14\r\n{\"userId\":\"u\"}", "PTTL sess:id": reply, "EXISTS gatehouse:dead:{sess:id}": ":0",
+				"GET gatehouse:seen:{sess:id}": "$-1",
 			}[command]
 		})
 		client, err := session.Open("redis://"+addr, session.OpenOptions{Timeout: patience})
 		require.NoError(t, err)
+		t.Cleanup(func() { _ = client.Close() })
 		_, err = session.New(client, session.Options{Timeout: patience}).Session(t.Context(), "id", authz.ReadOptions{})
 		requireReason(t, want, err)
-		require.NoError(t, client.Close())
 	}
 }
 
@@ -1192,11 +1194,27 @@ func TestIdle(t *testing.T) {
 			requireReason(t, authz.ReasonSessionIdle, err)
 		})
 
-		t.Run("nothing is kept when no policy asks", func(t *testing.T) {
-			f := s.store(t, session.Options{Rolling: true})
+		t.Run("the time is kept to the touch interval when no policy asks", func(t *testing.T) {
+			f := s.store(t, session.Options{TouchInterval: time.Hour})
 			f.set(t, "sess:id", record(t, f, 0), 24*time.Hour)
+			start := f.clock.Now()
+			for _, step := range []struct{ advance, want time.Duration }{{0, 0}, {59 * time.Minute, 0}, {time.Minute, time.Hour}} {
+				f.clock.Advance(step.advance)
+				f.session(t, "id")
+				got, err := f.client.Get(t.Context(), "gatehouse:seen:{sess:id}").Int64()
+				require.NoError(t, err)
+				require.Equal(t, start.Add(step.want).UnixMilli(), got)
+			}
+		})
+
+		t.Run("a time that can't be read fails no policy that does not ask for it", func(t *testing.T) {
+			f := s.store(t, session.Options{})
+			f.set(t, "sess:id", record(t, f, 0), 24*time.Hour)
+			f.set(t, "gatehouse:seen:{sess:id}", "just now", 0)
 			f.session(t, "id")
-			require.False(t, f.exists(t, "gatehouse:seen:{sess:id}"))
+			got, err := f.client.Get(t.Context(), "gatehouse:seen:{sess:id}").Int64()
+			require.NoError(t, err, "it is written anew")
+			require.Equal(t, f.clock.Now().UnixMilli(), got)
 		})
 	})
 }
@@ -1229,6 +1247,12 @@ func TestOptionsSayWhatIsWrong(t *testing.T) {
 		`Timeout is 1ns`:      {Timeout: 1},
 		`IdlePrecision`:       {IdlePrecision: -time.Second},
 		`SameSite`:            {Cookie: session.Cookie{SameSite: "Lax"}},
+		`AccessTTL is 9624h`:  {AccessTTL: 9624 * time.Hour},
+		`AccessTTL is -1s`:    {AccessTTL: -time.Second},
+		`RefreshTTL`:          {RefreshTTL: 9624 * time.Hour},
+		`RefreshGrace is 1ns`: {RefreshGrace: 1},
+		`ConfirmReplicas`:     {ConfirmReplicas: -1},
+		`Gatehouse's own`:     {Fields: session.Fields{UserID: "gatehouse.user"}},
 	} {
 		require.ErrorContains(t, o.Validate(), want)
 		require.Panics(t, func() { session.New(nil, o) })
