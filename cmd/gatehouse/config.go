@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -41,11 +42,13 @@ Nothing is started and Redis is not asked.`,
 			for _, w := range warnings {
 				fmt.Fprintf(env.stderr, "warning: %v\n", w)
 			}
-			gate, err := newGate(cfg, slog.New(slog.DiscardHandler))
+			log := slog.New(slog.DiscardHandler)
+			gate, err := newGate(cfg, log)
 			if err != nil {
 				return err
 			}
-			if err := gate.close(); err != nil {
+			_, err = gate.newAuthAPI(cfg, log, nil)
+			if err := errors.Join(err, gate.close()); err != nil {
 				return err
 			}
 			if _, _, err := listenerTLS(cfg); err != nil {

@@ -27,6 +27,10 @@ type gate struct {
 	authorizer *authz.Authorizer
 	client     redis.UniversalClient
 	store      *session.Store
+	signer     *session.Signer // nil: there are no session secrets
+	apiKeys    *authz.APIKeys
+	own        *token.Issuer // nil: we issue no tokens
+	verifier   *token.Verifier
 	remoteKeys []namedKeys
 	jwks       []byte // our public keys, as JSON
 }
@@ -56,17 +60,20 @@ func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
 	if err != nil {
 		return nil, err
 	}
-	authenticators := []authz.Authenticator{authz.NewAPIKeys(apiKeys(cfg), nil)}
-	cookies, err := cookieVerifier(cfg)
-	if err != nil {
+	g.apiKeys = authz.NewAPIKeys(apiKeys(cfg), nil)
+	if g.signer, err = newSigner(cfg); err != nil {
 		return nil, err
 	}
-	authenticators = append(authenticators, authz.NewSessions(cfg.Sessions.Cookie.Name, cookies, g.store))
-	verifier, err := g.newVerifier(cfg)
-	if err != nil {
+	var cookies authz.CookieVerifier = noCookies{}
+	if g.signer != nil {
+		cookies = g.signer
+	}
+	if err := g.newVerifier(cfg); err != nil {
 		return nil, err
 	}
-	authenticators = append(authenticators, authz.NewBearer(verifier, g.store))
+	authenticators := []authz.Authenticator{
+		g.apiKeys, authz.NewSessions(cfg.Sessions.Cookie.Name, cookies, g.store), authz.NewBearer(g.verifier, g.store),
+	}
 	limiter, err := newLimiter(g.client, cfg, log)
 	if err != nil {
 		return nil, err
@@ -148,9 +155,13 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 			UserID: s.Fields.UserID, Email: s.Fields.Email, Roles: s.Fields.Roles, Organization: s.Fields.OrgID,
 			Organizations: s.Fields.Organizations, AuthTime: s.Fields.AuthTime,
 		},
-		Profiles:      cfg.Identity.Profiles,
-		IdlePrecision: idlePrecision(cfg),
-		Timeout:       cfg.Redis.Timeout,
+		Profiles:        cfg.Identity.Profiles,
+		IdlePrecision:   idlePrecision(cfg),
+		Timeout:         cfg.Redis.Timeout,
+		ConfirmReplicas: cfg.Redis.ConfirmReplicas,
+		AccessTTL:       cfg.Tokens.AccessTTL,
+		RefreshTTL:      cfg.Tokens.RefreshTTL,
+		RefreshGrace:    cfg.Tokens.RefreshGrace,
 		Cookie:        session.Cookie{InsecureHTTP: !s.Cookie.Secure, SameSite: string(s.Cookie.SameSite)},
 		OnWriteError: func(err error) {
 			log.Warn("a session was answered for, and what its use should have changed was not written", slog.Any("error", err))
@@ -178,19 +189,17 @@ func idlePrecision(cfg *config.Config) time.Duration {
 	return least
 }
 
-// cookieVerifier verifies session cookies: none, where there are no secrets.
-func cookieVerifier(cfg *config.Config) (authz.CookieVerifier, error) {
-	if len(cfg.Sessions.Secrets) == 0 {
-		return noCookies{}, nil
-	}
-	return newSigner(cfg)
-}
-
+// noCookies verifies session cookies where there are no secrets: none.
 type noCookies struct{}
 
 func (noCookies) Verify(string) (string, bool) { return "", false }
 
+// newSigner returns the signer of session cookies, nil when there are no
+// secrets.
 func newSigner(cfg *config.Config) (*session.Signer, error) {
+	if len(cfg.Sessions.Secrets) == 0 {
+		return nil, nil
+	}
 	var secrets []string
 	for _, s := range cfg.Sessions.Secrets {
 		secrets = append(secrets, s.Reveal())
@@ -219,29 +228,29 @@ func newIssuer(cfg *config.Config) (*token.Issuer, error) {
 	return issuer, nil
 }
 
-// newVerifier returns the verifier of our own tokens and those of the issuers
-// of the configuration.
-func (g *gate) newVerifier(cfg *config.Config) (*token.Verifier, error) {
+// newVerifier makes the issuer of our own tokens, and the verifier of these and
+// of those of the issuers of the configuration.
+func (g *gate) newVerifier(cfg *config.Config) (err error) {
 	var issuers []token.IssuerOptions
-	own, err := newIssuer(cfg)
-	if err != nil {
-		return nil, err
+	if g.own, err = newIssuer(cfg); err != nil {
+		return err
 	}
-	if own != nil {
-		g.jwks = own.PublicJWKS()
-		issuers = append(issuers, own.Trust())
+	if g.own != nil {
+		g.jwks = g.own.PublicJWKS()
+		issuers = append(issuers, g.own.Trust())
 	}
 	for i, o := range cfg.Issuers {
 		keys, err := g.keySet(o)
 		if err != nil {
-			return nil, problem(cfg, fmt.Sprintf("issuers[%d]", i), err)
+			return problem(cfg, fmt.Sprintf("issuers[%d]", i), err)
 		}
 		issuers = append(issuers, token.IssuerOptions{
 			Issuer: o.Issuer, Keys: keys, Audiences: o.Audiences, Algorithms: o.Algorithms, Types: o.Types, Leeway: leeway(o),
 			Claims: token.ClaimNames{UserID: o.Claims.UserID, Email: o.Claims.Email, Roles: o.Claims.Roles, Organization: o.Claims.OrgID},
 		})
 	}
-	return token.NewVerifier(issuers, token.VerifierOptions{CacheEntries: rememberedTokens})
+	g.verifier, err = token.NewVerifier(issuers, token.VerifierOptions{CacheEntries: rememberedTokens})
+	return err
 }
 
 // rememberedTokens bounds how many verified tokens cost no second signature

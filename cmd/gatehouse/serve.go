@@ -107,6 +107,10 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 			log.Error("closing the store", slog.Any("error", err))
 		}
 	}()
+	auth, err := gate.newAuthAPI(cfg, log, telemetry.NewCalls(registry))
+	if err != nil {
+		return err
+	}
 	checkTLS, httpTLS, err := listenerTLS(cfg)
 	if err != nil {
 		return err
@@ -131,7 +135,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		gate:  gate,
 		check: check,
 		ready: ready,
-		http:  newHTTPServer(httpHandler(gate), log, httpTLS),
+		http:  newHTTPServer(auth, log, httpTLS),
 		ops:   newHTTPServer(opsHandler(registry, ready), log, nil),
 	}
 	for _, l := range []struct {
@@ -182,22 +186,6 @@ func newHTTPServer(handler http.Handler, log *slog.Logger, tlsConfig *tls.Config
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-}
-
-// httpHandler serves what clients reach through Envoy without a check.
-func httpHandler(gate *gate) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/jwk-set+json")
-		w.Header().Set("Cache-Control", "public, max-age=300")
-		_, _ = w.Write(gate.jwks) // the client left: nothing to do
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusNotFound)
-		_, _ = io.WriteString(w, `{"error":"Not found"}`)
-	})
-	return mux
 }
 
 // server is a running Gatehouse.

@@ -29,8 +29,8 @@ import (
 
 const testSecret = "a secret that signs cookies in tests"
 
-// users is a configuration with one policy, in front of a Redis.
-func users(redisURL string) string {
+// onePolicy is a configuration with one policy, in front of a Redis.
+func onePolicy(redisURL string) string {
 	return anywhere(`redis: {url: "` + redisURL + `"}
 sessions: {secrets: ["` + testSecret + `"]}
 policies: {user: {credentials: [session]}}
@@ -58,7 +58,7 @@ func healthOf(t *testing.T, conn *grpc.ClientConn, service string) healthv1.Heal
 func TestRedisThatIsDownAtStartIsWaitedFor(t *testing.T) {
 	proctest.Need(t, "redis-server")
 	port := proctest.FreePort(t)
-	g := start(t, users("redis://"+proc.Local(port)))
+	g := start(t, onePolicy("redis://"+proc.Local(port)))
 	conn := g.dial(t)
 	known := cookie(t, "id-1")
 
@@ -234,7 +234,7 @@ func TestReflectionListsTheServices(t *testing.T) {
 }
 
 func TestMetricsCountDecisions(t *testing.T) {
-	g := start(t, users("embedded://"))
+	g := start(t, onePolicy("embedded://"))
 	conn := g.dial(t)
 	code, body := ask(t, conn, nil)
 	require.Equal(t, 401, code)
@@ -250,7 +250,7 @@ func TestMetricsCountDecisions(t *testing.T) {
 }
 
 func TestLogHoldsReasonsAndNoSecrets(t *testing.T) {
-	g := start(t, users("embedded://"))
+	g := start(t, onePolicy("embedded://"))
 	secret := cookie(t, "the-session-id")
 	secret["authorization"] = "Bearer the-token"
 	secret["x-internal-api-key"] = "the-api-key"
@@ -312,7 +312,7 @@ rate_limits: {slow: {by: address, limit: 2, per: 1h}}`))
 // A check that is larger than grpc-go's default is still an answer: a gRPC
 // error would be an allow under failure_mode_allow.
 func TestLargeChecksAreAnswered(t *testing.T) {
-	g := start(t, users("embedded://"))
+	g := start(t, onePolicy("embedded://"))
 	request := checkRequest(nil)
 	request.Attributes.Request.Http.RawBody = make([]byte, 8<<20)
 	conn := g.dial(t)

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
+	"github.com/gatehouse-auth/gatehouse/authz/authapi/console"
+	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/authz/limit"
+	"github.com/gatehouse-auth/gatehouse/authz/oidc"
+	"github.com/gatehouse-auth/gatehouse/authz/token"
+	"github.com/gatehouse-auth/gatehouse/authz/users"
+)
+
+// newAuthAPI returns the auth API over the gate's parts. It asks neither Redis
+// nor a provider.
+func (g *gate) newAuthAPI(cfg *config.Config, log *slog.Logger, recorder authapi.Recorder) (*authapi.API, error) {
+	s := cfg.Sessions
+	o := authapi.Options{
+		Store: g.store,
+		SessionCookie: authapi.SessionCookie{
+			Name: s.Cookie.Name, InsecureHTTP: !s.Cookie.Secure, SameSite: sameSite(s.Cookie.SameSite),
+		},
+		SessionTTL:     s.TTL,
+		RecordFields:   []string{s.Fields.UserID, s.Fields.Email, s.Fields.Roles, s.Fields.OrgID, s.Fields.Organizations, s.Fields.AuthTime},
+		RefreshTTL:     cfg.Tokens.RefreshTTL,
+		Verifier:       g.verifier,
+		Leeway:         longestLeeway(cfg),
+		APIKeys:        g.apiKeys,
+		Guesses:        limit.NewGuesses(g.client, limit.GuessOptions{Timeout: cfg.Redis.Timeout}),
+		TrustedOrigins: origins(cfg),
+		TrustedHops:    cfg.Server.HTTP.TrustedHops,
+		JWKS:           g.jwks,
+		Console:        console.Handler(console.Options{}),
+		Recorder:       recorder,
+		Log:            log,
+	}
+	if g.signer != nil { // never a nil pointer in an interface
+		o.Cookies = g.signer
+	}
+	if g.own != nil {
+		o.AccessTokens, o.RefreshTokens = g.own, g.own.RefreshTokens()
+	}
+	if file := cfg.Users.File; file != "" {
+		store, err := users.Load(string(file))
+		if err != nil {
+			return nil, problem(cfg, "users.file", err)
+		}
+		o.UserStore = store
+	}
+	var err error
+	if o.Providers, err = providers(cfg); err != nil {
+		return nil, err
+	}
+	return authapi.New(o)
+}
+
+func sameSite(s config.SameSite) authapi.SameSite {
+	switch s {
+	case config.SameSiteLax:
+		return authapi.SameSiteLax
+	case config.SameSiteNone:
+		return authapi.SameSiteNone
+	case config.SameSiteStrict:
+	}
+	return authapi.SameSiteStrict
+}
+
+// longestLeeway is how long after its exp some verifier of ours may still take
+// a token.
+func longestLeeway(cfg *config.Config) time.Duration {
+	longest := token.DefaultLeeway
+	for _, i := range cfg.Issuers {
+		longest = max(longest, i.Leeway)
+	}
+	return longest
+}
+
+// providers returns the OpenID providers of the configuration, by name.
+func providers(cfg *config.Config) (map[string]authapi.Provider, error) {
+	all := make(map[string]authapi.Provider, len(cfg.OIDC.Providers))
+	var sealing [][]byte
+	for _, secret := range cfg.Sessions.Secrets {
+		sealing = append(sealing, []byte(secret.Reveal()))
+	}
+	for _, name := range cfg.ProviderNames() {
+		p := cfg.OIDC.Providers[name]
+		provider, err := oidc.New(oidc.Options{
+			Name:         name,
+			Issuer:       p.Issuer,
+			ClientID:     p.ClientID,
+			ClientSecret: p.ClientSecret.Reveal(),
+			RedirectURL:  strings.TrimSuffix(cfg.Server.HTTP.PublicURL, "/") + "/auth/oidc/" + name + "/callback",
+			Scopes:       p.Scopes,
+			Claims: oidc.Claims{
+				UserID: p.Claims.UserID, Email: p.Claims.Email, Roles: p.Claims.Roles,
+				Organization: p.Claims.OrgID, Organizations: p.Claims.Organizations,
+			},
+			UserIDPrefix: p.UserIDPrefix,
+			SealingKeys:  sealing,
+		})
+		if err != nil {
+			return nil, problem(cfg, "oidc.providers."+name, err)
+		}
+		all[name] = provider
+	}
+	return all, nil
+}
