@@ -93,7 +93,8 @@ func (s *stack) login(t *testing.T, user identity) string {
 }
 
 // The API keys of the base configuration, by what is the matter with them.
-var apiKeys = struct{ billing, billingNew, expired, elsewhere string }{
+var apiKeys = struct{ billing, billingNew, expired, elsewhere, backend, backendOld string }{
+	journal.secret("an API key", rand.Text()), journal.secret("an API key", rand.Text()),
 	journal.secret("an API key", rand.Text()), journal.secret("an API key", rand.Text()),
 	journal.secret("an API key", rand.Text()), journal.secret("an API key", rand.Text()),
 }
@@ -109,7 +110,10 @@ func apiKeysYAML() string {
 - {name: billing, sha256: %q, policies: [internal, any]}
 - {name: old, sha256: %q, policies: [internal, any], expires: 2020-01-01}
 - {name: elsewhere, sha256: %q, policies: [any]}
-`, sha256Hex(apiKeys.billing), sha256Hex(apiKeys.billingNew), sha256Hex(apiKeys.expired), sha256Hex(apiKeys.elsewhere))
+- {name: backend, sha256: %q, auth_api: true}
+- {name: backend, sha256: %q, auth_api: true, expires: 2020-01-01}
+`, sha256Hex(apiKeys.billing), sha256Hex(apiKeys.billingNew), sha256Hex(apiKeys.expired), sha256Hex(apiKeys.elsewhere),
+		sha256Hex(apiKeys.backend), sha256Hex(apiKeys.backendOld))
 }
 
 func apiKey(key string) string { return "x-internal-api-key: " + key }

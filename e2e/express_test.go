@@ -23,9 +23,8 @@ import (
 // express is the running application of express/app.mjs.
 type express struct{ url string }
 
-// nodeModules returns the directory with the Node modules. Where there are
-// none the test is skipped, or fails where CI is set.
-func nodeModules(t *testing.T) string {
+// modulesDir returns where the Node modules are, if they are anywhere.
+func modulesDir(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("GATEHOUSE_NODE_MODULES")
 	if dir == "" {
@@ -33,6 +32,14 @@ func nodeModules(t *testing.T) string {
 	}
 	dir, err := filepath.Abs(dir)
 	require.NoError(t, err)
+	return dir
+}
+
+// nodeModules returns the directory with the Node modules. Where there are
+// none the test is skipped, or fails where CI is set.
+func nodeModules(t *testing.T) string {
+	t.Helper()
+	dir := modulesDir(t)
 	if _, err := os.Stat(filepath.Join(dir, "express-session")); err != nil {
 		const message = "express-session is not installed: run npm ci in e2e/express, or set GATEHOUSE_NODE_MODULES"
 		if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {

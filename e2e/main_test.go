@@ -52,7 +52,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 		args = append(args, "-race")
 	}
 	args = append(args, "-o", dir+string(filepath.Separator),
-		"./cmd/gatehouse", "./services/user-service", "./services/order-service")
+		"./cmd/gatehouse", "./services/user-service", "./services/order-service", "./examples/trusted-backend")
 	cmd := exec.CommandContext(context.Background(), "go", args...)
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {

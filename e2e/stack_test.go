@@ -40,7 +40,7 @@ const (
 // There is no default policy.
 const baseConfig = `
 server:
-  http: {public_url: "https://gateway.example.com"}
+  http: {public_url: "https://gateway.example.com", trusted_hops: 1}
   drain: 0s
 redis: {timeout: 400ms}
 log: {level: debug, format: json}
@@ -159,7 +159,9 @@ func newStack(ctx context.Context, o options) (_ *stack, err error) {
 	s.idp = newIDP()
 	s.atEnd(s.idp.stop)
 	s.own, s.pem = keys.own(), keys.pem()
-	for name, content := range map[string][]byte{"signing.pem": s.own.private(), "pem.pem": s.pem.public()} {
+	for name, content := range map[string][]byte{
+		"signing.pem": s.own.private(), "pem.pem": s.pem.public(), "users.yaml": usersYAML(),
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return nil, err
 		}
@@ -207,6 +209,7 @@ server: {check: {listen: %q}, http: {listen: %q}, ops: {listen: %q}}
 redis: {url: "redis://%s/0"}
 sessions: {secrets: [%q, %q]}
 tokens: {signing_keys: [{file: signing.pem}]}
+users: {file: users.yaml}
 issuers:
 - {issuer: %q, public_key_file: pem.pem, audiences: [api], claims: {roles: realm_access.roles}}
 - {issuer: %q, jwks_url: %q, audiences: [api, other]}
