@@ -580,8 +580,8 @@ func (a *accessTokens) fail(err error) {
 	a.err = err
 }
 
-// users is a user store and a finder.
-type users struct {
+// people are a user store and a finder.
+type people struct {
 	mu    sync.Mutex
 	all   []account
 	asked []string // email addresses, as they came
@@ -594,7 +594,7 @@ type account struct {
 	password string
 }
 
-func (u *users) Authenticate(_ context.Context, email, password string) (*authz.User, error) {
+func (u *people) Authenticate(_ context.Context, email, password string) (*authz.User, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.asked = append(u.asked, email)
@@ -609,7 +609,7 @@ func (u *users) Authenticate(_ context.Context, email, password string) (*authz.
 	return nil, authz.Refuse(authz.ReasonPasswordWrong, "no such pair")
 }
 
-func (u *users) FindUsers(_ context.Context, text string, limit int) ([]authz.User, error) {
+func (u *people) FindUsers(_ context.Context, text string, limit int) ([]authz.User, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.find = text

@@ -92,7 +92,7 @@ type bench struct {
 	api      *authapi.API
 	clock    *authztest.Clock
 	store    *store
-	users    *users
+	users    *people
 	guesses  *guesses
 	access   *accessTokens
 	refresh  refreshTokens
@@ -109,7 +109,7 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 	b := &bench{
 		clock:    clock,
 		store:    newStore(clock),
-		users:    &users{all: []account{alice, bob, carol}},
+		users:    &people{all: []account{alice, bob, carol}},
 		guesses:  &guesses{},
 		access:   &accessTokens{clock: clock, life: 15 * time.Minute, issued: map[string]authz.Token{}},
 		refresh:  refreshTokens{"key", new(int)},

@@ -140,30 +140,40 @@ func (a *API) token(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	now := standing.Behind(a.o.Now())
-	first := a.o.RefreshTokens.First()
-	answer, err := a.issue(authz.Grant{UserID: user.ID, Family: first.Family, AuthTime: now, After: standing.RevokedBefore})
-	if err != nil {
+	answer, first, err := a.grant(ctx, c, user, standing)
+	switch {
+	case err != nil && authz.ReasonOf(err) == authz.ReasonRefreshInvalid:
+		// Everything of the user was revoked at this moment. It is the login that
+		// doesn't count; no refresh token was shown.
+		return reply{}, authz.Refuse(authz.ReasonPasswordWrong, "revoked while it began: %w", err)
+	case err != nil:
 		return reply{}, err
-	}
-	// The profile first: it is the identity of the tokens, which must not be
-	// there without it.
-	if err := a.o.Store.CompleteProfile(ctx, *user); err != nil {
-		return reply{}, err
-	}
-	c.session = authz.Handle(first.Family)
-	err = a.o.Store.CreateFamily(ctx, a.family(user.ID, first, now, c.device()))
-	a.audit(ctx, c, "token_login", err, slog.String("user", user.ID), slog.String("family", c.session))
-	if err != nil {
-		return reply{}, err
-	}
-	if body.client == clientMobile {
+	case body.client == clientMobile:
 		answer.RefreshToken = first.Text
 		return ok(answer), nil
 	}
 	r := ok(answer)
 	r.cookies = []string{a.refreshLine(first.Text)}
 	return r, nil
+}
+
+// grant makes the tokens of a user who has just authenticated, and keeps their
+// family. The profile comes first: it is the identity of the tokens, which must
+// not be there without it.
+func (a *API) grant(ctx context.Context, c *call, user *authz.User, standing authz.Standing) (tokenAnswer, authz.RefreshToken, error) {
+	now := standing.Behind(a.o.Now())
+	first := a.o.RefreshTokens.First()
+	answer, err := a.issue(authz.Grant{UserID: user.ID, Family: first.Family, AuthTime: now, After: standing.RevokedBefore})
+	if err != nil {
+		return answer, first, err
+	}
+	if err := a.o.Store.CompleteProfile(ctx, *user); err != nil {
+		return answer, first, err
+	}
+	c.session = authz.Handle(first.Family)
+	err = a.o.Store.CreateFamily(ctx, a.family(user.ID, first, now, c.device()))
+	a.audit(ctx, c, "token_login", err, slog.String("user", user.ID), slog.String("family", c.session))
+	return answer, first, err
 }
 
 func (a *API) family(userID string, first authz.RefreshToken, now time.Time, d authz.Device) authz.Family {

@@ -253,3 +253,15 @@ func TestLoginUnknowable(t *testing.T) {
 		})
 	}
 }
+
+// Everything of the user is revoked while the login begins: it is the login
+// that doesn't count.
+func TestRevokedWhileTheLoginBegins(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.store.expect(3, authz.Refuse(authz.ReasonRefreshInvalid, "everything of the user was revoked meanwhile"))
+	a := b.post(t, "/auth/token", credentials(bob))
+	requireAnswer(t, a, 401, invalidCredentials)
+	require.Empty(t, a.header.Values("Set-Cookie"))
+	require.Equal(t, []string{"UserStanding", "CompleteProfile", "CreateFamily"}, b.store.called())
+}
