@@ -93,8 +93,7 @@ func (s *Store) announce(ctx context.Context, l authz.Login, id string, ttl time
 	if _, err := s.send(ctx, calls, false); err != nil {
 		return authz.Standing{}, unavailable("index session", err)
 	}
-	mark, err := index.mark()
-	return authz.Standing{RevokedBefore: mark}, err
+	return index.standing()
 }
 
 // newID returns an id of the form that express-session gives them (the npm

@@ -45,7 +45,7 @@ func (s *Store) CreateFamily(ctx context.Context, f authz.Family) error {
 	if _, err := s.send(ctx, []*scriptCall{index}, false); err != nil {
 		return unavailable("index refresh family", err)
 	}
-	mark, err := index.mark()
+	standing, err := index.standing()
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *Store) CreateFamily(ctx context.Context, f authz.Family) error {
 	fields := []any{
 		"user", f.UserID,
 		"auth", milliseconds(cmp.Or(f.AuthTime, created)),
-		"created", milliseconds(behind(authz.Standing{RevokedBefore: mark}, created, now)),
+		"created", milliseconds(behind(standing, created, now)),
 		"used", milliseconds(cmp.Or(f.LastUsed, created)),
 		"address", cut(f.Device.Address),
 		"agent", cut(f.Device.UserAgent),
@@ -229,7 +229,7 @@ func (s *Store) RotateFamily(ctx context.Context, t authz.RefreshToken, next [32
 		}
 		return authz.Family{}, authz.Refuse(authz.ReasonRefreshReused, "a refresh token that was used before: its family is revoked")
 	}
-	mark, err := index.mark()
+	standing, err := index.standing()
 	if err != nil {
 		return authz.Family{}, err
 	}
@@ -241,7 +241,7 @@ func (s *Store) RotateFamily(ctx context.Context, t authz.RefreshToken, next [32
 	f, ok := familyOf(t.Family, fields, time.Duration(ttl)*time.Millisecond, now)
 	// Everything of the user may have been revoked since the caller looked, and
 	// in a Cluster the family not yet.
-	if !ok || (authz.Standing{RevokedBefore: mark}).Covers(f.Created) {
+	if !ok || standing.Covers(f.Created) {
 		return authz.Family{}, errNoFamily()
 	}
 	return f, nil

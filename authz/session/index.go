@@ -59,16 +59,16 @@ func (c *scriptCall) withMark(k userKeys) *scriptCall {
 	return c
 }
 
-// mark returns the mark that a call withMark got.
-func (c *scriptCall) mark() (time.Time, error) {
+// standing returns the mark that a call withMark got.
+func (c *scriptCall) standing() (standing authz.Standing, err error) {
 	text, err := c.reply.Text()
+	if err == nil && text != "" {
+		standing.RevokedBefore, err = markTime(text)
+	}
 	if err != nil {
-		return time.Time{}, unavailable("read the user's mark", err)
+		return standing, unavailable("read the user's mark", err)
 	}
-	if text == "" {
-		return time.Time{}, nil
-	}
-	return markTime(text)
+	return standing, nil
 }
 
 // lives of a record: what it is renewed to, and how long what we know about it

@@ -139,7 +139,9 @@ func (o Options) withDefaults() Options {
 	o.IdlePrecision = cmp.Or(o.IdlePrecision, o.TouchInterval)
 	o.AccessTTL = cmp.Or(o.AccessTTL, defaultAccessTTL)
 	o.RefreshTTL = cmp.Or(o.RefreshTTL, defaultRefreshTTL)
-	o.RefreshGrace = max(cmp.Or(o.RefreshGrace, defaultRefreshGrace), -time.Millisecond)
+	if o.RefreshGrace = cmp.Or(o.RefreshGrace, defaultRefreshGrace); o.RefreshGrace < 0 {
+		o.RefreshGrace = -time.Millisecond // which is one that scripts see, too
+	}
 	o.Fields = o.Fields.withDefaults()
 	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	o.Cookie.SameSite = cmp.Or(o.Cookie.SameSite, "strict")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -140,6 +141,16 @@ func TestEveryTopology(t *testing.T) {
 			"concurrent updates all count":                 concurrentUpdatesAllCount,
 			"saving a profile leaves what it doesn't know": saveProfileLeavesWhatItDoesNotKnow,
 			"every prefix works":                           everyPrefixWorks,
+			"sessions are listed":                          sessionsAreListed,
+			"only the living are listed":                   onlyTheLivingAreListed,
+			"every user id works":                          everyUserID,
+			"families rotate":                              familiesRotate,
+			"refresh reuse revokes the family":             refreshReuseRevokesTheFamily,
+			"repeated refresh follows the chain":           repeatedRefreshFollowsTheChain,
+			"wrong tokens change nothing":                  wrongTokensChangeNothing,
+			"revoked families don't rotate":                revokedFamiliesDoNotRotate,
+			"forty tabs get the same successor":            fortyTabsGetTheSameSuccessor,
+			"rotation is as its model":                     rotationIsAsItsModel,
 		} {
 			t.Run(name, func(t *testing.T) { test(t, s) })
 		}
@@ -526,6 +537,7 @@ type roundTrips struct {
 	mu    sync.Mutex
 	count int
 	names []string
+	sizes []int                      // of pipelines
 	fail  func(names []string) error // before they are sent
 }
 
@@ -540,6 +552,7 @@ func (r *roundTrips) note(cmds ...redis.Cmder) error {
 		names = append(names, cmd.Name())
 	}
 	r.names = append(r.names, names...)
+	r.sizes = append(r.sizes, len(names))
 	if r.fail != nil {
 		return r.fail(names)
 	}
@@ -571,6 +584,13 @@ func (r *roundTrips) take() (int, []string) {
 	count, names := r.count, r.names
 	r.count, r.names = 0, nil
 	return count, names
+}
+
+// batches returns how many commands were sent at once, each time.
+func (r *roundTrips) batches() []int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.sizes)
 }
 
 func TestRoundTrips(t *testing.T) {
