@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/argon2"
+
+	"github.com/gatehouse-auth/gatehouse/internal/openapitest"
 )
 
 // person is a user of the users file.
@@ -133,7 +137,40 @@ func (b *browser) request(t *testing.T, method, target string, body any, headers
 	}
 	r := b.send(t, strings.Join(lines, "\n")+"\n\n"+text)
 	b.keep(r)
+	if r.arrived == nil && (strings.HasPrefix(path, "/auth/") || strings.HasPrefix(path, "/.well-known/")) {
+		requireDescribed(t, method, target, lines[1:], text, r)
+	}
 	return r
+}
+
+// openAPI is the description of the auth API, as Gatehouse ships it.
+var openAPI = sync.OnceValues(func() (*openapitest.Spec, error) {
+	text, err := os.ReadFile("../authz/authapi/openapi.yaml")
+	if err != nil {
+		return nil, err
+	}
+	return openapitest.Load(text)
+})
+
+// requireDescribed holds the description of the auth API true: each exchange
+// that any test has with it is one that the description knows.
+func requireDescribed(t *testing.T, method, target string, lines []string, body string, r reply) {
+	t.Helper()
+	spec, err := openAPI()
+	require.NoError(t, err)
+	header := http.Header{}
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, ": ")
+		header.Add(name, value)
+	}
+	if r.header.Get("server") == "gateway" && r.header.Get("cache-control") == "" {
+		return // Envoy's own refusal of a path, say
+	}
+	answer := r.header.Clone()
+	require.NoError(t, spec.Check(openapitest.Exchange{
+		Method: method, Target: target, Header: header, RequestBody: []byte(body),
+		Status: r.status, AnswerHeader: answer, Body: []byte(r.body),
+	}))
 }
 
 func (b *browser) keep(r reply) {

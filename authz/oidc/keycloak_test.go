@@ -19,6 +19,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/oidc"
+	"github.com/gatehouse-auth/gatehouse/internal/oidctest"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
@@ -122,10 +123,10 @@ func TestKeycloak(t *testing.T) {
 		SealingKeys: [][]byte{[]byte(sealingKey)}, HTTPClient: k.Client, Timeout: time.Minute,
 	})
 	require.NoError(t, err)
-	b := newBrowser(t)
+	b := oidctest.NewBrowser(t, "gateway.example.com")
 	b.Transport = k.Transport
 	l := begin(t, p, "/orders")
-	back, page := b.visit(t, l.location.String(), url.Values{"username": {"alice"}, "password": {"correct horse"}})
+	back, page := b.Visit(t, l.location.String(), url.Values{"username": {"alice"}, "password": {"correct horse"}})
 	require.Equal(t, "gateway.example.com", back.Host, "%s", page)
 	got, returnTo, err := p.Finish(t.Context(), back.Query(), l.sealed)
 	require.NoError(t, err)
