@@ -92,6 +92,27 @@ func (f fixture) exists(t *testing.T, key string) bool {
 	return n != 0
 }
 
+// allKeys returns the keys of a pattern, on whatever server.
+func (f fixture) allKeys(t *testing.T, pattern string) []string {
+	t.Helper()
+	var mu sync.Mutex
+	var keys []string
+	list := func(ctx context.Context, c *redis.Client) error {
+		found, err := c.Keys(ctx, pattern).Result()
+		mu.Lock()
+		defer mu.Unlock()
+		keys = append(keys, found...)
+		return err
+	}
+	if cluster, ok := f.client.(*redis.ClusterClient); ok {
+		require.NoError(t, cluster.ForEachMaster(t.Context(), list))
+		return keys
+	}
+	keys, err := f.client.Keys(t.Context(), pattern).Result()
+	require.NoError(t, err)
+	return keys
+}
+
 func (f fixture) session(t *testing.T, id string) *authz.Session {
 	t.Helper()
 	s, err := f.Session(t.Context(), id, authz.ReadOptions{})
@@ -151,6 +172,17 @@ func TestEveryTopology(t *testing.T) {
 			"revoked families don't rotate":                revokedFamiliesDoNotRotate,
 			"forty tabs get the same successor":            fortyTabsGetTheSameSuccessor,
 			"rotation is as its model":                     rotationIsAsItsModel,
+			"everything of a user ends":                    everythingOfAUserEnds,
+			"revoked sessions are counted once":            revokedSessionsAreCountedOnce,
+			"revocation against logins":                    revocationAgainstLogins,
+			"one ends by its handle":                       oneEndsByItsHandle,
+			"logout ends all that it names":                logoutEndsAllThatItNames,
+			"a login replaces another":                     aLoginReplacesAnother,
+			"providers end their logins":                   providersEndTheirLogins,
+			"changes reach all of a user":                  changesReachAllOfAUser,
+			"concurrent changes all count":                 concurrentChangesAllCount,
+			"organizations are switched":                   organizationsAreSwitched,
+			"profiles are completed":                       profilesAreCompleted,
 		} {
 			t.Run(name, func(t *testing.T) { test(t, s) })
 		}
