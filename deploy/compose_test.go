@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/services/demopage"
 )
 
 const (
@@ -187,7 +188,7 @@ func TestEveryServiceTellsItsHealthAndStartsAfterThoseItNeeds(t *testing.T) {
 	for name, needs := range map[string][]string{
 		"envoy":         {"demo-page", "gatehouse", "order-service", "user-service"},
 		"gatehouse":     {"sentinel-1", "sentinel-2", "sentinel-3"},
-		"demo-page":     {"sentinel-1", "sentinel-2", "sentinel-3"},
+		"demo-page":     nil,
 		"order-service": {"user-service"},
 		"user-service":  nil,
 		"sentinel-1":    {"redis-1", "redis-2"},
@@ -232,7 +233,7 @@ func TestNetworksSeparate(t *testing.T) {
 		"public":   {"envoy"},
 		"gate":     {"envoy", "gatehouse"},
 		"services": {"demo-page", "envoy", "order-service", "user-service"},
-		"store":    {"demo-page", "gatehouse", "redis-1", "redis-2", "sentinel-1", "sentinel-2", "sentinel-3"},
+		"store":    {"gatehouse", "redis-1", "redis-2", "sentinel-1", "sentinel-2", "sentinel-3"},
 	}, members)
 	for name, n := range c.Networks {
 		require.Equal(t, name != "public", n.Internal, "network %s", name)
@@ -351,7 +352,6 @@ func TestEachServiceGetsOnlyItsOwnSecrets(t *testing.T) {
 	redis := []string{"REDIS_PASSWORD"}
 	require.Equal(t, map[string][]string{
 		"gatehouse":     {"SESSION_SECRET", "REDIS_PASSWORD", "INTERNAL_API_KEY_SHA256", "SIGNING_KEY_FILE"},
-		"demo-page":     {"SESSION_SECRET", "REDIS_PASSWORD", "SIGNING_KEY_FILE"},
 		"user-service":  {"INTERNAL_API_KEY_SHA256"},
 		"order-service": {"INTERNAL_API_KEY"},
 		"redis-1":       redis, "redis-2": redis, "sentinel-1": redis, "sentinel-2": redis, "sentinel-3": redis,
@@ -406,12 +406,24 @@ func TestGatehouseConfiguration(t *testing.T) {
 	require.Contains(t, s.Healthcheck.Test, "ready")
 	require.Equal(t, "http://localhost:8080", c.Server.HTTP.PublicURL)
 
+	// Envoy adds the client to x-forwarded-for, and drops what the client says.
+	require.Equal(t, 1, c.Server.HTTP.TrustedHops)
+
 	// Each route's policy is there: otherwise it would answer 403 to all.
 	named := regexp.MustCompile(`context_extensions: \{policy: ([\w-]+)\}`).FindAllStringSubmatch(string(read(t, shippedEnvoy)), -1)
 	require.NotEmpty(t, named)
 	for _, m := range named {
 		require.Contains(t, c.Policies, m[1])
 	}
+}
+
+// TestUsersAreThoseOfTheDemo, and the file says that it is for nothing else.
+func TestUsersAreThoseOfTheDemo(t *testing.T) {
+	text := string(read(t, "compose/users.yaml"))
+	require.Equal(t, demopage.UsersFile, text, "copy services/demopage/users.yaml")
+	require.Contains(t, text, "FOR THE DEMO ONLY")
+	require.Equal(t, filepath.Join("compose", "users.yaml"), string(gatehouseConfig(t).Users.File))
+	require.Contains(t, readCompose(t).Services["gatehouse"].Volumes, "./deploy/compose/users.yaml:/etc/gatehouse/users.yaml:ro")
 }
 
 // TestEnvoyShedsLoadBeforeItIsKilled: beyond mem_limit the kernel ends it.

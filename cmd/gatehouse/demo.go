@@ -16,12 +16,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"text/template"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -85,10 +82,7 @@ type demo struct {
 	dir     string
 	ports   demoPorts
 	secrets demoSecrets
-	redis   string // URL by which the demo itself reaches the store
 	store   string // what the page calls it
-
-	people demopage.People
 }
 
 type demoPorts struct{ Gateway, EnvoyAdmin, Check, HTTP, Ops, Users, Orders, Page, Store int }
@@ -125,17 +119,13 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
 	if err := d.startGatehouse(ctx, group); err != nil {
 		return err
 	}
-	lines, page, err := d.credentials(ctx)
-	if err != nil {
-		return err
-	}
-	if err := d.startServices(ctx, group, page); err != nil {
+	if err := d.startServices(ctx, group); err != nil {
 		return err
 	}
 	if err := d.startEnvoy(ctx, group); err != nil {
 		return err
 	}
-	if err := d.tell(ctx, stdout, lines); err != nil || o.check {
+	if err := d.tell(ctx, stdout); err != nil || o.check {
 		return err
 	}
 	<-ctx.Done()
@@ -193,19 +183,24 @@ func choosePorts(gateway int) (demoPorts, error) {
 	return p, nil
 }
 
+// What the page calls the store.
+const (
+	redisStore    = "Redis"
+	embeddedStore = "the embedded store"
+)
+
 // startStore runs a redis-server if there is one; otherwise Gatehouse will
 // embed a store.
 func (d *demo) startStore(ctx context.Context, choice string) error {
-	d.redis = "redis://" + proc.Local(d.ports.Store) + "/0"
-	d.store = "Redis"
+	d.store = redisStore
 	if choice == "embedded" {
-		d.store = "the embedded store"
+		d.store = embeddedStore
 		return nil
 	}
 	_, err := proc.StartRedis(ctx, proc.RedisOptions{Dir: d.dir, Port: d.ports.Store})
 	var missing *proc.NotFoundError
 	if choice == "auto" && errors.As(err, &missing) {
-		d.store = "the embedded store"
+		d.store = embeddedStore
 		return nil
 	}
 	return err
@@ -219,6 +214,9 @@ func (d *demo) startGatehouse(ctx context.Context, group *errgroup.Group) error 
 	}
 	path := filepath.Join(d.dir, "gatehouse.yaml")
 	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, "users.yaml"), []byte(demopage.UsersFile), 0o600); err != nil {
 		return err
 	}
 	cfg, _, err := config.Load(path, func(string) (string, bool) { return "", false })
@@ -237,7 +235,7 @@ func (d *demo) startGatehouse(ctx context.Context, group *errgroup.Group) error 
 	if err := await(ctx, proc.HTTP("http://"+proc.Local(d.ports.Ops)+"/readyz")); err != nil {
 		return fmt.Errorf("gatehouse is not ready: %w", err)
 	}
-	return d.openStore(cfg)
+	return nil
 }
 
 func (d *demo) configuration() ([]byte, error) {
@@ -245,8 +243,8 @@ func (d *demo) configuration() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	url := d.redis
-	if d.store != "Redis" {
+	url := "redis://" + proc.Local(d.ports.Store) + "/0"
+	if d.store != redisStore {
 		url = "embedded://" + proc.Local(d.ports.Store)
 	}
 	var b bytes.Buffer
@@ -277,66 +275,8 @@ func await(ctx context.Context, probe proc.Probe) error {
 	}
 }
 
-// openStore opens the demo's own way into the store, for making sessions.
-func (d *demo) openStore(cfg *config.Config) error {
-	options, err := redis.ParseURL(d.redis)
-	if err != nil {
-		return err
-	}
-	if d.people.Store, err = newStore(redis.NewClient(options), cfg, slog.New(slog.DiscardHandler)); err != nil {
-		return err
-	}
-	if d.people.Signer, err = newSigner(cfg); err != nil {
-		return err
-	}
-	d.people.Issuer, err = newIssuer(cfg)
-	return err
-}
-
-// demoLine is one thing to try.
-type demoLine struct {
-	about   string
-	path    string
-	headers []string // "name: value"
-	status  int      // what it will answer; tried before it is printed
-}
-
-// credentials makes users, sessions and tokens, and what to try with them.
-func (d *demo) credentials(ctx context.Context) ([]demoLine, demopage.Options, error) {
-	page := demopage.Options{Store: d.store, Login: d.people.Login, Logout: d.people.Logout}
-	if err := d.people.Prepare(ctx); err != nil {
-		return nil, page, err
-	}
-	admin, err := d.people.Session(ctx, demopage.Alice)
-	if err != nil {
-		return nil, page, err
-	}
-	member, err := d.people.Session(ctx, demopage.Bob)
-	if err != nil {
-		return nil, page, err
-	}
-	bearer, err := d.people.Token(demopage.Bob)
-	if err != nil {
-		return nil, page, err
-	}
-	page.RevokedToken, err = d.people.RevokedToken(ctx, demopage.Bob)
-	if err != nil {
-		return nil, page, err
-	}
-	cookie := func(value string) string { return "Cookie: sessionId=" + value }
-	return []demoLine{
-		{"Bob's session", "/users/me", []string{cookie(member)}, 200},
-		{"Bob's token", "/orders", []string{"Authorization: Bearer " + bearer}, 200},
-		{"Alice is an administrator", "/users/admin/stats", []string{cookie(admin)}, 200},
-		{"Bob is not", "/users/admin/stats", []string{cookie(member)}, 403},
-		{"Bob says that he is root; see what arrives", "/users/echo", []string{cookie(member), "x-user-id: root", `x-user-roles: ["admin"]`}, 200},
-		{"a revoked token", "/orders", []string{"Authorization: Bearer " + page.RevokedToken}, 401},
-		{"nobody", "/users/me", nil, 401},
-	}, page, nil
-}
-
 // startServices runs the services and the page in this process.
-func (d *demo) startServices(ctx context.Context, group *errgroup.Group, page demopage.Options) error {
+func (d *demo) startServices(ctx context.Context, group *errgroup.Group) error {
 	users := userservice.New(userservice.Options{InternalKeys: []usercontext.Key{usercontext.HashKey(d.secrets.InternalKey)}})
 	orders := orderservice.New(orderservice.Options{
 		UserService: &url.URL{Scheme: "http", Host: proc.Local(d.ports.Users)},
@@ -349,7 +289,7 @@ func (d *demo) startServices(ctx context.Context, group *errgroup.Group, page de
 	}{
 		{"user-service", d.ports.Users, users},
 		{"order-service", d.ports.Orders, orders},
-		{"page", d.ports.Page, demopage.New(page)},
+		{"page", d.ports.Page, demopage.New(demopage.Options{Store: d.store})},
 	} {
 		l, err := listen(ctx, s.name, proc.Local(s.port))
 		if err != nil {
@@ -394,69 +334,37 @@ func (d *demo) startEnvoy(ctx context.Context, group *errgroup.Group) error {
 }
 
 // tell tries every line, so that nothing untrue is printed, and prints them.
-func (d *demo) tell(ctx context.Context, stdout io.Writer, lines []demoLine) error {
+func (d *demo) tell(ctx context.Context, stdout io.Writer) error {
 	base := "http://" + proc.Local(d.ports.Gateway)
+	client := demoClient{base: base, jars: map[string]http.CookieJar{}}
+	lines, err := d.lines(ctx, &client)
+	if err != nil {
+		return fmt.Errorf("the demo does not work: %w", err)
+	}
 	answers := make([]string, len(lines))
 	for i, line := range lines {
-		var err error
-		if answers[i], err = line.try(ctx, base); err != nil {
+		if answers[i], err = client.try(ctx, line); err != nil {
 			return fmt.Errorf("the demo does not work: %s: %w", line.about, err)
 		}
 	}
 	fmt.Fprintf(stdout, `
-Gatehouse is up: a page to play with is at  %s/
+Gatehouse is up: a page to play with is at  %[1]s/
 
-  store          %s
-  configuration  %s
-  decisions      %s
+  console        %[1]s/auth/console
+  store          %[2]s
+  configuration  %[3]s
+  decisions      %[4]s
 
-Try these:
+People, for this demo only:
+
 `, base, d.store, filepath.Join(d.dir, "gatehouse.yaml"), filepath.Join(d.dir, "gatehouse.log"))
+	for _, p := range demopage.People() {
+		fmt.Fprintf(stdout, "  %-18s password %-11s %s\n", p.Email, p.Password, p.About)
+	}
+	fmt.Fprintln(stdout, "\nTry these:")
 	for i, line := range lines {
-		fmt.Fprintf(stdout, "\n# %s\n%s\n#   → %s\n", line.about, line.curl(base), answers[i])
+		fmt.Fprintf(stdout, "\n# %s\n%s\n#   → %s\n", line.about, line.curl(base, d.dir), answers[i])
 	}
 	fmt.Fprintln(stdout, "\nCtrl-C stops everything.")
 	return nil
-}
-
-// curl is the line as a person would type it.
-func (l demoLine) curl(base string) string {
-	var b strings.Builder
-	b.WriteString("curl -i " + base + l.path)
-	for _, h := range l.headers {
-		b.WriteString(" -H '" + h + "'")
-	}
-	return b.String()
-}
-
-// try sends the request and returns status and the beginning of the answer.
-func (l demoLine) try(ctx context.Context, base string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+l.path, http.NoBody)
-	if err != nil {
-		return "", err
-	}
-	for _, h := range l.headers {
-		name, value, _ := strings.Cut(h, ": ")
-		request.Header.Add(name, value)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	const most = 100
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	if err != nil {
-		return "", err
-	}
-	text := strings.Join(strings.Fields(string(body)), " ")
-	if response.StatusCode != l.status {
-		return "", fmt.Errorf("it answers %d instead of %d: %s", response.StatusCode, l.status, text)
-	}
-	if len(text) > most {
-		text = text[:most] + "…"
-	}
-	return strconv.Itoa(response.StatusCode) + " " + text, nil
 }

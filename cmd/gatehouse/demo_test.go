@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/services/demopage"
 )
 
 // The demo tries each of its lines before it prints them, and fails when one
@@ -23,8 +24,17 @@ func TestDemoTellsTheTruth(t *testing.T) {
 			dir := t.TempDir()
 			c := gatehouse(t, nil, "demo", "--check", "--store", store, "--dir", dir, "--port", strconv.Itoa(proctest.FreePort(t)))
 			require.Equal(t, exitOK, c.code, c.stderr)
-			require.Equal(t, 7, strings.Count(c.stdout, "\ncurl -i http://127.0.0.1:"))
-			require.Contains(t, c.stdout, `→ 401 {"error":"Invalid token"}`)
+			require.Equal(t, 17, strings.Count(c.stdout, "\ncurl -i http://127.0.0.1:"))
+			for _, answer := range []string{
+				`→ 401 {"error":"Invalid token"}`, `→ 200 {"message":"Logged out successfully"}`,
+				`→ 200 {"message":"Revoked 1 sessions"}`, `→ 401 {"error":"Invalid session"}`,
+			} {
+				require.Contains(t, c.stdout, answer)
+			}
+			for _, p := range demopage.People() {
+				require.Contains(t, c.stdout, p.Email)
+				require.Contains(t, c.stdout, p.Password)
+			}
 			require.FileExists(t, dir+"/gatehouse.yaml", "kept, since the directory was named")
 			require.Equal(t, exitOK, gatehouse(t, nil, "config", "check", dir+"/gatehouse.yaml").code)
 		})

@@ -1,88 +1,103 @@
 package demopage_test
 
 import (
-	"context"
-	"errors"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"strings"
+	"regexp"
 	"testing"
 
+	"github.com/alexedwards/argon2id"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/gatehouse-auth/gatehouse/services/demopage"
 )
 
-func serve(t *testing.T, o demopage.Options, request *http.Request) *httptest.ResponseRecorder {
+func get(t *testing.T, method, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	recorder := httptest.NewRecorder()
-	demopage.New(o).ServeHTTP(recorder, request)
+	demopage.New(demopage.Options{Store: "a store"}).ServeHTTP(recorder, httptest.NewRequest(method, path, http.NoBody))
 	return recorder
-}
-
-func post(path, body string) *http.Request {
-	return httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 }
 
 func TestPageLoadsOnlyItsOwnFiles(t *testing.T) {
 	for path, kind := range map[string]string{
 		"/": "text/html", "/demo/app.js": "text/javascript", "/demo/style.css": "text/css", "/demo/icon.svg": "image/svg+xml",
 	} {
-		response := serve(t, demopage.Options{}, httptest.NewRequest(http.MethodGet, path, nil))
+		response := get(t, http.MethodGet, path)
 		require.Equal(t, 200, response.Code, path)
 		require.Contains(t, response.Header().Get("Content-Type"), kind)
-		require.Contains(t, response.Header().Get("Content-Security-Policy"), "default-src 'none'")
+		policy := response.Header().Get("Content-Security-Policy")
+		require.Contains(t, policy, "default-src 'none'")
+		require.NotContains(t, policy, "unsafe")
 		require.NotContains(t, response.Body.String(), "https://", "nothing from elsewhere")
 	}
-	response := serve(t, demopage.Options{}, httptest.NewRequest(http.MethodGet, "/elsewhere", nil))
+	response := get(t, http.MethodGet, "/elsewhere")
 	require.Equal(t, 404, response.Code)
 	require.Equal(t, `{"error":"Not found"}`, response.Body.String())
 }
 
-func TestLoginSetsTheSessionCookie(t *testing.T) {
-	o := demopage.Options{
-		SecureCookie: true,
-		Login: func(_ context.Context, user string) (string, bool, error) {
-			return "s%3Asigned", user == "alice", nil
-		},
+// TestNothingIsInline: the policy would keep the browser from running it.
+func TestNothingIsInline(t *testing.T) {
+	page := get(t, http.MethodGet, "/").Body.String()
+	require.NotRegexp(t, `<style|\sstyle=|\son\w+=|javascript:`, page)
+	for _, script := range regexp.MustCompile(`<script[^>]*>`).FindAllString(page, -1) {
+		require.Contains(t, script, `src="/demo/`)
 	}
-	response := serve(t, o, post("/demo/login", `{"user":"alice"}`))
-	require.Equal(t, 200, response.Code)
-	require.Equal(t, "sessionId=s%3Asigned; Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=Strict", response.Header().Get("Set-Cookie"))
-
-	response = serve(t, o, post("/demo/login", `{"user":"mallory"}`))
-	require.Equal(t, 404, response.Code)
-	require.Empty(t, response.Header().Get("Set-Cookie"))
-	require.Equal(t, 400, serve(t, o, post("/demo/login", `{`)).Code)
-
-	o.Login = func(context.Context, string) (string, bool, error) { return "", true, errors.New("no store") }
-	response = serve(t, o, post("/demo/login", `{"user":"alice"}`))
-	require.Equal(t, 503, response.Code)
-	require.Empty(t, response.Header().Get("Set-Cookie"))
+	require.NotRegexp(t, `innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(`, get(t, http.MethodGet, "/demo/app.js").Body.String())
 }
 
-func TestLogoutEndsTheSessionBeforeTheCookie(t *testing.T) {
-	var ended string
-	o := demopage.Options{Logout: func(_ context.Context, cookie string) error { ended = cookie; return nil }}
-	request := post("/demo/logout", "{}")
-	request.Header.Set("Cookie", "a=b; sessionId=s%3Asigned")
-	response := serve(t, o, request)
+// TestPageTellsWhomToBe: with passwords that everybody may know, since they are
+// good nowhere else.
+func TestPageTellsWhomToBe(t *testing.T) {
+	response := get(t, http.MethodGet, "/demo/state")
 	require.Equal(t, 200, response.Code)
-	require.Equal(t, "s%3Asigned", ended)
-	require.Contains(t, response.Header().Get("Set-Cookie"), "Max-Age=0")
-
-	o.Logout = func(context.Context, string) error { return errors.New("no store") }
-	response = serve(t, o, request)
-	require.Equal(t, 500, response.Code)
-	require.Empty(t, response.Header().Get("Set-Cookie"), "a session that still lives keeps its cookie")
+	require.Equal(t, "no-store", response.Header().Get("Cache-Control"))
+	var state struct {
+		Store  string
+		People []struct{ Name, About, Email, Password string }
+	}
+	require.NoError(t, json.Unmarshal(response.Body.Bytes(), &state))
+	require.Equal(t, "a store", state.Store)
+	require.Len(t, state.People, len(demopage.People()))
+	for i, p := range demopage.People() {
+		require.Equal(t, p.Email, state.People[i].Email)
+		require.Equal(t, p.Password, state.People[i].Password)
+		require.Regexp(t, `^demo-`, p.Password, "nobody takes it for a real one")
+		require.Contains(t, p.Organizations, p.Organization)
+	}
 }
 
-func TestOtherSitesCannotLogInOrOut(t *testing.T) {
-	for _, path := range []string{"/demo/login", "/demo/logout"} {
-		request := post(path, "{}")
-		request.Header.Set("Sec-Fetch-Site", "cross-site")
-		response := serve(t, demopage.Options{}, request)
-		require.Equal(t, 403, response.Code)
-		require.Equal(t, `{"error":"Forbidden"}`, response.Body.String())
+// TestServerChangesNothing: what the page does, it does by the auth API.
+func TestServerChangesNothing(t *testing.T) {
+	for _, path := range []string{"/demo/login", "/demo/logout", "/demo/state", "/"} {
+		response := get(t, http.MethodPost, path)
+		require.Contains(t, []int{404, 405}, response.Code, path)
+		require.Empty(t, response.Header().Values("Set-Cookie"))
+	}
+}
+
+// TestUsersFileHasThePeople, with the passwords that the page shows.
+func TestUsersFileHasThePeople(t *testing.T) {
+	var file struct {
+		Users []struct {
+			ID, Email     string
+			PasswordHash  string `yaml:"password_hash"`
+			Roles         []string
+			Organizations []string
+		}
+	}
+	require.NoError(t, yaml.Load([]byte(demopage.UsersFile), &file, yaml.WithKnownFields()))
+	require.Len(t, file.Users, len(demopage.People()))
+	for i, p := range demopage.People() {
+		user := file.Users[i]
+		require.Equal(t, p.ID, user.ID)
+		require.Equal(t, p.Email, user.Email)
+		require.Equal(t, p.Roles, user.Roles)
+		require.Equal(t, p.Organizations, user.Organizations)
+		matches, err := argon2id.ComparePasswordAndHash(p.Password, user.PasswordHash)
+		require.NoError(t, err)
+		require.True(t, matches, p.ID)
 	}
 }

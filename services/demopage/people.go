@@ -1,86 +1,46 @@
 package demopage
 
 import (
-	"context"
-	"fmt"
+	_ "embed"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
-	"github.com/gatehouse-auth/gatehouse/authz/session"
-	"github.com/gatehouse-auth/gatehouse/authz/token"
 )
 
-// User is somebody to be in the demo.
-type User struct {
-	authz.Identity
-	Organizations []string // those that the user may switch to
+// UsersFile is a users file for Gatehouse with everybody of [People].
+//
+//go:embed users.yaml
+var UsersFile string
+
+// Person is somebody to be in the demo.
+type Person struct {
+	authz.User
+	Name     string
+	About    string // in a few words
+	Password string // which everybody knows: it is printed, and shown on the page
 }
 
-// Alice administrates, Bob is a member. user-service knows the same two.
+// People are who can log in where the demo runs. user-service knows the first
+// two. They are no secret, and must never be users of anything else.
+func People() []Person {
+	return []Person{Alice, Bob, Carol}
+}
+
+// Alice administrates, Bob may work in two organizations, Carol in one.
 var (
-	Alice = User{authz.Identity{ID: "alice", Email: "alice@example.com", Roles: []string{"admin"}, Organization: "org-1"}, []string{"org-1", "org-2"}}
-	Bob   = User{authz.Identity{ID: "bob", Email: "bob@example.com", Roles: []string{"member"}, Organization: "org-2"}, []string{"org-1", "org-2"}}
+	Alice = person("alice", "Alice", "administrator, org-1", []string{"admin"}, "org-1", "org-2")
+	Bob   = person("bob", "Bob", "member, org-2", []string{"member"}, "org-2", "org-1")
+	Carol = person("carol", "Carol", "member, org-2 only", []string{"member"}, "org-2")
 )
 
-// People makes sessions and tokens for the demo's users, straight in the
-// store that Gatehouse reads: as a login service of one's own could.
-type People struct {
-	Store  *session.Store
-	Signer *session.Signer
-	Issuer *token.Issuer
-}
-
-// Prepare writes the users' profiles, which the identity of their tokens comes
-// from. It can be repeated.
-func (p People) Prepare(ctx context.Context) error {
-	for _, u := range []User{Alice, Bob} {
-		profile := authz.Profile{Email: &u.Email, Roles: &u.Roles, Organization: &u.Organization, Organizations: u.Organizations}
-		if err := p.Store.SaveProfile(ctx, u.ID, profile); err != nil {
-			return fmt.Errorf("write the profile of %s: %w", u.ID, err)
-		}
+// person works in the first of the organizations.
+func person(id, name, about string, roles []string, organizations ...string) Person {
+	return Person{
+		User: authz.User{
+			Identity:      authz.Identity{ID: id, Email: id + "@example.com", Roles: roles, Organization: organizations[0]},
+			Organizations: organizations,
+		},
+		Name:     name,
+		About:    about,
+		Password: "demo-" + id,
 	}
-	return nil
-}
-
-// Session makes a session and returns the signed cookie value.
-func (p People) Session(ctx context.Context, u User) (cookie string, err error) {
-	id, err := p.Store.Create(ctx, session.NewSession{Identity: u.Identity, Organizations: u.Organizations})
-	if err != nil {
-		return "", fmt.Errorf("make a session for %s: %w", u.ID, err)
-	}
-	return p.Signer.Sign(id), nil
-}
-
-// Login is [Options.Login].
-func (p People) Login(ctx context.Context, user string) (cookie string, ok bool, err error) {
-	for _, u := range []User{Alice, Bob} {
-		if u.ID == user {
-			cookie, err = p.Session(ctx, u)
-			return cookie, true, err
-		}
-	}
-	return "", false, nil
-}
-
-// Logout is [Options.Logout].
-func (p People) Logout(ctx context.Context, cookie string) error {
-	id, ok := p.Signer.Verify(cookie)
-	if !ok {
-		return nil
-	}
-	return p.Store.Revoke(ctx, id)
-}
-
-// Token makes an access token.
-func (p People) Token(u User) (string, error) {
-	raw, _, err := p.Issuer.Mint(token.Claims{Subject: u.ID})
-	return raw, err
-}
-
-// RevokedToken makes an access token and revokes it.
-func (p People) RevokedToken(ctx context.Context, u User) (string, error) {
-	raw, minted, err := p.Issuer.Mint(token.Claims{Subject: u.ID})
-	if err != nil {
-		return "", err
-	}
-	return raw, p.Store.RevokeToken(ctx, minted.TokenID, minted.Expires.Add(token.DefaultLeeway))
 }

@@ -45,7 +45,8 @@ type profile struct {
 	MemberSince   string   `json:"memberSince"` // a date
 }
 
-// The users of the demo. The gate's user store has the same two.
+// The users of the demo. The gate's user store has a third one, of whom this
+// service knows nothing.
 var profiles = map[string]profile{
 	"alice": {DisplayName: "Alice Archer", Title: "Head of purchasing", Organizations: []string{"org-1", "org-2"}, MemberSince: "2021-03-01"},
 	"bob":   {DisplayName: "Bob Baker", Title: "Buyer", Organizations: []string{"org-1", "org-2"}, MemberSince: "2023-09-15"},
