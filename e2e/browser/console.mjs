@@ -1,0 +1,460 @@
+// The console, as administrators use it.
+
+import assert from "node:assert/strict";
+import { app, client, gateway, looks, outage, people, reachable, sound, story, withRedis } from "./lib.mjs";
+
+const { alice, bob, carol } = people;
+const press = (page, name) => page.getByRole("button", { name, exact: true }).click();
+const problem = (page, text) => page.getByRole("alert").getByText(text).waitFor();
+const outcome = (page, text) => page.locator("#outcome").getByText(text).waitFor();
+const title = (page, name) => page.getByRole("heading", { name, level: 1 }).waitFor();
+const focused = (page) => page.evaluate(() => document.activeElement.id);
+const rows = (page, list) => page.getByRole("list", { name: list, exact: true }).getByRole("listitem");
+
+async function logIn(page, person) {
+  await title(page, "Log in");
+  await page.getByLabel("Email address").fill(person.email);
+  await page.getByLabel("Password").fill(person.password);
+  await press(page, "Log in");
+  await page.locator("#account-name").getByText(person.email).waitFor();
+}
+
+// asAdmin opens the console at a view, as Alice.
+async function asAdmin(open, view = "", options = {}) {
+  const page = await open(`/auth/console${view}`, options);
+  await logIn(page, alice);
+  return page;
+}
+
+const user = (id) => `#/user/${encodeURIComponent(id)}`;
+
+story("logging in, wrong and right", async (open) => {
+  const page = await open("/auth/console");
+  await title(page, "Log in");
+  assert.equal(await focused(page), "email");
+  await page.keyboard.type(alice.email);
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("nobody's password");
+  await page.keyboard.press("Enter");
+  await problem(page, "don't belong together");
+  assert.equal(await focused(page), "password");
+  assert.equal(await page.getByLabel("Password").inputValue(), "");
+  await page.keyboard.type(alice.password);
+  await page.keyboard.press("Enter");
+  await title(page, "Users");
+  assert.equal(await focused(page), "users-title");
+  assert.equal(await page.getByRole("alert").textContent(), "", "the complaint is gone");
+  assert.equal(await page.evaluate(() => document.cookie), "", "the cookie is for the browser only");
+  await press(page, "Log out");
+  await title(page, "Log in");
+  await outcome(page, "You are logged out.");
+  await page.reload();
+  await title(page, "Log in");
+});
+
+story("who guesses is told how long to wait", async (open) => {
+  const page = await open("/auth/console");
+  await title(page, "Log in");
+  for (let tries = 0; ; tries++) {
+    assert.ok(tries < 30, "guessing is never slowed down");
+    await page.getByLabel("Email address").fill("mallory@example.com");
+    await page.getByLabel("Password").fill(`guess ${tries}`);
+    const answered = page.waitForResponse((response) => response.url().endsWith("/auth/login"));
+    await press(page, "Log in");
+    if ((await answered).status() === 429) break;
+  }
+  await problem(page, /Too many tries. Try again in \d+ seconds?\./);
+});
+
+story("from login to a new role with nothing but the keyboard", async (open) => {
+  const theirs = await client(bob);
+  const page = await open("/auth/console");
+  await title(page, "Log in");
+  const type = (text) => page.keyboard.type(text);
+  const key = async (...names) => {
+    for (const name of names) await page.keyboard.press(name);
+  };
+  const tabTo = async (locator) => {
+    for (let i = 0; i < 40; i++) {
+      if (await locator.evaluate((element) => element === document.activeElement)) return;
+      await page.keyboard.press("Tab");
+    }
+    assert.fail(`Tab doesn't lead to ${locator}`);
+  };
+  await type(alice.email);
+  await key("Tab");
+  await type(alice.password);
+  await key("Enter");
+  await title(page, "Users");
+  await tabTo(page.getByLabel("Find a user"));
+  await type("bob@");
+  await key("Enter");
+  await page.getByRole("heading", { name: "One user" }).waitFor();
+  assert.equal(await focused(page), "found");
+  await key("Tab", "Enter");
+  await title(page, "bob");
+  assert.equal(await focused(page), "user-title");
+  await page.locator("#identity").getByText(bob.email).waitFor();
+
+  assert.equal((await theirs.ask("/users/admin/stats")).status, 403);
+  await tabTo(page.getByLabel("Another role"));
+  await type("admin");
+  await key("Enter");
+  assert.equal(await focused(page), "role", "there may be more");
+  await tabTo(page.getByRole("button", { name: "Apply" }));
+  await key("Space");
+  await outcome(page, /^Changed, in \d+ sessions?\./);
+  assert.equal((await theirs.ask("/users/admin/stats")).status, 200);
+
+  await tabTo(page.getByRole("link", { name: "My sessions" })); // once around
+  await tabTo(page.getByRole("button", { name: "Take away the role admin" }));
+  await key("Enter");
+  await tabTo(page.getByRole("button", { name: "Apply" }));
+  await key("Enter");
+  await page.locator("#identity").getByText("member", { exact: true }).waitFor();
+  assert.equal((await theirs.ask("/users/admin/stats")).status, 403);
+});
+
+story("another organization, seen at the user's next request", async (open) => {
+  const theirs = await client(bob), phone = await app(bob);
+  const org = async (who) => (await (await who.ask("/users/me")).json()).user.organizationId;
+  const page = await asAdmin(open, user("bob"));
+  await page.locator("#identity").getByText(bob.email).waitFor();
+  const before = await page.getByLabel("Organization").inputValue();
+  await page.getByLabel("Organization").fill("org-9");
+  await press(page, "Apply");
+  await outcome(page, /^Changed/);
+  assert.deepEqual([await org(theirs), await org(phone)], ["org-9", "org-9"]);
+  await press(page, "Apply");
+  await outcome(page, "There is nothing to change.");
+  await page.getByLabel("Organization").fill(before);
+  await press(page, "Apply");
+  await outcome(page, /^Changed/);
+  assert.deepEqual([await org(theirs), await org(phone)], [before, before]);
+});
+
+story("locked out in the middle of a session, and back", async (open) => {
+  const theirs = await client(bob);
+  const page = await asAdmin(open, user("bob"));
+  await page.getByText("active", { exact: true }).waitFor();
+  await page.getByLabel("Locked out").check();
+  await press(page, "Apply");
+  await page.getByText("locked out", { exact: true }).waitFor();
+  assert.equal((await theirs.ask("/users/me")).status, 401);
+  const other = await open("/auth/console");
+  await other.getByLabel("Email address").fill(bob.email);
+  await other.getByLabel("Password").fill(bob.password);
+  await press(other, "Log in");
+  await problem(other, "the account is locked");
+  await page.getByLabel("Locked out").uncheck();
+  await press(page, "Apply");
+  await page.getByText("active", { exact: true }).waitFor();
+  assert.equal((await (await client(bob)).ask("/users/me")).status, 200);
+});
+
+story("one session ends, the others go on", async (open) => {
+  const lost = await client(bob, "LostPhone/7.1"), kept = await client(bob, "Laptop/2.0"), phone = await app(bob);
+  const page = await asAdmin(open, user("bob"));
+  await rows(page, "Sessions").filter({ hasText: "LostPhone/7.1" }).getByRole("button", { name: "End" }).click();
+  await outcome(page, "Ended.");
+  assert.equal(await focused(page), "sessions-title");
+  assert.equal(await rows(page, "Sessions").filter({ hasText: "LostPhone/7.1" }).count(), 0);
+  assert.equal((await lost.ask("/users/me")).status, 401);
+  assert.equal((await kept.ask("/users/me")).status, 200);
+  assert.equal((await phone.ask("/users/me")).status, 200);
+  await rows(page, "Token logins").filter({ hasText: "BankApp" }).first().getByRole("button", { name: "End" }).click();
+  await outcome(page, "Ended.");
+  assert.equal(await focused(page), "tokens-title");
+  assert.equal((await kept.ask("/users/me")).status, 200);
+});
+
+story("everything is revoked, after a question", async (open) => {
+  const theirs = await client(bob), phone = await app(bob);
+  const page = await asAdmin(open, user("bob"));
+  await page.locator("#identity").getByText(bob.email).waitFor();
+  const dialog = page.getByRole("dialog", { name: "Revoke everything?" });
+  const closed = async () => {
+    await dialog.waitFor({ state: "hidden" });
+    await page.locator("#revoke:not([aria-disabled])").waitFor();
+  };
+  await press(page, "Revoke everything…");
+  await dialog.getByText("bob ends now.").waitFor();
+  assert.equal(await focused(page), "confirm-no", "the harmless answer comes first");
+  await page.keyboard.press("Escape");
+  await closed();
+  assert.equal(await focused(page), "revoke", "back where it came from");
+  await page.keyboard.press("Enter");
+  await dialog.waitFor();
+  await page.keyboard.press("Enter"); // Cancel
+  await closed();
+  assert.equal((await theirs.ask("/users/me")).status, 200);
+  assert.equal((await phone.ask("/users/me")).status, 200);
+
+  await page.keyboard.press("Enter");
+  await dialog.waitFor();
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await outcome(page, /^Revoked [1-9]\d* sessions\./);
+  assert.equal(await focused(page), "sessions-title");
+  await page.getByText("No sessions.").waitFor();
+  await page.getByText("Nobody is logged in with a token.").waitFor();
+  assert.equal((await theirs.ask("/users/me")).status, 401);
+  assert.equal((await phone.ask("/users/me")).status, 401);
+  assert.equal((await (await client(bob)).ask("/users/me")).status, 200, "a new login is good");
+});
+
+story("my own sessions, the one that I use marked", async (open) => {
+  await client(carol, "Forgotten/1.0");
+  const page = await open("/auth/console");
+  await logIn(page, carol);
+  await title(page, "My sessions");
+  assert.equal(await page.getByRole("link", { name: "Users" }).isVisible(), false, "not for members");
+  const list = rows(page, "Sessions");
+  assert.equal(await list.filter({ hasText: "this one" }).count(), 1);
+  await list.filter({ hasText: "Forgotten/1.0" }).getByRole("button", { name: "End" }).click();
+  await outcome(page, "Ended.");
+  await list.filter({ hasText: "this one" }).getByRole("button", { name: "Log out" }).click();
+  await page.getByRole("dialog", { name: "Log out here?" }).getByRole("button", { name: "Log out" }).click();
+  await title(page, "Log in");
+  await outcome(page, "You are logged out.");
+});
+
+story("members see that it is not for them", async (open) => {
+  const page = await open(`/auth/console${user("alice")}`);
+  await logIn(page, carol);
+  await title(page, "For administrators");
+  await page.getByText("You are logged in as carol@example.com").waitFor();
+  await press(page, "Try again");
+  await title(page, "For administrators");
+  await page.getByRole("link", { name: "My sessions" }).click();
+  await title(page, "My sessions");
+  await page.goBack();
+  await press(page, "Log in as somebody else");
+  await logIn(page, alice);
+  await title(page, "alice"); // where she wanted to go
+});
+
+story("an administrator who takes the own role away is warned", async (open) => {
+  const page = await asAdmin(open, user("alice"));
+  await page.getByRole("heading", { name: "alice you" }).waitFor();
+  await press(page, "Take away the role admin");
+  await press(page, "Apply");
+  const dialog = page.getByRole("dialog", { name: "Lock yourself out?" });
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await dialog.waitFor({ state: "hidden" });
+  await press(page, "Refresh");
+  await page.locator("#identity").getByText("admin", { exact: true }).waitFor();
+});
+
+story("finding: by a part, by the exact id, nobody", async (open) => {
+  const page = await asAdmin(open);
+  const find = async (text) => {
+    await page.getByLabel("Find a user").fill(text);
+    await press(page, "Find");
+  };
+  await find("EXAMPLE.com");
+  await page.getByRole("heading", { name: "3 users" }).waitFor();
+  await find("nobody-has-this");
+  await page.getByRole("heading", { name: "Nobody found" }).waitFor();
+  await page.getByRole("link", { name: "Open the user whose id is nobody-has-this" }).click();
+  await title(page, "nobody-has-this");
+  await page.getByText("There is no profile and no session of this user.").waitFor();
+  await page.goBack();
+  await page.getByRole("heading", { name: "Nobody found" }).waitFor();
+  await page.goBack();
+  await page.getByRole("heading", { name: "3 users" }).waitFor();
+  await page.getByRole("link", { name: /^carol / }).click();
+  await title(page, "carol");
+  await page.reload();
+  await title(page, "carol");
+  await page.locator("#identity").getByText(carol.email).waitFor();
+
+  await page.route("**/auth/users?*", (route) => route.fulfill({ status: 404, json: { error: "Not found" } }));
+  await page.getByRole("link", { name: "Users", exact: true }).click();
+  await find("dora");
+  await page.getByRole("heading", { name: "The user store here can't be searched" }).waitFor();
+  await page.getByRole("link", { name: "Open the user whose id is dora" }).waitFor();
+});
+
+story("an id that no gateway lets through can still be revoked", async (open) => {
+  const id = "corp/eve";
+  await withRedis((redis) => redis.set("sess:of-an-id-with-a-slash", JSON.stringify({ cookie: { originalMaxAge: 60000 }, userId: id }), { EX: 60 }));
+  const page = await asAdmin(open, user(id));
+  await problem(page, "An id with a slash can't be looked up");
+  await press(page, "Revoke everything…");
+  await page.getByRole("dialog").getByRole("button", { name: "Revoke everything" }).click();
+  await outcome(page, "Revoked 1 sessions.");
+});
+
+story("whatever others wrote is shown as text", async (open) => {
+  const id = "\u202Eecila<b>x", agent = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+  await withRedis((redis) => redis.set("sess:hostile-but-harmless", JSON.stringify({
+    cookie: { originalMaxAge: 60000 }, userId: id, email: "\"><script>alert(3)</script>", roles: ["</span><b>admin"], organizationId: "org\u0007",
+  }), { EX: 60 }));
+  await client(carol, agent);
+  const page = await asAdmin(open, user(id));
+  await page.getByRole("heading", { name: "\\u{202e}ecila<b>x" }).waitFor();
+  await page.getByText("</span><b>admin").first().waitFor();
+  await page.getByText("org\\u{7}").first().waitFor();
+  assert.equal(await rows(page, "Sessions").count(), 1, "a session that another program wrote");
+  await page.goto(`${gateway}/auth/console${user("carol")}`);
+  await page.getByText(agent).waitFor();
+  const alive = await page.evaluate(() => document.querySelectorAll("main img, main script, main b").length);
+  assert.equal(alive, 0);
+});
+
+story("the page can't be made to run what it didn't bring", async (open) => {
+  const page = await open("/auth/console");
+  await title(page, "Log in");
+  const outcomes = await page.evaluate(async () => {
+    const attempt = async (act) => {
+      try {
+        await act();
+        return "taken";
+      } catch {
+        return "refused";
+      }
+    };
+    return {
+      markup: await attempt(() => { document.createElement("p").innerHTML = "<b>x</b>"; }),
+      handler: await attempt(() => document.createElement("img").setAttribute("onerror", "window.ran = true")),
+      script: await attempt(() => { document.createElement("script").textContent = "window.ran = true"; }),
+      elsewhere: await attempt(() => fetch("http://127.0.0.1:9/", { mode: "no-cors" })),
+      framed: await attempt(() => new Promise((resolve, reject) => {
+        const frame = document.createElement("iframe");
+        document.addEventListener("securitypolicyviolation", reject, { once: true });
+        frame.onload = resolve;
+        frame.src = "/auth/console";
+        document.body.append(frame);
+      })),
+      ran: window.ran ?? false,
+    };
+  });
+  assert.deepEqual(outcomes, { markup: "refused", handler: "refused", script: "refused", elsewhere: "refused", framed: "refused", ran: false });
+  page.faults.length = 0; // it was provoked
+});
+
+story("a session that ends under way: log in, and go on there", async (open) => {
+  const page = await asAdmin(open, user("carol"));
+  await page.locator("#identity").getByText(carol.email).waitFor();
+  await page.context().clearCookies();
+  await press(page, "Refresh");
+  await title(page, "Log in");
+  await problem(page, "You are not logged in any more.");
+  await logIn(page, alice);
+  await title(page, "carol");
+  await page.locator("#identity").getByText(carol.email).waitFor();
+});
+
+story("an outage logs nobody out and says so", async (open) => {
+  const page = await asAdmin(open, user("carol"));
+  await page.locator("#identity").getByText(carol.email).waitFor();
+  await outage(async () => {
+    await press(page, "Refresh");
+    await problem(page, /can't reach its store.*Try again/);
+    await title(page, "carol");
+    await press(page, "Revoke everything…");
+    await page.getByRole("dialog").getByRole("button", { name: "Revoke everything" }).click();
+    await problem(page, /can't reach its store/);
+    await press(page, "Log out");
+    await problem(page, "The logout failed: you are still logged in.");
+    await page.reload();
+    await title(page, "Who you are can't be found out right now");
+    await sound(page, "in an outage");
+  });
+  await press(page, "Try again");
+  await title(page, "carol");
+});
+
+story("every refusal is said in words, with what to do", async (open) => {
+  const page = await asAdmin(open, user("carol"));
+  await page.locator("#identity").getByText(carol.email).waitFor();
+  for (const [answer, words] of [
+    [{ status: 503, json: { error: "Not confirmed" } }, "not all replicas of the store have confirmed it. Do it again"],
+    [{ status: 503, headers: { "retry-after": "1" }, json: { error: "Authentication unavailable" } }, "Try again in 1 second."],
+    [{ status: 429, headers: { "retry-after": "17" }, json: { error: "Too many requests" } }, "Try again in 17 seconds."],
+    [{ status: 403, json: { error: "Forbidden" } }, "It takes the role “admin”"],
+    [{ status: 404, json: { error: "Not found" } }, "not there, or not any more"],
+    [{ status: 400, json: { error: "Bad request" } }, "Check what you entered"],
+    [{ status: 502, contentType: "text/html", body: "<h1>Bad gateway</h1>" }, "an error (502)"],
+    ["aborted", "The gateway doesn't answer."],
+  ]) {
+    await page.route("**/auth/revoke-all-sessions", (route) => (answer === "aborted" ? route.abort() : route.fulfill(answer)));
+    await press(page, "Revoke everything…");
+    await page.getByRole("dialog").getByRole("button", { name: "Revoke everything" }).click();
+    await problem(page, words);
+    await page.unroute("**/auth/revoke-all-sessions");
+  }
+  page.faults = page.faults.filter((fault) => !fault.includes("net::ERR_FAILED")); // the aborted one
+});
+
+story("single sign-on is offered where there is some", async (open) => {
+  const page = await open("/");
+  await page.route("**/auth/console/settings.json", (route) => route.fulfill({ json: { title: "Staging", providers: ["corp"], passwords: false } }));
+  await page.goto(`${gateway}/auth/console`);
+  const link = page.getByRole("link", { name: "Log in with corp" });
+  assert.equal(await link.getAttribute("href"), "/auth/oidc/corp/login?return_to=%2Fauth%2Fconsole");
+  await page.getByText("Staging").waitFor();
+  assert.equal(await page.getByLabel("Password").isVisible(), false);
+});
+
+for (const [name, look] of Object.entries(looks)) {
+  story(`every view looks right: ${name}`, async (open) => {
+    await client(bob, "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/19.0 Mobile/15E148 Safari/604.1");
+    await app(bob);
+    const page = await open("/auth/console", look);
+    await title(page, "Log in");
+    await sound(page, "the login form");
+    await reachable(page, "the login form");
+    await page.getByLabel("Email address").fill(alice.email);
+    await page.getByLabel("Password").fill("nobody's password");
+    await press(page, "Log in");
+    await problem(page, "don't belong together");
+    await sound(page, "a refusal");
+    await logIn(page, alice);
+    await page.getByLabel("Find a user").fill("org-2");
+    await press(page, "Find");
+    await page.getByRole("heading", { name: "3 users" }).waitFor();
+    await sound(page, "users");
+    await reachable(page, "users");
+    await page.getByRole("link", { name: /^bob / }).click();
+    await page.getByText("Safari on iPhone").first().waitFor();
+    await sound(page, "one user");
+    await reachable(page, "one user");
+    await press(page, "Revoke everything…");
+    await page.getByRole("dialog").getByText("ends now").waitFor();
+    await sound(page, "the dialog");
+    await page.keyboard.press("Escape");
+    await page.getByRole("link", { name: "My sessions" }).click();
+    await page.getByText("this one").waitFor();
+    await sound(page, "my sessions");
+    await reachable(page, "my sessions");
+    if (look.reducedMotion) {
+      const moving = await page.evaluate(() => [...document.querySelectorAll("*")].filter((element) => {
+        const { animationName, transitionDuration } = getComputedStyle(element);
+        return animationName !== "none" || parseFloat(transitionDuration) > 0;
+      }).length);
+      assert.equal(moving, 0, "nothing moves for those who asked for it");
+    }
+  });
+}
+
+story("the skip link leads past the navigation", async (open) => {
+  const page = await asAdmin(open);
+  await title(page, "Users");
+  await page.reload();
+  await title(page, "Users");
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(page), "skip");
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(page), "query");
+  await title(page, "Users"); // and to no other view
+});
+
+story("without JavaScript the page says what it needs", async (open) => {
+  const page = await open("/auth/console", { javaScriptEnabled: false });
+  await page.locator("noscript h1").waitFor();
+  assert.match(await page.locator("noscript").innerHTML(), /The console needs JavaScript/);
+  assert.equal(await page.getByRole("button").count(), 0, "no button that does nothing");
+});
