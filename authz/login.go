@@ -3,6 +3,10 @@ package authz
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
 	"time"
 )
 
@@ -82,13 +86,28 @@ type Ending struct {
 }
 
 // RefreshToken is a refresh token of ours that is authentic; whether it is
-// still good is the store's to say.
+// still good is the store's to say. It prints without its text, in logs and
+// JSON as well.
 type RefreshToken struct {
 	Family     string
 	Generation int               // 0 for the first token of a family
 	Hash       [sha256.Size]byte // SHA-256 of its text: all of it that a store may keep
 	Text       string            // what the client holds; a secret
 }
+
+// String returns the handle of the family and the generation.
+func (t RefreshToken) String() string {
+	return "refresh token " + Handle(t.Family) + "/" + strconv.Itoa(t.Generation)
+}
+
+// Format writes String, whatever the verb.
+func (t RefreshToken) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.String()) }
+
+// MarshalText returns String.
+func (t RefreshToken) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// LogValue returns String.
+func (t RefreshToken) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
 // Family is a refresh family: all refresh tokens that come from one login by
 // rotation. One of them is current.

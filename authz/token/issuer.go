@@ -20,6 +20,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
 // DefaultAccessTTL is how long a minted token lives unless MintOptions say
@@ -102,6 +104,12 @@ func (k *SigningKey) String() string { return "signing key " + k.ID() + " (" + k
 // GoString is String: %#v would print the key.
 func (k *SigningKey) GoString() string { return k.String() }
 
+// same reports whether two keys are the same key.
+func (k *SigningKey) same(other *SigningKey) bool {
+	public, ok := k.private.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(other.private.Public())
+}
+
 // GenerateKey returns a new signing key as PKCS #8 in PEM, for RS256 (2048
 // bits), ES256, ES384, ES512 or EdDSA.
 func GenerateKey(alg string) ([]byte, error) {
@@ -143,14 +151,16 @@ type MintOptions struct {
 
 // Issuer mints access tokens. Safe for concurrent use.
 type Issuer struct {
-	o      MintOptions
-	signer jose.Signer
-	keys   StaticKeys
-	jwks   []byte
+	o       MintOptions
+	signer  jose.Signer
+	keys    StaticKeys
+	jwks    []byte
+	refresh *RefreshTokens
 }
 
-// NewIssuer returns an issuer. It fails when something is missing or two keys
-// have the same kid.
+// NewIssuer returns an issuer. It fails when something is missing or two
+// different keys have the same kid. The same key listed twice counts once: that
+// is how the files of "gatehouse keys rotate" look in the middle of it.
 func NewIssuer(o MintOptions) (*Issuer, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -169,10 +179,15 @@ func NewIssuer(o MintOptions) (*Issuer, error) {
 	}
 	i := &Issuer{o: o}
 	var set jose.JSONWebKeySet
+	i.o.Keys = nil
 	for _, k := range o.Keys {
-		if slices.ContainsFunc(i.keys, func(other *Key) bool { return other.id == k.ID() }) {
+		if n := slices.IndexFunc(i.keys, func(other *Key) bool { return other.id == k.ID() }); n >= 0 {
+			if k.same(i.o.Keys[n]) {
+				continue
+			}
 			return nil, fmt.Errorf("two signing keys have the kid %q", k.ID())
 		}
+		i.o.Keys = append(i.o.Keys, k)
 		i.keys = append(i.keys, k.public)
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.public.public, KeyID: k.ID(), Algorithm: k.Algorithm(), Use: "sig"})
 	}
@@ -188,6 +203,9 @@ func NewIssuer(o MintOptions) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use %v: %w", first, err)
 	}
+	if i.refresh, err = newRefreshTokens(i.o.Keys); err != nil {
+		return nil, err
+	}
 	return i, nil
 }
 
@@ -198,6 +216,9 @@ type Claims struct {
 	Family   string    // sid: the refresh family; "" for none
 	AuthTime time.Time // auth_time: when the user authenticated; zero for unknown
 	TokenID  string    // jti; "" for a new random one
+	// After is a moment that iat, in whole seconds, has to lie behind: the
+	// user's revocation mark. Zero for none.
+	After time.Time
 }
 
 // Minted is what the caller of Mint may want to keep of a token.
@@ -207,8 +228,15 @@ type Minted struct {
 	Expires  time.Time
 }
 
+// mostAhead is how far iat may lie ahead of the clock, so that it lies behind
+// [Claims].After: the clocks of the machines that write marks and mint tokens
+// differ, and iat counts whole seconds. Our own verifier takes no more.
+const mostAhead = DefaultLeeway
+
 // Mint returns a new access token (RFC 9068): sub, jti, iat, exp, iss and aud,
-// and sid and auth_time when they are given.
+// and sid and auth_time when they are given. iat is now, or, where that is not
+// later than After, the first whole second that is; exp counts from it. It
+// fails when that second is more than half a minute ahead.
 func (i *Issuer) Mint(c Claims) (string, Minted, error) {
 	if c.Subject == "" {
 		return "", Minted{}, errors.New("mint token: no subject")
@@ -219,8 +247,15 @@ func (i *Issuer) Mint(c Claims) (string, Minted, error) {
 	if c.TokenID == "" {
 		c.TokenID = rand.Text()
 	}
-	now := i.o.Now().Truncate(time.Second)
-	m := Minted{TokenID: c.TokenID, IssuedAt: now, Expires: now.Add(i.o.TTL).Truncate(time.Second)}
+	issued := i.o.Now().Truncate(time.Second)
+	if !c.After.IsZero() && !issued.After(c.After) {
+		now := issued
+		issued = c.After.Truncate(time.Second).Add(time.Second).In(now.Location())
+		if ahead := issued.Sub(now); ahead > mostAhead {
+			return "", Minted{}, fmt.Errorf("mint token: the mark that it has to be newer than lies %v ahead; set the clocks of this machine and of those that revoke", ahead)
+		}
+	}
+	m := Minted{TokenID: c.TokenID, IssuedAt: issued, Expires: issued.Add(i.o.TTL).Truncate(time.Second)}
 	claims := struct {
 		Issuer   string `json:"iss"`
 		Subject  string `json:"sub"`
@@ -232,7 +267,7 @@ func (i *Issuer) Mint(c Claims) (string, Minted, error) {
 		AuthTime int64  `json:"auth_time,omitempty"`
 	}{
 		Issuer: i.o.Issuer, Subject: c.Subject, Audience: i.o.Audiences,
-		Expires: m.Expires.Unix(), IssuedAt: now.Unix(), TokenID: c.TokenID, Family: c.Family,
+		Expires: m.Expires.Unix(), IssuedAt: issued.Unix(), TokenID: c.TokenID, Family: c.Family,
 	}
 	if len(i.o.Audiences) == 1 {
 		claims.Audience = i.o.Audiences[0] // RFC 7519 section 4.1.3, and shorter
@@ -257,6 +292,17 @@ func (i *Issuer) Mint(c Claims) (string, Minted, error) {
 	}
 	return raw, m, nil
 }
+
+// Issue mints the access token of a grant, for the auth API. A token without
+// a family can be revoked by its jti or its user alone.
+func (i *Issuer) Issue(g authz.Grant) (raw string, expires time.Time, err error) {
+	raw, m, err := i.Mint(Claims{Subject: g.UserID, Family: g.Family, AuthTime: g.AuthTime, After: g.After})
+	return raw, m.Expires, err
+}
+
+// RefreshTokens returns what makes and reads the refresh tokens that go with
+// our access tokens. Their keys come from the signing keys.
+func (i *Issuer) RefreshTokens() *RefreshTokens { return i.refresh }
 
 // TTL returns how long a minted token lives.
 func (i *Issuer) TTL() time.Duration { return i.o.TTL }
