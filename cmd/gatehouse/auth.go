@@ -49,6 +49,7 @@ func (g *gate) newAuthAPI(cfg *config.Config, log *slog.Logger, recorder authapi
 			return nil, problem(cfg, "users.file", err)
 		}
 		o.UserStore = store
+		g.warnings = append(g.warnings, store.Warnings()...)
 	}
 	var err error
 	if o.Providers, err = providers(cfg); err != nil {

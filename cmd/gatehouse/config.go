@@ -51,6 +51,9 @@ Nothing is started and Redis is not asked.`,
 			if err := errors.Join(err, gate.close()); err != nil {
 				return err
 			}
+			for _, w := range gate.warnings {
+				fmt.Fprintf(env.stderr, "warning: %s\n", w)
+			}
 			if _, _, err := listenerTLS(cfg); err != nil {
 				return err
 			}

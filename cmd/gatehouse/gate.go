@@ -33,6 +33,7 @@ type gate struct {
 	verifier   *token.Verifier
 	remoteKeys []namedKeys
 	jwks       []byte // our public keys, as JSON
+	warnings   []string
 }
 
 // namedKeys are an issuer's keys that are fetched.
@@ -162,7 +163,7 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 		AccessTTL:       cfg.Tokens.AccessTTL,
 		RefreshTTL:      cfg.Tokens.RefreshTTL,
 		RefreshGrace:    cfg.Tokens.RefreshGrace,
-		Cookie:        session.Cookie{InsecureHTTP: !s.Cookie.Secure, SameSite: string(s.Cookie.SameSite)},
+		Cookie:          session.Cookie{InsecureHTTP: !s.Cookie.Secure, SameSite: string(s.Cookie.SameSite)},
 		OnWriteError: func(err error) {
 			log.Warn("a session was answered for, and what its use should have changed was not written", slog.Any("error", err))
 		},

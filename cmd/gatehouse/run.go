@@ -86,7 +86,7 @@ why the request may not pass.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
-	root.AddCommand(serveCommand(env), configCommand(env), demoCommand(env), readyCommand(env))
+	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), demoCommand(env), readyCommand(env))
 	return root
 }
 

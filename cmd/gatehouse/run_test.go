@@ -23,6 +23,12 @@ func TestUsageMistakesExitTwo(t *testing.T) {
 		{"demo", "extra"},
 		{"demo", "--store", "etcd"},
 		{"demo", "--port", "70000"},
+		{"keys", "frobnicate"},
+		{"keys", "new", "-", "--alg", "HS256"},
+		{"keys", "new", "a", "--out", "b"},
+		{"keys", "rotate", "a", "b"},
+		{"password", "hash", "hunter2"},
+		{"password", "frobnicate"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			c := gatehouse(t, nil, args...)
@@ -34,7 +40,7 @@ func TestUsageMistakesExitTwo(t *testing.T) {
 }
 
 func TestEveryCommandExplainsItself(t *testing.T) {
-	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "schema"}, {"demo"}, {"ready"}} {
+	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "schema"}, {"demo"}, {"ready"}, {"keys"}, {"keys", "new"}, {"keys", "rotate"}, {"password"}, {"password", "hash"}} {
 		c := gatehouse(t, nil, append(args, "--help")...)
 		require.Equal(t, exitOK, c.code)
 		require.Contains(t, c.stdout, "Usage:")

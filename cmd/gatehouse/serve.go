@@ -111,6 +111,9 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	for _, w := range gate.warnings {
+		log.Warn("configuration", slog.String("warning", w))
+	}
 	checkTLS, httpTLS, err := listenerTLS(cfg)
 	if err != nil {
 		return err

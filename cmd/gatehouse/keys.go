@@ -1,0 +1,311 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-auth/gatehouse/authz/token"
+)
+
+func keysCommand(env environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Make and rotate the keys that sign access tokens",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(keysNewCommand(env), keysRotateCommand(env))
+	return cmd
+}
+
+const (
+	keysDir    = "keys"
+	currentKey = "current.pem"
+
+	// defaultAlg is what every verifier takes. ES256 makes tokens shorter.
+	defaultAlg = "RS256"
+)
+
+func keysNewCommand(env environment) *cobra.Command {
+	var alg, out string
+	cmd := &cobra.Command{
+		Use:   "new [FILE]",
+		Short: "Make a signing key",
+		Long: `Writes a new private key, as PKCS #8 in PEM, readable by its owner only. FILE is
+keys/current.pem unless you name another; - prints the key. A file that is there is
+never overwritten: 'gatehouse keys rotate' replaces keys.`,
+		Args: usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			path := filepath.Join(keysDir, currentKey)
+			switch {
+			case len(args) == 1 && out != "" && out != args[0]:
+				return usageError{errors.New("the file is named twice: as an argument and by --out")}
+			case len(args) == 1:
+				path = args[0]
+			case out != "":
+				path = out
+			}
+			text, key, err := newKey(alg)
+			if err != nil {
+				return err
+			}
+			if path == "-" {
+				_, err := env.stdout.Write(text)
+				return err
+			}
+			if err := createKey(path, text); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.stdout, "%s: a new %s key, kid %s\n", path, key.Algorithm(), key.ID())
+			fmt.Fprintf(env.stdout, "\nIn the configuration, whose files are relative to it:\n\n  tokens:\n    signing_keys: [{file: %s}]\n", path)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&alg, "alg", defaultAlg, "RS256, ES256, ES384, ES512 or EdDSA")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "the file, as the argument")
+	return cmd
+}
+
+// newKey makes a key for an algorithm that somebody typed.
+func newKey(alg string) (text []byte, key *token.SigningKey, err error) {
+	if text, err = token.GenerateKey(alg); err != nil {
+		return nil, nil, usageError{fmt.Errorf("--alg: %w", err)}
+	}
+	key, err = token.ParseSigningKey(text, "")
+	return text, key, err
+}
+
+// createKey writes a key into a file that is not there, in a directory that is
+// made where it is missing.
+func createKey(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator names the file
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already and is not overwritten: name another file, or replace keys with 'gatehouse keys rotate'", path)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
+func keysRotateCommand(env environment) *cobra.Command {
+	r := rotation{out: env.stdout, now: time.Now}
+	cmd := &cobra.Command{
+		Use:   "rotate [DIR]",
+		Short: "Replace the signing key by the next one",
+		Long: `Renews the three keys in DIR (keys, unless you name another):
+
+  current.pem   signs
+  next.pem      is published and verifies already, and signs after the next rotation
+  previous.pem  signed before, and still verifies
+
+next becomes current, current becomes previous, and next is new. List them in this
+order, so that no replica ever meets a token of a key that it doesn't know:
+
+  tokens:
+    signing_keys: [{file: keys/current.pem}, {file: keys/next.pem}, {file: keys/previous.pem}]
+
+Then restart the servers, one after the other. Refresh tokens are made with these
+keys, too: a rotation that would drop a key which was current less than --keep ago
+is refused, unless you --force it and let the logins of its refresh tokens end.
+
+Each step leaves whole files behind, and one that was interrupted is finished by
+the next call. Files keep the mode of those that they replace; run it as their
+owner.`,
+		Args: usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r.dir = keysDir
+			if len(args) == 1 {
+				r.dir = args[0]
+			}
+			return r.run()
+		},
+	}
+	cmd.Flags().StringVar(&r.alg, "alg", "", "of the new key (default: that of the current one)")
+	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")
+	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
+	return cmd
+}
+
+// rotation renews the keys of a directory.
+type rotation struct {
+	dir, alg string
+	keep     time.Duration
+	force    bool
+	out      io.Writer
+	now      func() time.Time
+}
+
+// keyFile is one of the files; key is nil when it isn't there.
+type keyFile struct {
+	path string
+	text []byte
+	key  *token.SigningKey
+	info fs.FileInfo
+}
+
+func (f *keyFile) same(other *keyFile) bool {
+	return f.key != nil && other.key != nil && f.key.ID() == other.key.ID()
+}
+
+func (r rotation) read(name string) (*keyFile, error) {
+	f := &keyFile{path: filepath.Join(r.dir, name)}
+	var err error
+	if f.info, err = os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f.text, err = os.ReadFile(f.path); err != nil {
+		return nil, err
+	}
+	if f.key, err = token.ParseSigningKey(f.text, ""); err != nil {
+		return nil, fmt.Errorf("%s: %w; nothing was changed", f.path, err)
+	}
+	return f, nil
+}
+
+func (r rotation) run() error {
+	current, err := r.read(currentKey)
+	if err != nil {
+		return err
+	}
+	next, err := r.read("next.pem")
+	if err != nil {
+		return err
+	}
+	previous, err := r.read("previous.pem")
+	if err != nil {
+		return err
+	}
+	if current.key == nil {
+		return r.first(current, next, previous)
+	}
+	if r.alg == "" {
+		r.alg = current.key.Algorithm()
+	}
+	if _, _, err := newKey(r.alg); err != nil { // before anything is changed
+		return err
+	}
+	// Of a rotation that was interrupted, two files hold the same key. What it
+	// did is not done again, and drops nothing.
+	promoted, kept := next.same(current), previous.same(current) || next.same(current)
+	if !kept {
+		if err := r.mayDrop(previous); err != nil {
+			return err
+		}
+		if err := r.replace(previous, current, current); err != nil {
+			return err
+		}
+	}
+	if next.key == nil {
+		if err := r.renew(next, current); err != nil {
+			return err
+		}
+	}
+	if !promoted {
+		if err := r.replace(current, next, current); err != nil {
+			return err
+		}
+	}
+	if err := r.renew(next, current); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.out, "%s signs now: %s\n%s verifies as before: %s\n%s is published, and is next to sign: %s\n",
+		current.path, current.key, previous.path, previous.key, next.path, next.key)
+	fmt.Fprintln(r.out, "\nRestart the servers, one after the other. The files must be listed in tokens.signing_keys in this order: current, next, previous.")
+	return nil
+}
+
+// first makes the keys of an empty directory.
+func (r rotation) first(current, next, previous *keyFile) error {
+	if next.key != nil || previous.key != nil {
+		return fmt.Errorf("%s is missing, but another key is there: put the key that signs back in its place", current.path)
+	}
+	if r.alg == "" {
+		r.alg = defaultAlg
+	}
+	for _, f := range []*keyFile{next, current} { // current last: with it the directory is complete
+		text, key, err := newKey(r.alg)
+		if err != nil {
+			return err
+		}
+		if err := createKey(f.path, text); err != nil {
+			return err
+		}
+		f.key = key
+	}
+	fmt.Fprintf(r.out, "%s signs: %s\n%s is published, and is next to sign: %s\n", current.path, current.key, next.path, next.key)
+	fmt.Fprintf(r.out, "\nIn the configuration, whose files are relative to it:\n\n  tokens:\n    signing_keys: [{file: %s}, {file: %s}]\n", current.path, next.path)
+	return nil
+}
+
+// mayDrop reports why the previous key must not go yet.
+func (r rotation) mayDrop(previous *keyFile) error {
+	if previous.key == nil || r.force {
+		return nil
+	}
+	// The file was written when its key ceased to be current.
+	until := previous.info.ModTime().Add(r.keep)
+	if !r.now().Before(until) {
+		return nil
+	}
+	return fmt.Errorf("%s was current until %s: refresh tokens made with it may live until %s; rotate then, or --force it and end their logins",
+		previous.path, previous.info.ModTime().UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339))
+}
+
+// renew puts a new key into a file.
+func (r rotation) renew(target, like *keyFile) error {
+	text, key, err := newKey(r.alg)
+	if err != nil {
+		return err
+	}
+	return r.replace(target, &keyFile{text: text, key: key}, like)
+}
+
+// replace gives a file the key of another one, at once: whoever reads it finds
+// the old key or the new one. Its mode is its own, or, where it is new, that of
+// like.
+func (r rotation) replace(target, source, like *keyFile) (err error) {
+	mode := fs.FileMode(0o600)
+	for _, f := range []*keyFile{like, target} {
+		if f.info != nil {
+			mode = f.info.Mode().Perm()
+		}
+	}
+	f, err := os.CreateTemp(r.dir, ".key-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(source.text)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), target.path); err != nil {
+		return err
+	}
+	target.text, target.key = source.text, source.key
+	target.info, err = os.Stat(target.path)
+	return err
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz/token"
+)
+
+// kid returns the name of the key in a file.
+func kid(t *testing.T, path string) string {
+	t.Helper()
+	key, err := token.LoadSigningKey(path, "")
+	require.NoError(t, err)
+	return key.ID()
+}
+
+func TestKeysNew(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c := gatehouse(t, nil, "keys", "new")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	path := filepath.Join("keys", "current.pem")
+	require.Contains(t, c.stdout, kid(t, path))
+	require.Contains(t, c.stdout, "RS256")
+	require.Contains(t, c.stdout, "signing_keys: [{file: keys/current.pem}]")
+	require.NotContains(t, c.stdout, "PRIVATE")
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	c = gatehouse(t, nil, "keys", "new")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "not overwritten")
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+
+	for _, alg := range []string{"RS256", "ES256", "ES384", "ES512", "EdDSA"} {
+		c := gatehouse(t, nil, "keys", "new", "deep/er/"+alg+".pem", "--alg", alg)
+		require.Equal(t, exitOK, c.code, c.stderr)
+		key, err := token.LoadSigningKey("deep/er/"+alg+".pem", "")
+		require.NoError(t, err)
+		require.Equal(t, alg, key.Algorithm())
+	}
+	c = gatehouse(t, nil, "keys", "new", "--alg", "ES256", "--out", "-")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	_, err = token.ParseSigningKey([]byte(c.stdout), "")
+	require.NoError(t, err, "nothing but the key")
+}
+
+func TestKeysRotate(t *testing.T) {
+	t.Chdir(t.TempDir())
+	file := func(name string) string { return filepath.Join("keys", name) }
+	c := gatehouse(t, nil, "keys", "rotate", "--alg", "ES256")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	current, next := kid(t, file("current.pem")), kid(t, file("next.pem"))
+	require.NotEqual(t, current, next)
+	require.NoFileExists(t, file("previous.pem"))
+	require.NoError(t, os.Chmod(file("current.pem"), 0o640))
+
+	c = gatehouse(t, nil, "keys", "rotate")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, next, kid(t, file("current.pem")))
+	require.Equal(t, current, kid(t, file("previous.pem")))
+	third := kid(t, file("next.pem"))
+	require.NotContains(t, []string{current, next}, third)
+	key, err := token.LoadSigningKey(file("next.pem"), "")
+	require.NoError(t, err)
+	require.Equal(t, "ES256", key.Algorithm(), "as the others")
+	for _, name := range []string{"current.pem", "previous.pem"} {
+		info, err := os.Stat(file(name))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o640), info.Mode().Perm(), name)
+	}
+
+	// Too soon: refresh tokens live on the previous key.
+	c = gatehouse(t, nil, "keys", "rotate")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "--force")
+	require.Equal(t, next, kid(t, file("current.pem")))
+	old := time.Now().Add(-8 * 24 * time.Hour)
+	require.NoError(t, os.Chtimes(file("previous.pem"), old, old))
+	c = gatehouse(t, nil, "keys", "rotate", "--keep", "336h")
+	require.Equal(t, exitFailed, c.code)
+	c = gatehouse(t, nil, "keys", "rotate")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, third, kid(t, file("current.pem")))
+	require.Equal(t, next, kid(t, file("previous.pem")))
+	c = gatehouse(t, nil, "keys", "rotate", "--force", "--alg", "EdDSA")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, third, kid(t, file("previous.pem")))
+
+	entries, err := os.ReadDir("keys")
+	require.NoError(t, err)
+	require.Len(t, entries, 3, "nothing is left behind")
+}
+
+// Two files were enough so far: the first rotation makes the third.
+func TestKeysRotateWithoutNext(t *testing.T) {
+	dir := t.TempDir()
+	c := gatehouse(t, nil, "keys", "new", filepath.Join(dir, "current.pem"), "--alg", "ES256")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	first := kid(t, filepath.Join(dir, "current.pem"))
+	c = gatehouse(t, nil, "keys", "rotate", dir)
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, first, kid(t, filepath.Join(dir, "previous.pem")))
+	require.NotEqual(t, first, kid(t, filepath.Join(dir, "current.pem")))
+	require.NotEqual(t, kid(t, filepath.Join(dir, "next.pem")), kid(t, filepath.Join(dir, "current.pem")))
+}
+
+// Wherever a rotation was interrupted, the next call finishes it, drops no key
+// and rotates once.
+func TestKeysRotateFinishesWhatWasInterrupted(t *testing.T) {
+	keys := map[string]string{}
+	for _, name := range []string{"a", "b", "old"} {
+		c := gatehouse(t, nil, "keys", "new", "-", "--alg", "ES256")
+		require.Equal(t, exitOK, c.code)
+		keys[name] = c.stdout
+	}
+	for name, files := range map[string][3]string{
+		"before the first step":         {"a", "b", "old"},
+		"previous holds the current":    {"a", "b", "a"},
+		"current holds the next":        {"b", "b", "a"},
+		"without a previous key":        {"a", "b", ""},
+		"without one, in the middle":    {"b", "b", "a"},
+		"the last step is what is left": {"b", "b", "a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for i, file := range []string{"current.pem", "next.pem", "previous.pem"} {
+				if files[i] != "" {
+					require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(keys[files[i]]), 0o600))
+				}
+			}
+			old := time.Now().Add(-8 * 24 * time.Hour)
+			if files[2] == "old" {
+				require.NoError(t, os.Chtimes(filepath.Join(dir, "previous.pem"), old, old))
+			}
+			c := gatehouse(t, nil, "keys", "rotate", dir)
+			require.Equal(t, exitOK, c.code, c.stderr)
+			for file, want := range map[string]string{"current.pem": "b", "previous.pem": "a"} {
+				text, err := os.ReadFile(filepath.Join(dir, file))
+				require.NoError(t, err)
+				require.Equal(t, keys[want], string(text), file)
+			}
+			next, err := os.ReadFile(filepath.Join(dir, "next.pem"))
+			require.NoError(t, err)
+			require.NotContains(t, []string{keys["a"], keys["b"], keys["old"]}, string(next))
+		})
+	}
+}
+
+func TestKeysRotateChangesNothingWhereItCanNot(t *testing.T) {
+	dir := t.TempDir()
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "rotate", dir, "--alg", "ES256").code)
+	before := kid(t, filepath.Join(dir, "current.pem"))
+	c := gatehouse(t, nil, "keys", "rotate", dir, "--alg", "HS256")
+	require.Equal(t, exitUsage, c.code)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "next.pem"), []byte("no key"), 0o600))
+	c = gatehouse(t, nil, "keys", "rotate", dir)
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "next.pem")
+	require.Equal(t, before, kid(t, filepath.Join(dir, "current.pem")))
+	require.NoFileExists(t, filepath.Join(dir, "previous.pem"))
+
+	require.NoError(t, os.Remove(filepath.Join(dir, "next.pem")))
+	require.NoError(t, os.Rename(filepath.Join(dir, "current.pem"), filepath.Join(dir, "previous.pem")))
+	c = gatehouse(t, nil, "keys", "rotate", dir)
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "current.pem is missing")
+}
+
+func TestPasswordHash(t *testing.T) {
+	hash := func(stdin string) command {
+		var stdout, stderr buffer
+		code := run(t.Context(), []string{"password", "hash"}, environment{
+			lookup: func(string) (string, bool) { return "", false }, stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr,
+		})
+		return command{code, stdout.String(), stderr.String()}
+	}
+	for _, stdin := range []string{"correct horse\n", "correct horse", "correct horse\r\n", "correct horse\nand more\n"} {
+		c := hash(stdin)
+		require.Equal(t, exitOK, c.code, c.stderr)
+		require.Regexp(t, `^\$argon2id\$v=19\$m=19456,t=2,p=1\$\S+\n$`, c.stdout)
+		require.NotContains(t, c.stdout+c.stderr, "correct")
+		file := write(t, "users.yaml", "users:\n- id: a\n  email: a@example.com\n  password_hash: "+c.stdout)
+		path := write(t, "gatehouse.yaml", "users: {file: "+file+"}\nsessions: {secrets: [0123456789abcdef]}\nserver: {http: {trusted_hops: 1}}\n")
+		c = gatehouse(t, nil, "config", "check", path)
+		require.Equal(t, exitOK, c.code, c.stderr)
+	}
+	for _, stdin := range []string{"", "\n", strings.Repeat("x", 2000)} {
+		c := hash(stdin)
+		require.Equal(t, exitFailed, c.code)
+		require.Empty(t, c.stdout)
+	}
+	c := gatehouse(t, nil, "password", "hash", "hunter2")
+	require.Contains(t, c.stderr, "argument")
+	require.NotContains(t, c.stderr, "hunter2")
+}
+
+// A users file, keys and providers are part of what config check checks.
+func TestConfigCheckReadsTheUsersFile(t *testing.T) {
+	file := write(t, "users.yaml", "users:\n- id: a\n  email: a@example.com\n  password_hash: nothing\n")
+	path := write(t, "gatehouse.yaml", "users: {file: "+file+"}\nsessions: {secrets: [0123456789abcdef]}\n")
+	c := gatehouse(t, nil, "config", "check", path)
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "users.yaml:4:18: users[0].password_hash")
+
+	const weak = "$argon2id$v=19$m=1024,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+	require.NoError(t, os.WriteFile(file, []byte("users:\n- id: a\n  email: a@example.com\n  password_hash: "+weak+"\n"), 0o600))
+	c = gatehouse(t, nil, "config", "check", path)
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Contains(t, c.stderr, "quickly guessed at")
+}
