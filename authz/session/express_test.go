@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
@@ -77,7 +78,7 @@ func (e expressApp) do(t *testing.T, method, path, cookie, body string) (reply m
 func TestExpressAndGatehouseShareSessions(t *testing.T) {
 	nodeModules(t)
 	s := newServer(t, backends[1])
-	f := s.store(t, session.Options{Rolling: true, Cookie: session.Cookie{InsecureHTTP: true}})
+	f := s.store(t, session.Options{Rolling: true, Profiles: true, Cookie: session.Cookie{InsecureHTTP: true}})
 	app := startExpress(t, s.url)
 	signer := newSigner(t, "current", "previous")
 	raw := func(t *testing.T, id string) string {
@@ -183,8 +184,12 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 		require.NotContains(t, got, "userId")
 	})
 
-	t.Run("a request that was under way brings nothing back", func(t *testing.T) {
-		id, cookie := login(t, `{"userId":"u"}`)
+	// hold begins a request that has the session in memory, and returns what
+	// lets it save that.
+	held := 0
+	hold := func(t *testing.T, cookie string) (release func()) {
+		t.Helper()
+		held++
 		request := app.request(t, "POST", "/hold", cookie, "")
 		done := make(chan error, 1)
 		go func() {
@@ -196,13 +201,88 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 			}
 			done <- err
 		}()
-		app.await(t, "holding")
+		app.await(t, fmt.Sprint("holding ", held))
+		return func() {
+			t.Helper()
+			app.do(t, "POST", "/release", "", "")
+			require.NoError(t, <-done)
+		}
+	}
+
+	t.Run("a request that was under way brings nothing back", func(t *testing.T) {
+		id, cookie := login(t, `{"userId":"u"}`)
+		release := hold(t, cookie)
 		require.NoError(t, f.Revoke(t.Context(), id))
-		app.do(t, "POST", "/release", "", "")
-		require.NoError(t, <-done)
+		release()
 		require.Contains(t, raw(t, id), `"held":true`, "the request saved its session after the revocation")
 		_, err := f.Session(t.Context(), id, authz.ReadOptions{})
 		requireReason(t, authz.ReasonSessionRevoked, err)
 		require.False(t, f.exists(t, "sess:"+id))
+	})
+
+	t.Run("sessions that the gate saw are listed, the others are found", func(t *testing.T) {
+		seen, _ := login(t, `{"userId":"lister","email":"l@example.com"}`)
+		unseen, _ := login(t, `{"userId":"lister"}`)
+		f.session(t, seen)
+		require.Equal(t, handlesOf(seen), f.handles(t, "lister", false))
+		require.Equal(t, handlesOf(seen, unseen), f.handles(t, "lister", true))
+	})
+
+	t.Run("everything of a user ends, also what the gate never saw, and a late save brings nothing back", func(t *testing.T) {
+		ours, err := f.Create(t.Context(), session.NewSession{Identity: authz.Identity{ID: "everywhere"}})
+		require.NoError(t, err)
+		seen, _ := login(t, `{"userId":"everywhere"}`)
+		f.session(t, seen)
+		unseen, cookie := login(t, `{"userId":"everywhere","cart":[1]}`)
+		other, otherCookie := login(t, `{"userId":"everywhere else"}`)
+		release := hold(t, cookie)
+		n, err := f.RevokeUser(t.Context(), "everywhere")
+		require.NoError(t, err)
+		require.Equal(t, 3, n)
+		got, _ := app.do(t, "GET", "/session", cookie, "")
+		require.NotContains(t, got, "userId", "Express does not know it any more")
+		release()
+		require.Contains(t, raw(t, unseen), `"held":true`)
+		for _, id := range []string{ours, seen, unseen} {
+			_, err := f.Session(t.Context(), id, authz.ReadOptions{})
+			requireReason(t, authz.ReasonSessionRevoked, err)
+			require.False(t, f.exists(t, "sess:"+id))
+		}
+		f.session(t, other)
+		got, _ = app.do(t, "GET", "/session", otherCookie, "")
+		require.Equal(t, "everywhere else", got["userId"])
+	})
+
+	t.Run("an administrator's change is seen there, and leaves what is not ours", func(t *testing.T) {
+		id, cookie := login(t, `{"userId":"changed","organizationId":1,"cart":[{"n":1}]}`)
+		organization, roles := "2", []string{"admin"}
+		n, err := f.ChangeUser(t.Context(), "changed", authz.UserChange{Organization: &organization, Roles: &roles})
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		got, _ := app.do(t, "GET", "/session", cookie, "")
+		require.Equal(t, 2.0, got["organizationId"])
+		require.Equal(t, []any{"admin"}, got["roles"])
+		require.Equal(t, []any{map[string]any{"n": 1.0}}, got["cart"])
+		require.NoError(t, f.SwitchOrganization(t.Context(), id, "3"))
+		got, _ = app.do(t, "GET", "/session", cookie, "")
+		require.Equal(t, 3.0, got["organizationId"])
+	})
+
+	t.Run("what we know of a session stays when Express changes it", func(t *testing.T) {
+		provider := authz.ProviderLogin{Issuer: "https://idp.example.com", Subject: "s"}
+		id, err := f.Create(t.Context(), session.NewSession{
+			Identity: authz.Identity{ID: "device"}, Device: authz.Device{Address: "192.0.2.7", UserAgent: "é"}, Provider: provider,
+		})
+		require.NoError(t, err)
+		app.do(t, "POST", "/set", signer.Sign(id), `{"cart":1}`)
+		logins, err := f.UserSessions(t.Context(), "device", false)
+		require.NoError(t, err)
+		require.Len(t, logins, 1)
+		require.Equal(t, authz.Device{Address: "192.0.2.7", UserAgent: "é"}, logins[0].Device)
+		n, err := f.EndProviderLogin(t.Context(), provider, "j", f.clock.Now())
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		got, _ := app.do(t, "GET", "/session", signer.Sign(id), "")
+		require.NotContains(t, got, "userId")
 	})
 }

@@ -286,7 +286,7 @@ var errAnswer = errors.New("an answer that the script does not give")
 // rotateCurrent the life of the family in ms and its fields.
 //
 // It can be sent again when its reply was lost: the name of the call stands
-// with the use.
+// with the use, or in the dead mark.
 //
 // KEYS: family, dead mark.
 // ARGV: generation and hash of the token, hash of its successor, now in Unix
@@ -310,6 +310,9 @@ local function use(generation)
 	end
 end
 
+if redis.pcall('GET', dead) == ARGV[6] then
+	return {1}
+end
 if redis.call('EXISTS', dead) == 1 or redis.call('EXISTS', family) == 0 then
 	return {0}
 end
@@ -324,7 +327,7 @@ if presented < generation then
 	if first and by == hash and (call == ARGV[6] or grace >= 0 and now - first <= grace) then
 		return current()
 	end
-	redis.call('SET', dead, '1', 'PX', ARGV[8])
+	redis.call('SET', dead, ARGV[6], 'PX', ARGV[8])
 	redis.call('DEL', family)
 	return {1}
 end

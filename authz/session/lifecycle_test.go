@@ -77,6 +77,7 @@ func TestCreateRefusesWhatIsNoSession(t *testing.T) {
 		`a "email"`:          {Identity: someone, Values: map[string]any{"email": "not given, but its place"}},
 		`value "x"`:          {Identity: someone, Values: map[string]any{"x": func() {}}},
 		`a "organizationId"`: {Identity: someone, Values: map[string]any{"organizationId": 1}},
+		`a "gatehouse"`:      {Identity: someone, Values: map[string]any{"gatehouse": 1}},
 	} {
 		if want == "400h to" {
 			want = "want 1ms to"
@@ -102,6 +103,29 @@ func TestLoginRightAfterRevocationOfTheUser(t *testing.T) {
 	old, recent := f.session(t, before), f.session(t, after)
 	require.False(t, old.AuthTime.After(old.Standing.RevokedBefore))
 	require.True(t, recent.AuthTime.After(recent.Standing.RevokedBefore))
+}
+
+// Two clocks differ, or the user proved who they are to a provider long ago:
+// a login after the revocation is a login. A mark far in the future is no
+// clock's fault.
+func TestLoginIsPutBehindTheUsersMark(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		for _, tc := range []struct{ mark, authTime, want time.Duration }{
+			{0, 0, time.Millisecond},
+			{time.Minute, 0, time.Minute + time.Millisecond},
+			{0, -time.Hour, time.Millisecond},
+			{-2 * time.Hour, -time.Hour, -time.Hour},
+			{time.Hour, 0, 0},
+		} {
+			f := s.store(t, session.Options{})
+			now := f.clock.Now()
+			require.NoError(t, f.RevokeUserBefore(t.Context(), "u", now.Add(tc.mark)))
+			got := f.session(t, f.login(t, func(l *authz.Login) { l.AuthTime = now.Add(tc.authTime) }))
+			require.WithinDuration(t, now.Add(tc.want), got.AuthTime, 0)
+			require.Equal(t, tc.mark == time.Hour, got.Standing.Covers(got.AuthTime))
+		}
+	})
 }
 
 func TestUpdateRefusals(t *testing.T) {

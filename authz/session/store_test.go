@@ -662,6 +662,26 @@ func TestRoundTrips(t *testing.T) {
 		require.NoError(t, err)
 		expect(0)
 
+		login := authz.Login{Identity: authz.Identity{ID: "u"}, Provider: authz.ProviderLogin{Issuer: "i", Subject: "s", SessionID: "1"}}
+		old, err := f.Create(t.Context(), login) // loads the scripts
+		require.NoError(t, err)
+		trips.take()
+		login.Replaces = old
+		_, err = f.Create(t.Context(), login)
+		require.NoError(t, err)
+		expect(2, "evalsha", "evalsha", "evalsha", "evalsha")
+
+		c := f.family(t, "rotated")
+		f.rotate(t, c, 0)
+		trips.take()
+		_, err = f.Family(t.Context(), "rotated")
+		require.NoError(t, err)
+		expect(1, "hmget", "pttl", "exists")
+		f.rotate(t, c, 1)
+		expect(2, "hget", "evalsha", "evalsha")
+		require.NoError(t, f.End(t.Context(), authz.Ending{SessionID: old, Family: "rotated", TokenID: "j"}))
+		expect(2, "get", "hget", "evalsha")
+
 		bare := f.another(session.Options{})
 		_, err = bare.Session(t.Context(), "id", authz.ReadOptions{})
 		require.NoError(t, err)
@@ -983,6 +1003,22 @@ func TestDeadlineBoundsTheWholeCall(t *testing.T) {
 						_, err := store.Create(t.Context(), session.NewSession{Identity: authz.Identity{ID: "u"}})
 						return err
 					},
+					func() error { return store.CreateFamily(t.Context(), authz.Family{ID: "f", UserID: "u"}) },
+					func() error { _, err := store.Family(t.Context(), "f"); return err },
+					func() error {
+						_, err := store.RotateFamily(t.Context(), authz.RefreshToken{Family: "f"}, [32]byte{})
+						return err
+					},
+					func() error { return store.End(t.Context(), authz.Ending{Family: "f"}) },
+					func() error { _, err := store.UserStanding(t.Context(), "u"); return err },
+					func() error { _, err := store.UserSessions(t.Context(), "u", false); return err },
+					func() error { _, err := store.UserFamilies(t.Context(), "u"); return err },
+					func() error { _, err := store.RevokeHandle(t.Context(), "u", "h"); return err },
+					func() error {
+						_, err := store.EndProviderLogin(t.Context(), authz.ProviderLogin{Issuer: "i", Subject: "s"}, "j", time.Now())
+						return err
+					},
+					func() error { return store.SwitchOrganization(t.Context(), "id", "o") },
 				} {
 					start := time.Now()
 					requireReason(t, authz.ReasonStoreUnavailable, call())
@@ -1331,7 +1367,15 @@ func TestErrorsHoldNoIDs(t *testing.T) {
 	_, cut := s.connect(t, session.OpenOptions{})
 	cut()
 	_, out := f.Session(t.Context(), id, authz.ReadOptions{})
-	for _, err := range []error{malformed, profile, unknown, revoked, out, f.Revoke(t.Context(), id)} {
+	errs := []error{malformed, profile, unknown, revoked, out, f.Revoke(t.Context(), id)}
+	_, listed := f.UserSessions(t.Context(), user, true)
+	_, all := f.RevokeUser(t.Context(), user)
+	_, handle := f.RevokeHandle(t.Context(), user, authz.Handle(id))
+	_, changed := f.ChangeUser(t.Context(), user, authz.UserChange{Disabled: new(bool)})
+	_, rotated := f.RotateFamily(t.Context(), authz.RefreshToken{Family: id}, [32]byte{})
+	_, ended := f.EndProviderLogin(t.Context(), authz.ProviderLogin{Issuer: id, Subject: user}, id, time.Now())
+	errs = append(errs, listed, all, handle, changed, rotated, ended, f.End(t.Context(), authz.Ending{SessionID: id, Family: user}))
+	for _, err := range errs {
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), id)
 		require.NotContains(t, err.Error(), user)

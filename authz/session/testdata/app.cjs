@@ -34,13 +34,15 @@ app.get('/session', (req, res) => res.json(req.session))
 app.post('/logout', (req, res, next) => req.session.destroy((err) => err ? next(err) : res.json({})))
 
 // A request that takes its time, and saves its session at the end. It says
-// when it has the session in memory, and goes on when /release is called.
+// when it has the session in memory, and which one it is, and goes on when
+// /release is called.
 let release
+let held = 0
 app.post('/hold', async (req, res) => {
   req.session.held = true
   await new Promise((resolve) => {
     release = resolve
-    console.log('holding')
+    console.log(`holding ${++held}`)
   })
   res.json({})
 })

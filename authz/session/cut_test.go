@@ -1,0 +1,419 @@
+package session_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+)
+
+// wire stands between a client and Redis. It takes one command after the other
+// and cuts the line at one of them.
+type wire struct {
+	listener net.Listener
+	target   string
+
+	mu       sync.Mutex
+	commands int
+	cutAt    int  // before which command, counted from 1; 0: never
+	taken    bool // Redis still gets that command, only the reply is lost
+	heals    bool // a new connection works
+	down     bool
+	conns    []net.Conn
+	wg       sync.WaitGroup
+}
+
+func newWire(t *testing.T, target string) *wire {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	w := &wire{listener: listener, target: target}
+	w.wg.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			w.wg.Go(func() { w.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		w.mu.Lock()
+		for _, c := range w.conns {
+			_ = c.Close()
+		}
+		w.mu.Unlock()
+		w.wg.Wait()
+	})
+	return w
+}
+
+// begin sets where the line is cut.
+func (w *wire) begin(cutAt int, taken, heals bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.commands, w.cutAt, w.taken, w.heals, w.down = 0, cutAt, taken, heals, false
+}
+
+func (w *wire) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.commands
+}
+
+func (w *wire) keep(conns ...net.Conn) (up bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conns = append(w.conns, conns...)
+	return !w.down
+}
+
+// next counts a command, and says what becomes of it and of its reply.
+func (w *wire) next(command string) (forward, answer bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down {
+		return false, false
+	}
+	if strings.HasPrefix(command, "CLIENT") || strings.HasPrefix(command, "HELLO") {
+		return true, true
+	}
+	w.commands++
+	if w.commands != w.cutAt {
+		return true, true
+	}
+	w.down = !w.heals
+	return w.taken, false
+}
+
+func (w *wire) serve(client net.Conn) {
+	defer func() { _ = client.Close() }()
+	server, err := net.Dial("tcp", w.target)
+	if err != nil {
+		return
+	}
+	defer func() { _ = server.Close() }()
+	if !w.keep(client, server) {
+		return
+	}
+	fromClient, fromServer := bufio.NewReader(client), bufio.NewReader(server)
+	for {
+		command, err := message(fromClient)
+		if err != nil {
+			return
+		}
+		name := strings.ToUpper(strings.Join(strings.Fields(string(command[:min(len(command), 60)]))[2:3], " "))
+		forward, answer := w.next(name)
+		if !forward {
+			return
+		}
+		if _, err := server.Write(command); err != nil {
+			return
+		}
+		reply, err := message(fromServer)
+		if err != nil || !answer {
+			return
+		}
+		if _, err := client.Write(reply); err != nil {
+			return
+		}
+	}
+}
+
+// message reads one message of the protocol, RESP 2, as it is.
+func message(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadBytes('\n')
+	if err != nil {
+		return nil, err
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(line[1:])))
+	switch line[0] {
+	case '$':
+		if n < 0 {
+			return line, nil
+		}
+		text := make([]byte, n+2)
+		_, err := io.ReadFull(r, text)
+		return append(line, text...), err
+	case '*':
+		for range n {
+			part, err := message(r)
+			if err != nil {
+				return nil, err
+			}
+			line = append(line, part...)
+		}
+	}
+	return line, nil
+}
+
+var (
+	randomID   = regexp.MustCompile(`sess:[\w-]{32}`)
+	randomCall = regexp.MustCompile(`[A-Z2-7]{26}`)
+)
+
+// state is all that there is at a server but for what was written ahead: the
+// indexes, and the marks about use. What is random in it is not.
+func (f fixture) state(t *testing.T) string {
+	t.Helper()
+	var lines []string
+	for _, key := range f.allKeys(t, "*") {
+		if slices.ContainsFunc([]string{"sessions", "families", "provider", "seen", "confirm"}, func(kind string) bool {
+			return strings.HasPrefix(key, "gatehouse:"+kind+":")
+		}) {
+			continue
+		}
+		var value any
+		var err error
+		if strings.HasPrefix(key, "refresh:") {
+			value, err = f.client.HGetAll(t.Context(), key).Result()
+		} else {
+			value, err = f.client.Get(t.Context(), key).Result()
+		}
+		require.NoError(t, err, key)
+		f.indexedIfOurs(t, key, fmt.Sprint(value))
+		lines = append(lines, randomID.ReplaceAllString(key, "sess:*")+" = "+randomCall.ReplaceAllString(fmt.Sprint(value), "call"))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// indexedIfOurs fails for a session or a family of ours that no index has.
+func (f fixture) indexedIfOurs(t *testing.T, key, value string) {
+	t.Helper()
+	index := indexOfU
+	kind, id, _ := strings.Cut(key, ":")
+	switch {
+	case kind == "refresh":
+		index = "gatehouse:families:{user:u}"
+	case kind != "sess" || !strings.Contains(value, `"gatehouse":`):
+		return
+	}
+	require.NoError(t, f.client.ZScore(t.Context(), index, id).Err(), "an index has %s", key)
+}
+
+// multiStep is a call that changes several things. prepare returns the call,
+// whose answer says all that it returns but for the error.
+type multiStep struct {
+	prepare func(t *testing.T, f fixture) func(ctx context.Context, s *session.Store) (answer string, err error)
+	once    bool // done again it is another one
+}
+
+func multiSteps() map[string]multiStep {
+	yes, organization := true, "o2"
+	provider := authz.ProviderLogin{Issuer: "https://idp.example.com", Subject: "s", SessionID: "1"}
+	until := time.Now().Add(time.Hour)
+	type call = func(ctx context.Context, s *session.Store) (string, error)
+	all := func(t *testing.T, f fixture) (id string, c *chain) {
+		t.Helper()
+		id = f.login(t, func(l *authz.Login) { l.Provider = provider })
+		f.login(t, func(l *authz.Login) { l.Provider = provider })
+		f.foreign(t, "unseen", "u")
+		f.set(t, "user:u", `{"email":"e"}`, 0)
+		return id, f.family(t, "f")
+	}
+	change := func(c authz.UserChange) func(t *testing.T, f fixture) call {
+		return func(t *testing.T, f fixture) call {
+			t.Helper()
+			all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				n, err := s.ChangeUser(ctx, "u", c)
+				return fmt.Sprint(n), err
+			}
+		}
+	}
+	return map[string]multiStep{
+		"Create": {once: true, prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			old, _ := all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				_, err := s.Create(ctx, authz.Login{Identity: authz.Identity{ID: "u"}, Provider: provider, Replaces: old})
+				return "", err
+			}
+		}},
+		"CreateFamily": {prepare: func(*testing.T, fixture) call {
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				return "", s.CreateFamily(ctx, authz.Family{ID: "f", UserID: "u"})
+			}
+		}},
+		"RotateFamily": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			_, c := all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				got, err := s.RotateFamily(ctx, c.token(0), c.token(1).Hash)
+				return fmt.Sprint(got.Generation), err
+			}
+		}},
+		"RotateFamily without grace": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			_, c := all(t, f)
+			return func(ctx context.Context, _ *session.Store) (string, error) {
+				got, err := f.another(session.Options{RefreshGrace: -1, Profiles: true}).RotateFamily(ctx, c.token(0), c.token(1).Hash)
+				return fmt.Sprint(got.Generation), err
+			}
+		}, once: true},
+		"RotateFamily, reused": {once: true, prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			_, c := all(t, f)
+			f.rotate(t, c, 0)
+			return func(ctx context.Context, _ *session.Store) (string, error) {
+				_, err := f.another(session.Options{RefreshGrace: -1, Profiles: true}).RotateFamily(ctx, c.token(0), c.token(1).Hash)
+				if authz.ReasonOf(orUnknown(err)) == authz.ReasonRefreshReused {
+					err = nil
+				}
+				return "", err
+			}
+		}},
+		"RevokeUser": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				n, err := s.RevokeUser(ctx, "u")
+				return fmt.Sprint(n), err
+			}
+		}},
+		"RevokeHandle": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			id, _ := all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				found, err := s.RevokeHandle(ctx, "u", authz.Handle(id))
+				return fmt.Sprint(found), err
+			}
+		}},
+		"RevokeHandle of a family": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				found, err := s.RevokeHandle(ctx, "u", authz.Handle("f"))
+				return fmt.Sprint(found), err
+			}
+		}},
+		"RevokeFamily": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				return "", s.RevokeFamily(ctx, "f", until)
+			}
+		}},
+		"End": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			id, _ := all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				return "", s.End(ctx, authz.Ending{SessionID: id, Family: "f", TokenID: "j", TokenUntil: until})
+			}
+		}},
+		"EndProviderLogin": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				n, err := s.EndProviderLogin(ctx, provider, "j", until)
+				return fmt.Sprint(n), err
+			}
+		}},
+		"ChangeUser":         {prepare: change(authz.UserChange{Organization: &organization, Roles: &[]string{"r"}, Disabled: &yes})},
+		"ChangeUser, locked": {prepare: change(authz.UserChange{Disabled: &yes})},
+		"CompleteProfile": {prepare: func(*testing.T, fixture) call {
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				return "", s.CompleteProfile(ctx, authz.User{Identity: authz.Identity{ID: "u", Email: "e"}})
+			}
+		}},
+		"SwitchOrganization": {prepare: func(t *testing.T, f fixture) call {
+			t.Helper()
+			id, _ := all(t, f)
+			return func(ctx context.Context, s *session.Store) (string, error) {
+				return "", s.SwitchOrganization(ctx, id, "o2")
+			}
+		}},
+	}
+}
+
+// Whenever Redis is cut off in the middle of a call: an error, and then either
+// all of it has happened or nothing; and when the line comes back at once, all
+// of it, with the right answer.
+func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, backends[1])
+	direct := s.store(t, living)
+	w := newWire(t, strings.TrimPrefix(s.url, "redis://"))
+	for name, step := range multiSteps() {
+		t.Run(name, func(t *testing.T) {
+			options := living
+			options.Now, options.Timeout = direct.clock.Now, patience
+			// run prepares anew and makes the call over the wire.
+			run := func(cutAt int, taken, heals, scripts bool) (answer string, err error, before string, again func() error) {
+				require.NoError(t, direct.client.FlushAll(t.Context()).Err())
+				if !scripts {
+					require.NoError(t, direct.client.ScriptFlush(t.Context()).Err())
+				}
+				w.begin(0, false, true)
+				client, err := session.Open("redis://"+w.listener.Addr().String(), session.OpenOptions{Timeout: patience})
+				require.NoError(t, err)
+				defer func() { _ = client.Close() }()
+				f := direct
+				call := step.prepare(t, fixture{Store: f.Store, clock: f.clock, client: client, writes: f.writes})
+				before = direct.state(t)
+				if !scripts {
+					require.NoError(t, direct.client.ScriptFlush(t.Context()).Err())
+				}
+				w.begin(cutAt, taken, heals)
+				answer, err = call(t.Context(), session.New(client, options))
+				return answer, err, before, func() error {
+					_, err := call(t.Context(), direct.Store)
+					return err
+				}
+			}
+			for _, scripts := range []bool{false, true} { // whether the server has them
+				want, err, _, _ := run(0, false, true, scripts)
+				require.NoError(t, err)
+				after, commands := direct.state(t), w.count()
+				require.GreaterOrEqual(t, commands, 2)
+				applied := 0
+				for cutAt := 1; cutAt <= commands; cutAt++ {
+					for _, taken := range []bool{false, true} {
+						_, err, before, again := run(cutAt, taken, false, scripts)
+						requireReason(t, authz.ReasonStoreUnavailable, err)
+						got := direct.state(t)
+						require.NotEqual(t, before, after)
+						if got != before {
+							require.Equal(t, after, got, "command %d of %d, taken: %v", cutAt, commands, taken)
+							applied++
+						}
+						if !step.once {
+							require.NoError(t, again())
+							require.Equal(t, after, direct.state(t), "done again after command %d of %d, taken: %v", cutAt, commands, taken)
+						}
+
+						answer, err, _, _ := run(cutAt, taken, true, scripts)
+						require.NoError(t, err, "command %d of %d, taken: %v", cutAt, commands, taken)
+						require.Equal(t, want, answer, "command %d of %d, taken: %v", cutAt, commands, taken)
+						require.Equal(t, after, direct.state(t), "command %d of %d, taken: %v", cutAt, commands, taken)
+					}
+				}
+				require.Positive(t, applied, "at the last command, whose reply was lost")
+			}
+		})
+	}
+}
+
+func TestWireReadsTheProtocol(t *testing.T) {
+	for _, text := range []string{"+OK\r\n", ":1\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "$2\r\nab\r\n", "*2\r\n$1\r\na\r\n*1\r\n:1\r\n", "-ERR 3\r\n"} {
+		got, err := message(bufio.NewReader(bytes.NewBufferString(text + "rest")))
+		require.NoError(t, err)
+		require.Equal(t, text, string(got))
+	}
+}
