@@ -609,8 +609,12 @@ func TestTrustedBackend(t *testing.T) {
 		requireAnswer(t, r, 403, forbidden)
 		require.Empty(t, r.header.Values("set-cookie"))
 	}
-	for _, body := range []any{nil, "{", object{}, with(user, object{"userId": ""}), with(user, object{"userId": "service:x"}), with(user, object{"roles": "x"}),
-		with(user, object{"data": object{"userId": "root"}}), with(user, object{"data": object{"cookie": object{}}}), with(user, object{"rolse": []string{}})} {
+	for _, body := range []any{
+		nil, "{",
+		object{},
+		with(user, object{"userId": ""}), with(user, object{"userId": "service:x"}), with(user, object{"roles": "x"}),
+		with(user, object{"data": object{"userId": "root"}}), with(user, object{"data": object{"cookie": object{}}}), with(user, object{"rolse": []string{}}),
+	} {
 		requireAnswer(t, g.browse().post(t, "/auth/sessions", body, apiKey(apiKeys.backend)), 400, badRequest)
 	}
 }

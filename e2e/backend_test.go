@@ -45,7 +45,7 @@ func TestExamplesOfTrustedBackends(t *testing.T) {
 			defer cancel()
 			line, err := p.AwaitLine(ctx, func(line string) bool { return strings.HasPrefix(line, "listening on ") })
 			require.NoError(t, err)
-			login := func(body object) (int, *http.Response) {
+			login := func(body object) reply {
 				t.Helper()
 				request, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
 					"http://127.0.0.1:"+strings.TrimPrefix(line, "listening on ")+"/login", strings.NewReader(mustJSON(t, body)))
@@ -57,22 +57,21 @@ func TestExamplesOfTrustedBackends(t *testing.T) {
 				defer func() { _ = response.Body.Close() }()
 				_, err = io.Copy(io.Discard, response.Body)
 				require.NoError(t, err)
-				return response.StatusCode, response
+				return reply{status: response.StatusCode, header: response.Header}
 			}
-			status, _ := login(object{"email": "erin@example.com", "password": "nobody's password"})
-			require.Equal(t, 401, status)
-			status, response := login(object{"email": "erin@example.com", "password": password})
-			require.Equal(t, 200, status)
+			require.Equal(t, 401, login(object{"email": "erin@example.com", "password": "nobody's password"}).status)
+			r := login(object{"email": "erin@example.com", "password": password})
+			require.Equal(t, 200, r.status)
 			b := g.browse()
-			b.keep(reply{header: response.Header})
+			b.keep(r)
 			requireAllowed(t, b.open(t, "/users/me"), identity{"erin", "erin@example.com", `["member"]`, "org-1"})
 			require.Equal(t, "example/1.0", list(b.open(t, "/auth/sessions").json(t)["sessions"])[0]["userAgent"])
 			requireAnswer(t, b.post(t, "/auth/logout", nil), 200, loggedOut)
 
 			require.Equal(t, 200, g.browse().request(t, "PATCH", "/auth/users/erin/sessions", object{"disabled": true}, apiKey(apiKeys.backend)).status)
-			status, response = login(object{"email": "erin@example.com", "password": password})
-			require.Equal(t, 403, status)
-			require.Empty(t, response.Header.Values("set-cookie"))
+			r = login(object{"email": "erin@example.com", "password": password})
+			require.Equal(t, 403, r.status)
+			require.Empty(t, r.header.Values("set-cookie"))
 			require.Equal(t, 200, g.browse().request(t, "PATCH", "/auth/users/erin/sessions", object{"disabled": false}, apiKey(apiKeys.backend)).status)
 		})
 	}

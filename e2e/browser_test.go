@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -99,10 +100,7 @@ func (g *gateway) browse() *browser {
 // copy is a browser with the cookies of this moment: a thief's, say.
 func (b *browser) copy() *browser {
 	c := *b
-	c.cookies = map[string]keptCookie{}
-	for name, kept := range b.cookies {
-		c.cookies[name] = kept
-	}
+	c.cookies = maps.Clone(b.cookies)
 	return &c
 }
 

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,5 +48,5 @@ func TestCommandsOfTheAuthPage(t *testing.T) {
 	} {
 		require.Contains(t, string(out), answer)
 	}
-	require.False(t, strings.Contains(string(out), `"error"`), "%s", out)
+	require.NotContains(t, string(out), `"error"`)
 }

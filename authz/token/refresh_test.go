@@ -57,7 +57,8 @@ func TestARefreshTokenIsKnownByItsText(t *testing.T) {
 		seen[made.Text] = true
 		require.Regexp(t, `^[A-Za-z0-9_-]{22}\.[0-9]+\.[A-Za-z0-9_-]{43}\.[A-Za-z0-9_-]{43}$`, made.Text)
 	}
-	require.NotEqual(t, r.First().Family, r.First().Family)
+	another := r.First()
+	require.NotEqual(t, chain[0].Family, another.Family)
 }
 
 // A text that is not, to the byte, one that we made is refused, and nothing of

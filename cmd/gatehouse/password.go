@@ -51,7 +51,7 @@ is no terminal, and prints its argon2id hash, for password_hash in the users fil
 // readPassword asks at a terminal, twice and without an echo; elsewhere it reads
 // a line.
 func readPassword(env environment) (string, error) {
-	if f, ok := env.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) { //nolint:gosec // G115: a file descriptor is small
+	if f, ok := env.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		first, err := askPassword(env, f, "Password: ")
 		if err != nil {
 			return "", err
@@ -75,7 +75,7 @@ func readPassword(env environment) (string, error) {
 
 func askPassword(env environment, terminal *os.File, prompt string) (string, error) {
 	fmt.Fprint(env.stderr, prompt)
-	text, err := term.ReadPassword(int(terminal.Fd())) //nolint:gosec // G115: as above
+	text, err := term.ReadPassword(int(terminal.Fd()))
 	fmt.Fprintln(env.stderr)
 	if err != nil {
 		return "", fmt.Errorf("read the password: %w", err)

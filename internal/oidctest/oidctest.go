@@ -42,7 +42,7 @@ func modules(t *testing.T, otherwise string) string {
 	}
 	dir, err := filepath.Abs(dir)
 	require.NoError(t, err)
-	if _, err := os.Stat(filepath.Join(dir, "oidc-provider")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "oidc-provider")); err != nil { //nolint:gosec // G703: the environment of a test names it
 		const message = "oidc-provider is not installed: run npm ci in e2e/express, or set GATEHOUSE_NODE_MODULES"
 		if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {
 			t.Fatal(message)
