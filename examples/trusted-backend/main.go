@@ -33,7 +33,7 @@ func login(w http.ResponseWriter, r *http.Request) {
 	}
 	user["address"], _, _ = net.SplitHostPort(r.RemoteAddr)
 	user["userAgent"] = r.UserAgent()
-	text, _ := json.Marshal(user) // strings and lists of strings
+	text, _ := json.Marshal(user)                                                                                                                // strings and lists of strings
 	request, err := http.NewRequestWithContext(r.Context(), http.MethodPost, os.Getenv("GATEHOUSE_URL")+"/auth/sessions", bytes.NewReader(text)) //nolint:gosec // G704: the operator names the server
 	if err != nil {
 		http.Error(w, `{"error":"Authentication unavailable"}`, http.StatusServiceUnavailable)
