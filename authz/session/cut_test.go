@@ -355,7 +355,13 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 			options := living
 			options.Now, options.Timeout = direct.clock.Now, patience
 			// run prepares anew and makes the call over the wire.
-			run := func(cutAt int, taken, heals, scripts bool) (answer string, err error, before string, again func() error) {
+			type outcome struct {
+				answer string
+				err    error
+				before string // the state
+				again  func() error
+			}
+			run := func(cutAt int, taken, heals, scripts bool) outcome {
 				require.NoError(t, direct.client.FlushAll(t.Context()).Err())
 				if !scripts {
 					require.NoError(t, direct.client.ScriptFlush(t.Context()).Err())
@@ -366,42 +372,44 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 				defer func() { _ = client.Close() }()
 				f := direct
 				call := step.prepare(t, fixture{Store: f.Store, clock: f.clock, client: client, writes: f.writes})
-				before = direct.state(t)
+				o := outcome{before: direct.state(t)}
 				if !scripts {
 					require.NoError(t, direct.client.ScriptFlush(t.Context()).Err())
 				}
 				w.begin(cutAt, taken, heals)
-				answer, err = call(t.Context(), session.New(client, options))
-				return answer, err, before, func() error {
+				o.answer, o.err = call(t.Context(), session.New(client, options))
+				o.again = func() error {
 					_, err := call(t.Context(), direct.Store)
 					return err
 				}
+				return o
 			}
 			for _, scripts := range []bool{false, true} { // whether the server has them
-				want, err, _, _ := run(0, false, true, scripts)
-				require.NoError(t, err)
+				whole := run(0, false, true, scripts)
+				require.NoError(t, whole.err)
 				after, commands := direct.state(t), w.count()
 				require.GreaterOrEqual(t, commands, 2)
 				applied := 0
 				for cutAt := 1; cutAt <= commands; cutAt++ {
 					for _, taken := range []bool{false, true} {
-						_, err, before, again := run(cutAt, taken, false, scripts)
-						requireReason(t, authz.ReasonStoreUnavailable, err)
+						at := fmt.Sprintf("command %d of %d, taken: %v", cutAt, commands, taken)
+						cut := run(cutAt, taken, false, scripts)
+						requireReason(t, authz.ReasonStoreUnavailable, cut.err)
 						got := direct.state(t)
-						require.NotEqual(t, before, after)
-						if got != before {
-							require.Equal(t, after, got, "command %d of %d, taken: %v", cutAt, commands, taken)
+						require.NotEqual(t, cut.before, after)
+						if got != cut.before {
+							require.Equal(t, after, got, at)
 							applied++
 						}
 						if !step.once {
-							require.NoError(t, again())
-							require.Equal(t, after, direct.state(t), "done again after command %d of %d, taken: %v", cutAt, commands, taken)
+							require.NoError(t, cut.again())
+							require.Equal(t, after, direct.state(t), "done again after %s", at)
 						}
 
-						answer, err, _, _ := run(cutAt, taken, true, scripts)
-						require.NoError(t, err, "command %d of %d, taken: %v", cutAt, commands, taken)
-						require.Equal(t, want, answer, "command %d of %d, taken: %v", cutAt, commands, taken)
-						require.Equal(t, after, direct.state(t), "command %d of %d, taken: %v", cutAt, commands, taken)
+						healed := run(cutAt, taken, true, scripts)
+						require.NoError(t, healed.err, at)
+						require.Equal(t, whole.answer, healed.answer, at)
+						require.Equal(t, after, direct.state(t), at)
 					}
 				}
 				require.Positive(t, applied, "at the last command, whose reply was lost")

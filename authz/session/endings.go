@@ -47,7 +47,7 @@ func (s *Store) RevokeToken(ctx context.Context, jti string, until time.Time) er
 
 // End ends all that e names. An id that no session of ours can have names none.
 func (s *Store) End(ctx context.Context, e authz.Ending) error {
-	return s.revoke(ctx, "end", e, s.familyMark())
+	return s.revoke(ctx, "log out", e, s.familyMark())
 }
 
 // minTokenMark is the least that a mark about a token lives, so that a clock

@@ -260,12 +260,12 @@ func TestExpressAndGatehouseShareSessions(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 		got, _ := app.do(t, "GET", "/session", cookie, "")
-		require.Equal(t, 2.0, got["organizationId"])
+		require.EqualValues(t, 2, got["organizationId"])
 		require.Equal(t, []any{"admin"}, got["roles"])
 		require.Equal(t, []any{map[string]any{"n": 1.0}}, got["cart"])
 		require.NoError(t, f.SwitchOrganization(t.Context(), id, "3"))
 		got, _ = app.do(t, "GET", "/session", cookie, "")
-		require.Equal(t, 3.0, got["organizationId"])
+		require.EqualValues(t, 3, got["organizationId"])
 	})
 
 	t.Run("what we know of a session stays when Express changes it", func(t *testing.T) {

@@ -84,11 +84,11 @@ func familiesRotate(t *testing.T, s *server) {
 		for _, pair := range [][2]time.Time{{want.AuthTime, got.AuthTime}, {want.Created, got.Created}, {want.LastUsed, got.LastUsed}} {
 			require.WithinDuration(t, pair[0], pair[1], 0)
 		}
-		clear := func(f authz.Family) authz.Family {
+		timeless := func(f authz.Family) authz.Family {
 			f.AuthTime, f.Created, f.LastUsed, f.Expires = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 			return f
 		}
-		require.Equal(t, clear(want), clear(got))
+		require.Equal(t, timeless(want), timeless(got))
 	}
 	got, err := f.Family(t.Context(), "f")
 	require.NoError(t, err)

@@ -2,8 +2,10 @@ package session
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -153,6 +155,34 @@ func FuzzDecodeRecord(f *testing.F) {
 			require.Empty(t, s.ID)
 		}
 	})
+}
+
+// What a sweep passes over without decoding it is not the user's.
+func FuzzMayHold(f *testing.F) {
+	for _, seed := range []string{`{"userId":"u"}`, `{"userId":42}`, `{"userId":"\u0075"}`, "{\"userId\":\"a\xff\"}", `{"userId":"a\/b","userId":-7}`, `{"userId":"\ud800"}`} {
+		f.Add(seed)
+	}
+	fields := Fields{}.withDefaults()
+	f.Fuzz(func(t *testing.T, text string) {
+		if id := fields.decodeLoosely(text, fuzzNow).ID; id != "" {
+			require.True(t, mayHold(text, id), "%q", id)
+		}
+	})
+}
+
+func TestCutKeepsTextsWhole(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                             "",
+		"a\xff":                        "a\uFFFD",
+		strings.Repeat("a", 257):       strings.Repeat("a", 256),
+		strings.Repeat("a", 255) + "é": strings.Repeat("a", 255),
+		strings.Repeat("\xff", 999):    "\uFFFD",
+		strings.Repeat("a\xff", 200):   strings.Repeat("a\uFFFD", 64),
+	} {
+		require.Equal(t, want, cut(text), "%q", text)
+		require.LessOrEqual(t, len(cut(text)), maxDeviceText)
+		require.True(t, utf8.ValidString(cut(text)))
+	}
 }
 
 func TestMarksShareTheSlotOfTheirRecord(t *testing.T) {
