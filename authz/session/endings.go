@@ -155,13 +155,13 @@ func (s *Store) RevokeUser(ctx context.Context, userID string) (sessions int, er
 	k := keysOf(userID)
 	var ends, forgets []slot
 	err = s.look(ctx, user.all(), func(c *candidate) {
+		forgets = append(forgets, slot{forget(k.sessions, c.sessionID)})
 		if c.ID != "" && c.ID != userID {
 			return // somebody else is logged in with it by now
 		}
 		// What is not there, or nobody's, ends as well: another program may
 		// still have it in memory as it was, and save it.
 		ends = append(ends, slot{finish(c.keys, c.of(userID, earlier))})
-		forgets = append(forgets, slot{forget(k.sessions, c.sessionID)})
 	})
 	if err != nil {
 		return 0, err

@@ -219,8 +219,11 @@ func TestIndexLivesAsLongAsWhatItPointsTo(t *testing.T) {
 		about(t, 400*day, f.ttl(t, indexOfU))
 		require.Equal(t, 4, f.indexed(t, indexOfU))
 
-		// In use it is put off, once for each interval.
-		f = s.store(t, living)
+		// In use it is put off, once for each interval, also where the time of
+		// use is kept more precisely.
+		precise := living
+		precise.IdlePrecision = time.Second
+		f = s.store(t, precise)
 		id := f.login(t)
 		first, err := f.client.ZScore(t.Context(), indexOfU, id).Result()
 		require.NoError(t, err)
@@ -298,6 +301,22 @@ func TestUnreadableIndexesRefuse(t *testing.T) {
 		requireReason(t, authz.ReasonStoreUnavailable, err)
 		requireReason(t, authz.ReasonStoreUnavailable, f.CreateFamily(t.Context(), authz.Family{ID: "f", UserID: "u"}))
 		require.False(t, f.exists(t, "refresh:f"))
+	})
+}
+
+// A session id that another user took over stays with that user.
+func TestAnOldIndexEndsNobodyElse(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		f := s.store(t, living)
+		id := f.login(t)
+		f.foreign(t, id, "v")
+		n, err := f.RevokeUser(t.Context(), "u")
+		require.NoError(t, err)
+		require.Zero(t, n)
+		f.session(t, id)
+		require.Zero(t, f.indexed(t, indexOfU))
+		require.Equal(t, handlesOf(id), f.handles(t, "v", false))
 	})
 }
 

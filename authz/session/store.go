@@ -326,9 +326,10 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 	}
 	var calls []*scriptCall
 	if note {
-		calls = append(calls, s.enter(keysOf(f.ID).sessions, id, f.memory, f.precision, now))
+		slack := max(f.precision, s.o.TouchInterval)
+		calls = append(calls, s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now))
 		for _, hash := range ourValuesIn(f.Values, now).provider {
-			calls = append(calls, s.enter(providerKey(hash), id, f.memory, f.precision, now))
+			calls = append(calls, s.enter(providerKey(hash), id, f.memory, slack, now))
 		}
 	}
 	calls = append(calls, &scriptCall{
