@@ -320,6 +320,18 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
+// refresh_grace: 0s means that a token is good once, and not that the default
+// counts.
+func TestRefreshWithoutGrace(t *testing.T) {
+	g := start(t, options{config: "tokens: {refresh_grace: 0s}"}).gateway(t)
+	a := g.app(t, bobsLogin)
+	used := *a
+	require.Equal(t, 200, a.renew(t).status)
+	requireAnswer(t, used.renew(t), 401, invalidRefresh)
+	requireAnswer(t, a.renew(t), 401, invalidRefresh)
+	requireDenied(t, a.call(t, "/users/me"), 401, invalidToken)
+}
+
 func TestLogout(t *testing.T) {
 	g := sharedGateway(t, asShipped)
 	b := g.browse()

@@ -162,7 +162,7 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 		ConfirmReplicas: cfg.Redis.ConfirmReplicas,
 		AccessTTL:       cfg.Tokens.AccessTTL,
 		RefreshTTL:      cfg.Tokens.RefreshTTL,
-		RefreshGrace:    cfg.Tokens.RefreshGrace,
+		RefreshGrace:    refreshGrace(cfg),
 		Cookie:          session.Cookie{InsecureHTTP: !s.Cookie.Secure, SameSite: string(s.Cookie.SameSite)},
 		OnWriteError: func(err error) {
 			log.Warn("a session was answered for, and what its use should have changed was not written", slog.Any("error", err))
@@ -172,6 +172,14 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 		return nil, problem(cfg, "sessions", err)
 	}
 	return session.New(client, o), nil
+}
+
+// refreshGrace translates a configured zero, which means none.
+func refreshGrace(cfg *config.Config) time.Duration {
+	if cfg.Tokens.RefreshGrace == 0 {
+		return -1
+	}
+	return cfg.Tokens.RefreshGrace
 }
 
 // idlePrecision is how precisely the time of use must be kept for the
