@@ -108,13 +108,21 @@ func parseForm(text string) (url.Values, error) {
 // fields are the members that an object may have, by name.
 type fields map[string]field
 
+// others takes the members that no field has. Where it is missing they are
+// refused: a mistyped member must not be lost without a word where it would
+// have changed something. A login, and whatever else brings a credential, takes
+// no notice of them, as OAuth 2 does (RFC 6749 section 3.2): clients send more
+// than they need to.
+const others = "…"
+
+func ignored(json.RawMessage) error { return nil }
+
 // field takes the value of a member. Its error does not quote it.
 type field func(value json.RawMessage) error
 
 // decode reads one JSON object, and refuses everything that two programs could
 // read differently: a member that is there twice, whatever follows the object,
-// what is not UTF-8, half of a surrogate pair. It also refuses members that it
-// doesn't know, so that a mistyped one is no silent loss.
+// what is not UTF-8, half of a surrogate pair.
 func (f fields) decode(text []byte) error {
 	if err := checkObject(text); err != nil {
 		return err
@@ -125,6 +133,9 @@ func (f fields) decode(text []byte) error {
 	}
 	for name, value := range members {
 		take, known := f[name]
+		if !known {
+			take, known = f[others]
+		}
 		if !known {
 			return errors.New("a member that does not belong there")
 		}
@@ -353,7 +364,7 @@ type credentialsBody struct {
 }
 
 func (b *credentialsBody) fields() fields {
-	return fields{"email": optional(&b.email, bounded, maxEmail), "password": optional(&b.password, bounded, maxPassword)}
+	return fields{"email": optional(&b.email, bounded, maxEmail), "password": optional(&b.password, bounded, maxPassword), others: ignored}
 }
 
 // The clients that a token login may be for.
@@ -380,7 +391,7 @@ func (b *credentialsBody) tokenFields() fields {
 type refreshBody struct{ token string }
 
 func (b *refreshBody) fields() fields {
-	return fields{"refreshToken": nullable(bounded(&b.token, maxToken))}
+	return fields{"refreshToken": nullable(bounded(&b.token, maxToken)), others: ignored}
 }
 
 // tokenBody is what revoke and introspect send.
@@ -388,7 +399,7 @@ type tokenBody struct{ token string }
 
 func (b *tokenBody) fields() fields {
 	var hint string // of no use: the token says by itself what it is
-	return fields{"token": bounded(&b.token, maxToken), "token_type_hint": bounded(&hint, maxID)}
+	return fields{"token": bounded(&b.token, maxToken), "token_type_hint": bounded(&hint, maxID), others: ignored}
 }
 
 // userBody names a user.

@@ -56,6 +56,9 @@ func FuzzBody(f *testing.F) {
 			require.False(t, d.More())
 			require.True(t, utf8.ValidString(text))
 			for member, value := range members {
+				if _, known := got[member]; !known && authapi.Lenient[name] {
+					continue
+				}
 				require.Contains(t, got, member, "an unknown member was taken")
 				checkMember(t, member, got[member], value)
 			}

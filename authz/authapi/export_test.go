@@ -28,6 +28,9 @@ func ParseForm(text, name string) (string, error) {
 // members.
 type Decoded map[string]any
 
+// Lenient are the names of the bodies in which further members are ignored.
+var Lenient = map[string]bool{"login": true, "token": true, "refresh": true, "revoke": true}
+
 // Bodies decode each JSON body that the API takes.
 var Bodies = map[string]func(text []byte) (Decoded, error){
 	"login": func(text []byte) (Decoded, error) {

@@ -84,7 +84,7 @@ func TestLogoutWithNothingGood(t *testing.T) {
 	}
 	requireAnswer(t, b.post(t, "/auth/logout", object{"refreshToken": "forged"}), 200, loggedOut)
 	require.Empty(t, b.store.called())
-	for _, body := range []string{"{", `{"refreshToken":1}`, `{"all":true}`} {
+	for _, body := range []string{"{", `{"refreshToken":1}`} {
 		requireAnswer(t, b.post(t, "/auth/logout", body), 400, badRequest)
 	}
 }

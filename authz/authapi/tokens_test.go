@@ -191,6 +191,7 @@ func TestRefreshRefused(t *testing.T) {
 	b.store.expect(0, nil)
 	requireAnswer(t, b.post(t, "/auth/refresh", nil), 401, noRefreshToken)
 	requireAnswer(t, b.post(t, "/auth/refresh", object{}), 401, noRefreshToken)
+	requireAnswer(t, b.post(t, "/auth/refresh", object{"refresh_token": app.refresh, "client": "mobile"}), 401, noRefreshToken)
 	requireAnswer(t, b.post(t, "/auth/refresh", nil, "Cookie", "refreshToken=; a=b"), 401, noRefreshToken)
 	for _, forged := range []string{"x", "a.b.c.d", app.refresh + "x", app.refresh[1:], app.access} {
 		a := b.post(t, "/auth/refresh", object{"refreshToken": forged})
@@ -201,7 +202,7 @@ func TestRefreshRefused(t *testing.T) {
 		require.Equal(t, []string{refreshCleared}, a.header.Values("Set-Cookie"))
 	}
 	require.Empty(t, b.store.called(), "a forged token reaches the store")
-	for _, body := range []string{"{", `{"refreshToken":1}`, `{"refresh_token":"x"}`, `[]`, `{"refreshToken":"a","refreshToken":"b"}`, `x`} {
+	for _, body := range []string{"{", `{"refreshToken":1}`, `[]`, `{"refreshToken":"a","refreshToken":"b"}`, `x`} {
 		requireAnswer(t, b.post(t, "/auth/refresh", body, "Cookie", "refreshToken="+app.refresh), 400, badRequest)
 	}
 
@@ -310,6 +311,7 @@ func TestRevokeWhatIsNoToken(t *testing.T) {
 	app := b.app(t, bob)
 	b.clock.Advance(time.Hour)
 	b.store.expect(0, nil)
+	requireAnswer(t, b.post(t, "/auth/revoke", object{"token": "x", "client_id": "y"}), 200, "") // RFC 6749 section 3.2: unknown parameters are ignored
 	for _, token := range []string{"x", "a.b.c", "a.0.b.c", app.access, app.refresh + "x"} {
 		requireAnswer(t, b.post(t, "/auth/revoke", form(token), asForm...), 200, "")
 	}
@@ -317,7 +319,7 @@ func TestRevokeWhatIsNoToken(t *testing.T) {
 	for _, body := range []string{"", "token=", "tokn=x", "token=x&token=y", "token=%zz", "token=%ff", "a=1&a=2&token=x", "token=x;y"} {
 		requireAnswer(t, b.post(t, "/auth/revoke", body, asForm...), 400, badRequest)
 	}
-	for _, body := range []any{nil, object{}, object{"token": ""}, object{"token": 1}, object{"token": "x", "other": "y"}, form("x")} {
+	for _, body := range []any{nil, object{}, object{"token": ""}, object{"token": 1}, object{"other": "y"}, form("x")} {
 		requireAnswer(t, b.post(t, "/auth/revoke", body), 400, badRequest)
 	}
 	nameless := b.outside(t, "outside.nameless.token", "")
