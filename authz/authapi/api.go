@@ -204,8 +204,8 @@ func New(o Options) (*API, error) {
 		authenticators = append(authenticators, a.bearer)
 	}
 	policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{
-		{Name: callerPolicy, Credentials: kinds},
-		{Name: adminPolicy, Credentials: kinds, RolesAny: []string{adminRole}},
+		{Name: callerPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict},
+		{Name: adminPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict, RolesAny: []string{adminRole}},
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("auth API: %w", err)
