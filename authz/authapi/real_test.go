@@ -36,7 +36,7 @@ var (
 // newRealBench returns an API over the real parts and the embedded store.
 func newRealBench(t *testing.T) (*bench, redis.UniversalClient) {
 	t.Helper()
-	client, err := session.Open("embedded://", session.OpenOptions{})
+	client, err := session.Open("embedded://", session.OpenOptions{Timeout: 5 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	signer, err := session.NewSigner([]string{"the session secret of this test"})

@@ -198,7 +198,7 @@ func TestHeaderNamesOfAnyCase(t *testing.T) {
 func TestRefusalComesBeforeTheCallersDeadline(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	for _, patience := range []time.Duration{100 * time.Millisecond, time.Second} {
+	for _, patience := range []time.Duration{time.Second, 2 * time.Second} {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		response, err := s.Check(ctx, get("/", "cookie", "sessionId=signed.slow").asMap())

@@ -21,7 +21,7 @@ import (
 )
 
 // confirming waits for a replica, and not for long.
-var confirming = session.Options{Profiles: true, ConfirmReplicas: 1, Timeout: 300 * time.Millisecond}
+var confirming = session.Options{Profiles: true, ConfirmReplicas: 1, Timeout: 700 * time.Millisecond}
 
 // openStore is a store on a server of a test's own.
 func openStore(t *testing.T, url string, o session.Options) fixture {
@@ -193,7 +193,7 @@ func TestRevocationsWaitForReplicas(t *testing.T) {
 
 func TestRevocationsWithoutAReplicaAreNotConfirmed(t *testing.T) {
 	t.Parallel()
-	f := openStore(t, "redis://"+proctest.StartRedis(t).Addr, session.Options{Profiles: true, ConfirmReplicas: 2, Timeout: 200 * time.Millisecond})
+	f := openStore(t, "redis://"+proctest.StartRedis(t).Addr, session.Options{Profiles: true, ConfirmReplicas: 2, Timeout: 700 * time.Millisecond})
 	prepareRevocations(t, f)
 	for name, revoke := range revocations(f) {
 		mark, err := revoke(t.Context())
