@@ -731,3 +731,24 @@ func TestUnknownRows(t *testing.T) {
 	requireAnswer(t, g.browse().open(t, "/auth/nothing"), 404, notFound)
 	require.Equal(t, http.StatusBadRequest, g.get(t, "/auth/%2e%2e%2fme").status)
 }
+
+// A name that browsers guard, and a cookie that goes out without TLS only by a
+// setting that is logged.
+func TestCookieRules(t *testing.T) {
+	guarded := start(t, options{config: "sessions: {cookie: {name: __Host-sid, same_site: lax}}\n"}).gateway(t)
+	b := guarded.browse()
+	r := b.post(t, "/auth/login", bobsLogin.credentials())
+	require.Equal(t, 200, r.status, r.line())
+	require.Equal(t, []string{"__Host-sid", "HttpOnly", "Max-Age=86400", "Path=/", "SameSite=Lax", "Secure"}, attributes(r.header.Get("set-cookie")))
+	requireAllowed(t, b.open(t, "/users/me"), bobsLogin.identity())
+	requireAnswer(t, b.post(t, "/auth/logout", nil), 200, loggedOut)
+	requireDenied(t, b.open(t, "/users/me"), 401, noToken)
+
+	before := journal.len()
+	open := start(t, options{config: "sessions: {cookie: {secure: false}}\n"}).gateway(t)
+	require.Contains(t, journal.since(before), "INSECURE")
+	b = open.browse()
+	r = b.post(t, "/auth/login", bobsLogin.credentials())
+	require.Equal(t, []string{"sessionId", "HttpOnly", "Max-Age=86400", "Path=/", "SameSite=Strict"}, attributes(r.header.Get("set-cookie")))
+	requireAllowed(t, b.open(t, "/users/me"), bobsLogin.identity())
+}
