@@ -33,7 +33,7 @@ func (g *gate) newAuthAPI(cfg *config.Config, log *slog.Logger, recorder authapi
 		TrustedOrigins: origins(cfg),
 		TrustedHops:    cfg.Server.HTTP.TrustedHops,
 		JWKS:           g.jwks,
-		Console:        console.Handler(console.Options{}),
+		Console:        console.Handler(console.Options{Providers: cfg.ProviderNames(), WithoutPasswords: cfg.Users.File == ""}),
 		Recorder:       recorder,
 		Log:            log,
 	}
