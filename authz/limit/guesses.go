@@ -9,13 +9,13 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/go-redis/redis_rate/v10"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
-// GuessOptions configure [Guesses]. The zero value of a field is its default.
+// GuessOptions configure [Guesses]. What is not positive is the default; times
+// count in milliseconds, and are one at least.
 type GuessOptions struct {
 	// Account is how many wrong tries an account may have at once; one more
 	// comes back every AccountEvery. Default 10, and 30 seconds.
@@ -35,26 +35,87 @@ type GuessOptions struct {
 //
 // A try is counted before the password is looked at, so tries at the same
 // moment can't pass the limit together; who was right gets it back. An outage
-// of the store refuses: without counting, guessing would be free.
+// of the store refuses: without counting, guessing would be free. Who guesses
+// at an account all the time makes its owner wait, too: that is the price.
 //
-// Keys are rate:gatehouse:guess:account:<hash> and rate:gatehouse:guess:address:<hash>,
-// and live until the count is zero again. They hold no account and no address
-// in clear.
+// The algorithm is that of [Limiter], in scripts of our own: redis_rate asks
+// for one key at a time, and what it gives back can get lost (a count that falls
+// to nothing is not written). Keys are rate:gatehouse:{guess}:account:<hash> and
+// rate:gatehouse:{guess}:address:<hash>, in one cluster slot, so that one script
+// asks both. They live until the count is zero again, and hold no account and no
+// address in clear. Time is the Redis server's.
 type Guesses struct {
-	rate             *redis_rate.Limiter
-	account, address redis_rate.Limit
+	client           redis.UniversalClient
+	account, address bucket
 	timeout          time.Duration
 }
 
+// bucket holds so many tries, and gets one back every interval.
+type bucket struct {
+	tries    int
+	interval time.Duration
+}
+
+// Both scripts keep the moment, in Unix milliseconds, at which a bucket is whole
+// again. A value that is further ahead than an empty bucket needs, as after a
+// failover to a server whose clock is behind, counts as an empty one.
+//
+// KEYS: account, address.
+// ARGV: interval in ms and tries of the account, the same of the address.
+var (
+	// attemptScript takes a try from both, or none where one is empty. It
+	// returns how many ms to wait, 0 for none, and which of the two says so.
+	attemptScript = redis.NewScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local whole, wait, which = {}, 0, 0
+for i = 1, 2 do
+	local interval, tries = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+	local kept = tonumber(redis.call('GET', KEYS[i]) or '') or 0
+	whole[i] = math.max(now, math.min(kept, now + interval * tries)) + interval
+	local rest = whole[i] - interval * tries - now
+	if rest > wait then
+		wait, which = rest, i
+	end
+end
+if wait == 0 then
+	for i = 1, 2 do
+		redis.call('SET', KEYS[i], string.format('%.0f', whole[i]), 'PX', string.format('%.0f', whole[i] - now))
+	end
+end
+return {wait, which}
+`)
+
+	// succeededScript makes the account's bucket whole, and gives the address
+	// one try back.
+	succeededScript = redis.NewScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('DEL', KEYS[1])
+local interval, tries = tonumber(ARGV[3]), tonumber(ARGV[4])
+local kept = tonumber(redis.call('GET', KEYS[2]) or '') or 0
+local whole = math.min(kept, now + interval * tries) - interval
+if whole > now then
+	redis.call('SET', KEYS[2], string.format('%.0f', whole), 'PX', string.format('%.0f', whole - now))
+else
+	redis.call('DEL', KEYS[2])
+end
+return 1
+`)
+)
+
 // NewGuesses returns the guess limit. It doesn't connect.
 func NewGuesses(client redis.UniversalClient, o GuessOptions) *Guesses {
-	limit := func(burst int, every time.Duration) redis_rate.Limit {
-		return redis_rate.Limit{Rate: 1, Period: every, Burst: burst}
+	every := func(wanted, fallback time.Duration) time.Duration {
+		if wanted <= 0 {
+			return fallback
+		}
+		return max(wanted, time.Millisecond)
 	}
 	return &Guesses{
-		rate:    redis_rate.NewLimiter(client),
-		account: limit(cmp.Or(o.Account, 10), cmp.Or(o.AccountEvery, 30*time.Second)),
-		address: limit(cmp.Or(o.Address, 100), cmp.Or(o.AddressEvery, 3*time.Second)),
+		client:  client,
+		account: bucket{cmp.Or(max(o.Account, 0), 10), every(o.AccountEvery, 30*time.Second)},
+		address: bucket{cmp.Or(max(o.Address, 0), 100), every(o.AddressEvery, 3*time.Second)},
 		timeout: cmp.Or(o.Timeout, defaultTimeout),
 	}
 }
@@ -63,53 +124,41 @@ func NewGuesses(client redis.UniversalClient, o GuessOptions) *Guesses {
 // compares accounts by, and from an address, "" for unknown.
 // [authz.ReasonRateLimited], with how many seconds to wait, when there were too
 // many: then neither of the two was counted. [authz.ReasonStoreUnavailable]
-// when it can't be known. Two round trips, three for a refusal.
+// when it can't be known. One round trip.
 func (g *Guesses) Attempt(ctx context.Context, account, address string) (retryAfter int, err error) {
-	wait, err := g.take(ctx, addressKey(address), g.address, 1)
-	if err != nil || wait > 0 {
-		return refusal("address", wait, err)
+	answer, err := g.run(ctx, attemptScript, account, address).Int64Slice()
+	switch {
+	case err != nil:
+		return 0, unavailable(err)
+	case len(answer) != 2:
+		return 0, authz.Refuse(authz.ReasonInternal, "count tries at a password: an answer of %d numbers", len(answer))
+	case answer[0] == 0:
+		return 0, nil
 	}
-	wait, err = g.take(ctx, accountKey(account), g.account, 1)
-	if err == nil && wait > 0 {
-		_, err = g.take(ctx, addressKey(address), g.address, -1)
+	what := "for the account"
+	if answer[1] == 2 {
+		what = "from the address"
 	}
-	if err != nil || wait > 0 {
-		return refusal("account", wait, err)
-	}
-	return 0, nil
+	wait := time.Duration(answer[0]) * time.Millisecond
+	return int(math.Ceil(wait.Seconds())), authz.Refuse(authz.ReasonRateLimited, "too many tries at a password %s", what)
 }
 
 // Succeeded takes a try back that was no guess, and with it the earlier ones
-// for the account: who knows the password may have mistyped it.
+// for the account: who knows the password may have mistyped it. To the address
+// no more than this one is given back: who guesses from there at others' accounts
+// may well know the password of one.
 func (g *Guesses) Succeeded(ctx context.Context, account, address string) error {
-	if _, err := g.take(ctx, addressKey(address), g.address, -1); err != nil {
-		return unavailable(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, g.timeout)
-	defer cancel()
-	if err := g.rate.Reset(ctx, accountKey(account)); err != nil {
+	if err := g.run(ctx, succeededScript, account, address).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
 }
 
-// take takes n tries, or gives them back where n is negative, down to none.
-// wait is how long to wait when there are not so many left.
-func (g *Guesses) take(ctx context.Context, key string, limit redis_rate.Limit, n int) (wait time.Duration, err error) {
+func (g *Guesses) run(ctx context.Context, script *redis.Script, account, address string) *redis.Cmd {
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
-	result, err := g.rate.AllowN(ctx, key, limit, n)
-	if err != nil {
-		return 0, err
-	}
-	return max(result.RetryAfter, 0), nil // -1 for none
-}
-
-func refusal(what string, wait time.Duration, err error) (retryAfter int, _ error) {
-	if err != nil {
-		return 0, unavailable(err)
-	}
-	return max(1, int(math.Ceil(wait.Seconds()))), authz.Refuse(authz.ReasonRateLimited, "too many tries at a password, by %s", what)
+	return script.Run(ctx, g.client, []string{accountKey(account), addressKey(address)},
+		g.account.interval.Milliseconds(), g.account.tries, g.address.interval.Milliseconds(), g.address.tries)
 }
 
 func unavailable(err error) error {
@@ -136,5 +185,5 @@ func addressKey(address string) string {
 
 func guessKey(kind, value string) string {
 	sum := sha256.Sum256([]byte(value))
-	return "gatehouse:guess:" + kind + ":" + base64.RawURLEncoding.EncodeToString(sum[:16])
+	return "rate:gatehouse:{guess}:" + kind + ":" + base64.RawURLEncoding.EncodeToString(sum[:16])
 }

@@ -1,6 +1,7 @@
 package limit_test
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -108,6 +109,75 @@ func TestWhoKnowsThePasswordIsNotSlowedDown(t *testing.T) {
 	})
 }
 
+// The last try that was taken comes back, too: an empty count is a count.
+func TestASuccessLeavesNothingBehind(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		g := limit.NewGuesses(client, slow(1, 1))
+		for _, account := range []string{"a", "b", "c"} {
+			passed, _ := tries(t, g, 1, account, "192.0.2.1")
+			require.Equal(t, 1, passed, account)
+			require.NoError(t, g.Succeeded(t.Context(), account, "192.0.2.1"))
+			keys, err := client.Keys(t.Context(), "*").Result()
+			require.NoError(t, err)
+			require.Empty(t, keys)
+		}
+		// What others have guessed from there stays counted.
+		g = limit.NewGuesses(client, slow(1, 3))
+		passed, _ := tries(t, g, 1, "victim", "192.0.2.1")
+		require.Equal(t, 1, passed)
+		for range 5 {
+			passed, _ = tries(t, g, 1, "own", "192.0.2.1")
+			require.Equal(t, 1, passed)
+			require.NoError(t, g.Succeeded(t.Context(), "own", "192.0.2.1"))
+		}
+		passed, _ = tries(t, g, 1, "second", "192.0.2.1")
+		require.Equal(t, 1, passed)
+		passed, _ = tries(t, g, 1, "third", "192.0.2.1")
+		require.Equal(t, 1, passed)
+		passed, _ = tries(t, g, 1, "fourth", "192.0.2.1")
+		require.Zero(t, passed)
+	})
+}
+
+// A server whose clock is behind takes over: nobody waits longer than a count
+// that is used up makes them.
+func TestACountFromTheFutureIsUsedUpAndNoMore(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		g := limit.NewGuesses(client, slow(2, 100))
+		passed, _ := tries(t, g, 1, "bob", "192.0.2.1")
+		require.Equal(t, 1, passed)
+		keys, err := client.Keys(t.Context(), "*:account:*").Result()
+		require.NoError(t, err)
+		require.Len(t, keys, 1)
+		future := time.Now().Add(1000 * time.Hour).UnixMilli()
+		require.NoError(t, client.Set(t.Context(), keys[0], future, time.Hour).Err())
+		passed, retryAfter := tries(t, g, 1, "bob", "192.0.2.1")
+		require.Zero(t, passed)
+		require.Equal(t, 3600, retryAfter)
+
+		require.NoError(t, client.Set(t.Context(), keys[0], "no number", time.Hour).Err())
+		passed, _ = tries(t, g, 1, "bob", "192.0.2.1")
+		require.Equal(t, 1, passed, "not ours, so it counts nothing")
+		require.NoError(t, g.Succeeded(t.Context(), "bob", "192.0.2.1"))
+
+		require.NoError(t, client.LPush(t.Context(), keys[0], "no string").Err())
+		_, err = g.Attempt(t.Context(), "bob", "192.0.2.1")
+		require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))
+	})
+}
+
+func TestGuessOptionsThatMakeNoSenseAreTheDefaults(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		g := limit.NewGuesses(client, limit.GuessOptions{Account: -1, AccountEvery: -time.Hour, Address: -1, AddressEvery: -1, Timeout: patient})
+		passed, retryAfter := tries(t, g, 11, "bob", "192.0.2.1")
+		require.Equal(t, 10, passed)
+		require.InDelta(t, 30, retryAfter, 5)
+		g = limit.NewGuesses(client, limit.GuessOptions{AccountEvery: time.Nanosecond, AddressEvery: time.Nanosecond, Timeout: patient})
+		passed, _ = tries(t, g, 1, "alice", "192.0.2.2")
+		require.Equal(t, 1, passed)
+	})
+}
+
 func TestGuessesAtTheSameMomentDoNotPassTogether(t *testing.T) {
 	stores(t, func(t *testing.T, client redis.UniversalClient) {
 		g := limit.NewGuesses(client, slow(10, 1000))
@@ -155,6 +225,7 @@ func TestKeysOfGuessesTellNothing(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, keys, 2)
 		for _, key := range keys {
+			require.True(t, strings.HasPrefix(key, "rate:gatehouse:{guess}:"), key)
 			require.NotContains(t, key, "bob")
 			require.NotContains(t, key, "192.0.2.1")
 			ttl, err := client.TTL(t.Context(), key).Result()
