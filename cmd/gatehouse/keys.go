@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -114,7 +116,9 @@ func keysRotateCommand(env environment) *cobra.Command {
   next.pem      is published and verifies already, and signs after the next rotation
   previous.pem  signed before, and still verifies
 
-next becomes current, current becomes previous, and next is new. List them in this
+next becomes current, current becomes previous, and next is new. What is missing is
+made first, and nothing else changes then: current.pem and next.pem in an empty
+DIR, next.pem beside a key that was alone so far. List those that are there in this
 order, so that no replica ever meets a token of a key that it doesn't know:
 
   tokens:
@@ -136,7 +140,7 @@ owner.`,
 			return r.run()
 		},
 	}
-	cmd.Flags().StringVar(&r.alg, "alg", "", "of the new key (default: that of the current one)")
+	cmd.Flags().StringVar(&r.alg, "alg", "", "of the new key (default: that of the latest, which is "+defaultAlg+" for the first)")
 	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")
 	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
 	return cmd
@@ -197,11 +201,17 @@ func (r rotation) run() error {
 	if current.key == nil {
 		return r.first(current, next, previous)
 	}
-	if r.alg == "" {
+	if r.alg == "" { // the latest one's, so that a change of algorithm lasts
 		r.alg = current.key.Algorithm()
+		if next.key != nil {
+			r.alg = next.key.Algorithm()
+		}
 	}
 	if _, _, err := newKey(r.alg); err != nil { // before anything is changed
 		return err
+	}
+	if next.key == nil {
+		return r.publish(current, next, previous)
 	}
 	// Of a rotation that was interrupted, two files hold the same key. What it
 	// did is not done again, and drops nothing.
@@ -211,11 +221,6 @@ func (r rotation) run() error {
 			return err
 		}
 		if err := r.replace(previous, current, current); err != nil {
-			return err
-		}
-	}
-	if next.key == nil {
-		if err := r.renew(next, current); err != nil {
 			return err
 		}
 	}
@@ -229,7 +234,7 @@ func (r rotation) run() error {
 	}
 	fmt.Fprintf(r.out, "%s signs now: %s\n%s verifies as before: %s\n%s is published, and is next to sign: %s\n",
 		current.path, current.key, previous.path, previous.key, next.path, next.key)
-	fmt.Fprintln(r.out, "\nRestart the servers, one after the other. The files must be listed in tokens.signing_keys in this order: current, next, previous.")
+	fmt.Fprintf(r.out, "\nRestart the servers, one after the other.\n%s", listed(current, next, previous))
 	return nil
 }
 
@@ -241,7 +246,7 @@ func (r rotation) first(current, next, previous *keyFile) error {
 	if r.alg == "" {
 		r.alg = defaultAlg
 	}
-	for _, f := range []*keyFile{next, current} { // current last: with it the directory is complete
+	for _, f := range []*keyFile{current, next} { // in this order the next call finishes what is interrupted here
 		text, key, err := newKey(r.alg)
 		if err != nil {
 			return err
@@ -251,9 +256,31 @@ func (r rotation) first(current, next, previous *keyFile) error {
 		}
 		f.key = key
 	}
-	fmt.Fprintf(r.out, "%s signs: %s\n%s is published, and is next to sign: %s\n", current.path, current.key, next.path, next.key)
-	fmt.Fprintf(r.out, "\nIn the configuration, whose files are relative to it:\n\n  tokens:\n    signing_keys: [{file: %s}, {file: %s}]\n", current.path, next.path)
+	fmt.Fprintf(r.out, "%s signs: %s\n%s is published, and is next to sign: %s\n%s",
+		current.path, current.key, next.path, next.key, listed(current, next))
 	return nil
+}
+
+// publish makes a next key where there was none. It must not sign at once: a
+// replica that still runs with the old files would refuse its tokens.
+func (r rotation) publish(current, next, previous *keyFile) error {
+	if err := r.renew(next, current); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.out, "%s signs as before: %s\n%s is new, and is next to sign: %s\n", current.path, current.key, next.path, next.key)
+	fmt.Fprintf(r.out, "\nNothing else was changed, since the servers don't know the new key yet: list it, restart them,\nand rotate then.\n%s", listed(current, next, previous))
+	return nil
+}
+
+// listed says how the keys that are there stand in the configuration.
+func listed(files ...*keyFile) string {
+	var names []string
+	for _, f := range files {
+		if f.key != nil {
+			names = append(names, "{file: "+f.path+"}")
+		}
+	}
+	return "\nIn the configuration, whose files are relative to it:\n\n  tokens:\n    signing_keys: [" + strings.Join(names, ", ") + "]\n"
 }
 
 // mayDrop reports why the previous key must not go yet.
@@ -293,8 +320,9 @@ func (r rotation) replace(target, source, like *keyFile) (err error) {
 	if err != nil {
 		return err
 	}
+	renamed := false
 	defer func() {
-		if err != nil {
+		if err != nil && !renamed {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
@@ -305,7 +333,23 @@ func (r rotation) replace(target, source, like *keyFile) (err error) {
 	if err = os.Rename(f.Name(), target.path); err != nil {
 		return err
 	}
+	renamed = true
 	target.text, target.key = source.text, source.key
-	target.info, err = os.Stat(target.path)
-	return err
+	if target.info, err = os.Stat(target.path); err != nil {
+		return err
+	}
+	return syncDir(r.dir)
+}
+
+// syncDir has a rename outlive a power failure before the next one begins.
+// Systems that can't do that for a directory order renames by themselves.
+func syncDir(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	dir, err := os.Open(path) //nolint:gosec // G304: the operator names the directory
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 )
 
@@ -96,23 +98,86 @@ func TestKeysRotate(t *testing.T) {
 	c = gatehouse(t, nil, "keys", "rotate", "--force", "--alg", "EdDSA")
 	require.Equal(t, exitOK, c.code, c.stderr)
 	require.Equal(t, third, kid(t, file("previous.pem")))
+	c = gatehouse(t, nil, "keys", "rotate", "--force")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	for _, name := range []string{"current.pem", "next.pem"} {
+		key, err := token.LoadSigningKey(file(name), "")
+		require.NoError(t, err)
+		require.Equal(t, "EdDSA", key.Algorithm(), "a change of algorithm lasts")
+	}
 
 	entries, err := os.ReadDir("keys")
 	require.NoError(t, err)
 	require.Len(t, entries, 3, "nothing is left behind")
 }
 
-// Two files were enough so far: the first rotation makes the third.
-func TestKeysRotateWithoutNext(t *testing.T) {
+// A key that no running server knows must not sign: where there is no next key,
+// it is made and nothing else happens. So is an interrupted first call finished.
+func TestKeysRotateWithoutNextOnlyPublishesIt(t *testing.T) {
 	dir := t.TempDir()
-	c := gatehouse(t, nil, "keys", "new", filepath.Join(dir, "current.pem"), "--alg", "ES256")
+	file := func(name string) string { return filepath.Join(dir, name) }
+	c := gatehouse(t, nil, "keys", "new", file("current.pem"), "--alg", "ES256")
 	require.Equal(t, exitOK, c.code, c.stderr)
-	first := kid(t, filepath.Join(dir, "current.pem"))
+	first := kid(t, file("current.pem"))
 	c = gatehouse(t, nil, "keys", "rotate", dir)
 	require.Equal(t, exitOK, c.code, c.stderr)
-	require.Equal(t, first, kid(t, filepath.Join(dir, "previous.pem")))
-	require.NotEqual(t, first, kid(t, filepath.Join(dir, "current.pem")))
-	require.NotEqual(t, kid(t, filepath.Join(dir, "next.pem")), kid(t, filepath.Join(dir, "current.pem")))
+	require.Equal(t, first, kid(t, file("current.pem")))
+	require.NoFileExists(t, file("previous.pem"))
+	next := kid(t, file("next.pem"))
+	require.Contains(t, c.stdout, next)
+	require.Contains(t, c.stdout, "signing_keys: [{file: "+file("current.pem")+"}, {file: "+file("next.pem")+"}]\n")
+	require.Contains(t, c.stdout, "rotate then")
+
+	c = gatehouse(t, nil, "keys", "rotate", dir)
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, next, kid(t, file("current.pem")))
+	require.Equal(t, first, kid(t, file("previous.pem")))
+	require.Contains(t, c.stdout, "{file: "+file("previous.pem")+"}]\n")
+}
+
+// Whichever replica has the files of before a rotation and whichever those of
+// after it: each takes what the other signs, in any order of restarts.
+func TestNoReplicaRefusesATokenDuringARotation(t *testing.T) {
+	dir := t.TempDir()
+	load := func() *token.Issuer {
+		var keys []*token.SigningKey
+		for _, name := range []string{"current.pem", "next.pem", "previous.pem"} {
+			key, err := token.LoadSigningKey(filepath.Join(dir, name), "")
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			require.NoError(t, err)
+			keys = append(keys, key)
+		}
+		issuer, err := token.NewIssuer(token.MintOptions{Issuer: "https://g.example", Audiences: []string{"api"}, Keys: keys})
+		require.NoError(t, err)
+		return issuer
+	}
+	accepts := func(reader, maker *token.Issuer) {
+		t.Helper()
+		raw, _, err := maker.Issue(authz.Grant{UserID: "bob"})
+		require.NoError(t, err)
+		v, err := token.NewVerifier([]token.IssuerOptions{reader.Trust()}, token.VerifierOptions{})
+		require.NoError(t, err)
+		_, err = v.Verify(t.Context(), raw)
+		require.NoError(t, err)
+		made := maker.RefreshTokens().First()
+		_, err = reader.RefreshTokens().Parse(made.Text)
+		require.NoError(t, err)
+		after := maker.RefreshTokens().Successor(made)
+		found, ok := reader.RefreshTokens().Descendant(made, 1, after.Hash)
+		require.True(t, ok)
+		require.Equal(t, after, found)
+	}
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "new", filepath.Join(dir, "current.pem"), "--alg", "ES256").code)
+	before := load()
+	for _, args := range [][]string{{}, {}, {"--force", "--alg", "EdDSA"}, {"--force"}, {"--force", "--alg", "RS256"}} {
+		require.Equal(t, exitOK, gatehouse(t, nil, append([]string{"keys", "rotate", dir}, args...)...).code)
+		after := load()
+		accepts(before, after)
+		accepts(after, before)
+		before = after
+	}
 }
 
 // Wherever a rotation was interrupted, the next call finishes it, drops no key
