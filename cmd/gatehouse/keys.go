@@ -59,6 +59,7 @@ never overwritten: 'gatehouse keys rotate' replaces keys.`,
 				return err
 			}
 			if path == "-" {
+				fmt.Fprintf(env.stderr, "a new %s key, kid %s\n", key.Algorithm(), key.ID())
 				_, err := env.stdout.Write(text)
 				return err
 			}
@@ -106,7 +107,8 @@ func createKey(path string, text []byte) error {
 }
 
 func keysRotateCommand(env environment) *cobra.Command {
-	r := rotation{out: env.stdout, now: time.Now}
+	var dir string
+	r := rotation{dir: keysDir, out: env.stdout, now: time.Now}
 	cmd := &cobra.Command{
 		Use:   "rotate [DIR]",
 		Short: "Replace the signing key by the next one",
@@ -133,14 +135,19 @@ the next call. Files keep the mode of those that they replace; run it as their
 owner.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			r.dir = keysDir
-			if len(args) == 1 {
+			switch {
+			case len(args) == 1 && dir != "" && dir != args[0]:
+				return usageError{errors.New("the directory is named twice: as an argument and by --dir")}
+			case len(args) == 1:
 				r.dir = args[0]
+			case dir != "":
+				r.dir = dir
 			}
 			return r.run()
 		},
 	}
 	cmd.Flags().StringVar(&r.alg, "alg", "", "of the new key (default: that of the latest, which is "+defaultAlg+" for the first)")
+	cmd.Flags().StringVarP(&dir, "dir", "d", "", "the directory, as the argument")
 	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")
 	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
 	return cmd

@@ -55,6 +55,8 @@ func TestKeysNew(t *testing.T) {
 	require.Equal(t, exitOK, c.code, c.stderr)
 	_, err = token.ParseSigningKey([]byte(c.stdout), "")
 	require.NoError(t, err, "nothing but the key")
+	require.Contains(t, c.stderr, "ES256")
+	require.NotContains(t, c.stderr, "PRIVATE")
 }
 
 func TestKeysRotate(t *testing.T) {
@@ -224,7 +226,8 @@ func TestKeysRotateFinishesWhatWasInterrupted(t *testing.T) {
 
 func TestKeysRotateChangesNothingWhereItCanNot(t *testing.T) {
 	dir := t.TempDir()
-	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "rotate", dir, "--alg", "ES256").code)
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "rotate", "--dir", dir, "--alg", "ES256").code)
+	require.Equal(t, exitUsage, gatehouse(t, nil, "keys", "rotate", "--dir", dir, "elsewhere").code)
 	before := kid(t, filepath.Join(dir, "current.pem"))
 	c := gatehouse(t, nil, "keys", "rotate", dir, "--alg", "HS256")
 	require.Equal(t, exitUsage, c.code)

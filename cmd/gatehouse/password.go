@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,8 +33,8 @@ is no terminal, and prints its argon2id hash, for password_hash in the users fil
 			}
 			return nil
 		},
-		RunE: func(*cobra.Command, []string) error {
-			password, err := readPassword(env)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			password, err := readPassword(cmd.Context(), env)
 			if err != nil {
 				return err
 			}
@@ -50,13 +51,13 @@ is no terminal, and prints its argon2id hash, for password_hash in the users fil
 
 // readPassword asks at a terminal, twice and without an echo; elsewhere it reads
 // a line.
-func readPassword(env environment) (string, error) {
+func readPassword(ctx context.Context, env environment) (string, error) {
 	if f, ok := env.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		first, err := askPassword(env, f, "Password: ")
+		first, err := askPassword(ctx, env, f, "Password: ")
 		if err != nil {
 			return "", err
 		}
-		second, err := askPassword(env, f, "Again: ")
+		second, err := askPassword(ctx, env, f, "Again: ")
 		if err != nil {
 			return "", err
 		}
@@ -73,12 +74,32 @@ func readPassword(env environment) (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
 }
 
-func askPassword(env environment, terminal *os.File, prompt string) (string, error) {
-	fmt.Fprint(env.stderr, prompt)
-	text, err := term.ReadPassword(int(terminal.Fd()))
-	fmt.Fprintln(env.stderr)
+// askPassword ends with ctx, which is how an interrupt reaches us, and leaves
+// the terminal with its echo on.
+func askPassword(ctx context.Context, env environment, terminal *os.File, prompt string) (string, error) {
+	fd := int(terminal.Fd())
+	before, err := term.GetState(fd)
 	if err != nil {
 		return "", fmt.Errorf("read the password: %w", err)
 	}
-	return string(text), nil
+	fmt.Fprint(env.stderr, prompt)
+	defer fmt.Fprintln(env.stderr)
+	type answer struct {
+		text []byte
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() { // which a read from a terminal may outlive; the process ends then
+		text, err := term.ReadPassword(fd)
+		answers <- answer{text, err}
+	}()
+	select {
+	case a := <-answers:
+		if a.err != nil {
+			return "", fmt.Errorf("read the password: %w", a.err)
+		}
+		return string(a.text), nil
+	case <-ctx.Done():
+		return "", errors.Join(errors.New("read the password: interrupted"), term.Restore(fd, before))
+	}
 }
