@@ -21,6 +21,9 @@
 //	})
 //	raw, minted, err := own.Mint(token.Claims{Subject: "user-1"})
 //
+// Its [RefreshTokens] make and recognize the refresh tokens that go with them,
+// by keys that follow from the signing keys.
+//
 // The checklist is RFC 8725. The signatures themselves are go-jose's
 // business; everything before and after them is decided here, because that is
 // where verifiers differ:

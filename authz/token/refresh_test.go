@@ -1,6 +1,10 @@
 package token_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -174,6 +178,42 @@ func TestRefreshTokensPrintNothing(t *testing.T) {
 	} {
 		require.NotContains(t, printed, secret)
 		require.NotContains(t, printed, fmt.Sprintf("%x", secret))
+	}
+}
+
+// Tokens outlive a release: a text that an earlier one made is still read, and
+// has the successor that it had. These were computed by Python's hmac from the
+// description of the format, with the key of RFC 8037 appendix A.1.
+func TestRefreshTokensOfAnEarlierReleaseLiveOn(t *testing.T) {
+	seed := must(base64.RawURLEncoding.DecodeString("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"))
+	r := refreshing(t, signingKey(t, ed25519.NewKeyFromSeed(seed), "any kid"))
+	made, err := r.Parse("AAECAwQFBgcICQoLDA0ODw.9.AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8.isRQnbk3rn8qzeX7iWOi5ApmqtgpmVOKXgGrXmFoaaY")
+	require.NoError(t, err)
+	require.Equal(t, 9, made.Generation)
+	require.Equal(t, "AAECAwQFBgcICQoLDA0ODw.10.nAoy9O8b4QZlJLwo91xXkw5ZZRcohAg3vSMmDMOguZ4.oWrBvPRaNDnL57lV4Y5w3kMOwHG_0p866J6Fwr0G1C8", r.Successor(made).Text)
+}
+
+// The form of a key's file and its kid are no part of the key: rewriting a file
+// with another tool logs nobody out.
+func TestRefreshTokensGoByTheKeyAlone(t *testing.T) {
+	for name, files := range map[string][2][]byte{
+		"EC": {
+			pemOf("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(p256Key().(*ecdsa.PrivateKey)))),
+			pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(p256Key()))),
+		},
+		"RSA": {
+			pemOf("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey().(*rsa.PrivateKey))),
+			pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(rsaKey()))),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one := refreshing(t, must(token.ParseSigningKey(files[0], "one")))
+			other := refreshing(t, must(token.ParseSigningKey(files[1], "other")))
+			made := one.First()
+			read, err := other.Parse(made.Text)
+			require.NoError(t, err)
+			require.Equal(t, one.Successor(made), other.Successor(read))
+		})
 	}
 }
 
