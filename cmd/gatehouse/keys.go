@@ -118,15 +118,17 @@ func keysRotateCommand(env environment) *cobra.Command {
   next.pem      is published and verifies already, and signs after the next rotation
   previous.pem  signed before, and still verifies
 
-next becomes current, current becomes previous, and next is new. What is missing is
-made first, and nothing else changes then: current.pem and next.pem in an empty
-DIR, next.pem beside a key that was alone so far. List those that are there in this
-order, so that no replica ever meets a token of a key that it doesn't know:
+next becomes current, current becomes previous, and next is new; in an empty DIR,
+current and next are made. List those that are there in this order, so that no
+replica ever meets a token of a key that it doesn't know:
 
   tokens:
     signing_keys: [{file: keys/current.pem}, {file: keys/next.pem}, {file: keys/previous.pem}]
 
-Then restart the servers, one after the other. Refresh tokens are made with these
+Then restart the servers, one after the other. Where there was no next.pem so far,
+the new key signs at once, and a server that runs on refuses its tokens until it is
+restarted, too: with several servers, call it with --prepare first, which makes
+next.pem and nothing else, and restart them. Refresh tokens are made with these
 keys, too: a rotation that would drop a key which was current less than --keep ago
 is refused, unless you --force it and let the logins of its refresh tokens end.
 
@@ -150,6 +152,7 @@ owner.`,
 	cmd.Flags().StringVarP(&dir, "dir", "d", "", "the directory, as the argument")
 	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")
 	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
+	cmd.Flags().BoolVar(&r.prepare, "prepare", false, "make next.pem where it is missing, and change nothing else")
 	return cmd
 }
 
@@ -158,6 +161,7 @@ type rotation struct {
 	dir, alg string
 	keep     time.Duration
 	force    bool
+	prepare  bool
 	out      io.Writer
 	now      func() time.Time
 }
@@ -217,7 +221,7 @@ func (r rotation) run() error {
 	if _, _, err := newKey(r.alg); err != nil { // before anything is changed
 		return err
 	}
-	if next.key == nil {
+	if r.prepare {
 		return r.publish(current, next, previous)
 	}
 	// Of a rotation that was interrupted, two files hold the same key. What it
@@ -231,6 +235,12 @@ func (r rotation) run() error {
 			return err
 		}
 	}
+	unknown := next.key == nil
+	if unknown {
+		if err := r.renew(next, current); err != nil {
+			return err
+		}
+	}
 	if !promoted {
 		if err := r.replace(current, next, current); err != nil {
 			return err
@@ -241,7 +251,11 @@ func (r rotation) run() error {
 	}
 	fmt.Fprintf(r.out, "%s signs now: %s\n%s verifies as before: %s\n%s is published, and is next to sign: %s\n",
 		current.path, current.key, previous.path, previous.key, next.path, next.key)
-	fmt.Fprintf(r.out, "\nRestart the servers, one after the other.\n%s", listed(current, next, previous))
+	restart := "Restart the servers, one after the other."
+	if unknown {
+		restart = "No server knows the new key yet: restart them all at once, since those that run on refuse its tokens.\nThe next rotation is gentler, for next.pem is there now."
+	}
+	fmt.Fprintf(r.out, "\n%s\n%s", restart, listed(current, next, previous))
 	return nil
 }
 
@@ -268,9 +282,14 @@ func (r rotation) first(current, next, previous *keyFile) error {
 	return nil
 }
 
-// publish makes a next key where there was none. It must not sign at once: a
-// replica that still runs with the old files would refuse its tokens.
+// publish makes a next key where there is none, and leaves all else as it is: a
+// replica that still runs with the old files would refuse tokens of a key that
+// signed at once.
 func (r rotation) publish(current, next, previous *keyFile) error {
+	if next.key != nil {
+		fmt.Fprintf(r.out, "%s is there already: %s\n", next.path, next.key)
+		return nil
+	}
 	if err := r.renew(next, current); err != nil {
 		return err
 	}

@@ -113,9 +113,9 @@ func TestKeysRotate(t *testing.T) {
 	require.Len(t, entries, 3, "nothing is left behind")
 }
 
-// A key that no running server knows must not sign: where there is no next key,
-// it is made and nothing else happens. So is an interrupted first call finished.
-func TestKeysRotateWithoutNextOnlyPublishesIt(t *testing.T) {
+// With one key so far, or two as in the simplest configuration, rotate rotates,
+// and says what that means for servers that run.
+func TestKeysRotateWithoutNext(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
 	c := gatehouse(t, nil, "keys", "new", file("current.pem"), "--alg", "ES256")
@@ -123,12 +123,31 @@ func TestKeysRotateWithoutNextOnlyPublishesIt(t *testing.T) {
 	first := kid(t, file("current.pem"))
 	c = gatehouse(t, nil, "keys", "rotate", dir)
 	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, first, kid(t, file("previous.pem")))
+	second := kid(t, file("current.pem"))
+	require.NotContains(t, []string{first, kid(t, file("next.pem"))}, second)
+	require.Contains(t, c.stdout, "all at once")
+}
+
+// A key that no running server knows need not sign at once: --prepare makes it
+// and nothing else.
+func TestKeysRotatePrepareOnlyPublishes(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	c := gatehouse(t, nil, "keys", "new", file("current.pem"), "--alg", "ES256")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	first := kid(t, file("current.pem"))
+	c = gatehouse(t, nil, "keys", "rotate", dir, "--prepare")
+	require.Equal(t, exitOK, c.code, c.stderr)
 	require.Equal(t, first, kid(t, file("current.pem")))
 	require.NoFileExists(t, file("previous.pem"))
 	next := kid(t, file("next.pem"))
 	require.Contains(t, c.stdout, next)
 	require.Contains(t, c.stdout, "signing_keys: [{file: "+file("current.pem")+"}, {file: "+file("next.pem")+"}]\n")
 	require.Contains(t, c.stdout, "rotate then")
+	c = gatehouse(t, nil, "keys", "rotate", dir, "--prepare")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, next, kid(t, file("next.pem")), "a second time")
 
 	c = gatehouse(t, nil, "keys", "rotate", dir)
 	require.Equal(t, exitOK, c.code, c.stderr)
@@ -173,7 +192,7 @@ func TestNoReplicaRefusesATokenDuringARotation(t *testing.T) {
 	}
 	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "new", filepath.Join(dir, "current.pem"), "--alg", "ES256").code)
 	before := load()
-	for _, args := range [][]string{{}, {}, {"--force", "--alg", "EdDSA"}, {"--force"}, {"--force", "--alg", "RS256"}} {
+	for _, args := range [][]string{{"--prepare"}, {}, {"--force", "--alg", "EdDSA"}, {"--force"}, {"--force", "--alg", "RS256"}} {
 		require.Equal(t, exitOK, gatehouse(t, nil, append([]string{"keys", "rotate", dir}, args...)...).code)
 		after := load()
 		accepts(before, after)
