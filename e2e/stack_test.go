@@ -134,8 +134,18 @@ type gateway struct {
 	tls     *tls.Config // of the client; nil for plain HTTP
 }
 
-// newStack starts Redis and Gatehouse.
-func newStack(ctx context.Context, o options) (_ *stack, err error) {
+// newStack starts Redis and Gatehouse. Other tests of this machine look for free
+// ports at the same moment: a stack that met one of them is started again.
+func newStack(ctx context.Context, o options) (s *stack, err error) {
+	for range 3 {
+		if s, err = tryStack(ctx, o); err == nil || !strings.Contains(err.Error(), "is in use") {
+			break
+		}
+	}
+	return s, err
+}
+
+func tryStack(ctx context.Context, o options) (_ *stack, err error) {
 	dir, err := os.MkdirTemp(runDir, "stack-")
 	if err != nil {
 		return nil, err
