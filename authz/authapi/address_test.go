@@ -61,4 +61,7 @@ func TestUserAgentIsBounded(t *testing.T) {
 	require.Len(t, long, 256)
 	require.True(t, utf8.ValidString(authapi.UserAgent("x"+strings.Repeat("é", 300))))
 	require.LessOrEqual(t, len(authapi.UserAgent(strings.Repeat("\xff", 300))), 256)
+	require.Len(t, authapi.UserAgent(strings.Repeat("x", 256)), 256)
+	require.Len(t, authapi.UserAgent(strings.Repeat("x", 257)), 256)
+	require.Len(t, authapi.UserAgent("x"+strings.Repeat("é", 300)), 255, "no half of a character, and nothing in its place")
 }

@@ -21,12 +21,44 @@ func TestObjects(t *testing.T) {
 		``: false, ` `: false, `null`: false, `[]`: false, `"a"`: false, `1`: false, `{`: false, `{}}`: false, `{} {}`: false, `{}x`: false, `{"a":1,}`: false, `{a:1}`: false, `{'a':1}`: false,
 		`{"a":1,"a":1}`: false, `{"a":1,"\u0061":1}`: false, `{"a":{"b":1,"b":1}}`: false, `{"a":[{"b":1,"b":1}]}`: false,
 		`{"a":"\ud800"}`: false, `{"a":"\udc00"}`: false, `{"a":"\udc00\ud800"}`: false, `{"a":"\ud800\u0061"}`: false, `{"a":"\ud800x"}`: false, `{"\ud800":1}`: false, `{"a":"\ud83d\\ude00"}`: false,
-		`{"a":"\ud800\n"}`: false, `{"a":"\ud800\ud800\udc00"}`: false,
+		`{"a":"\ud800\n"}`: false, `{"a":"\udc00\udc00"}`: false, `{"a":"\ud800xudc00"}`: false, `{"a":"\udfff"}`: false, `{"a":"\udbff"}`: false, `{"a":"\udbff\udbff"}`: false,
+		`{"a":"\ud800\udc00\udbff\udfff"}`: true, `{"a":"\ud7ff\ue000"}`: true, `{"a":"\ud800\ue000"}`: false, `{"a":"\ud800\ud800\udc00"}`: false,
 		"{\"a\":\"\xff\"}": false, "{\"a\":\"\xed\xa0\x80\"}": false, "\xef\xbb\xbf{}": false, "{\"a\":\"\n\"}": false, `{"a":01}`: false, `{"a":NaN}`: false, `{"a":1}/**/`: false,
 		deep(32): true, deep(33): false, deep(20_000): false, `{"a":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + `}`: true, `{"a":` + strings.Repeat("[", 32) + strings.Repeat("]", 32) + `}`: false,
 	} {
 		_, err := authapi.CheckObject([]byte(text))
 		require.Equal(t, good, err == nil, "%.80s: %v", text, err)
+	}
+}
+
+// The bounds, to the byte.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	text := func(n int) string { return strings.Repeat("x", n) }
+	for name, tt := range map[string]struct {
+		body  string // with % for the value
+		most  int
+		value func(n int) string
+	}{
+		"email":           {`{"email":"%","password":"x"}`, 1024, text},
+		"password":        {`{"email":"x","password":"%"}`, 4096, text},
+		"userId":          {`{"userId":"%"}`, 512, text},
+		"userId, digits":  {`{"userId":%}`, 512, func(n int) string { return strings.Repeat("1", n) }},
+		"a refresh token": {`{"refreshToken":"%"}`, 32 << 10, text},
+		"a role":          {`{"roles":["%"]}`, 512, text},
+		"an organization": {`{"organizationId":"%"}`, 512, text},
+	} {
+		decode := authapi.Bodies[map[string]string{
+			"email": "login", "password": "token", "userId": "revoke all", "userId, digits": "create", "a refresh token": "refresh", "a role": "change", "an organization": "switch",
+		}[name]]
+		_, err := decode([]byte(strings.ReplaceAll(tt.body, "%", tt.value(tt.most))))
+		require.NoError(t, err, name)
+		_, err = decode([]byte(strings.ReplaceAll(tt.body, "%", tt.value(tt.most+1))))
+		require.Error(t, err, name)
+	}
+	for seconds, good := range map[string]bool{"0": false, "0.001": true, "4294967295": true, "4294967296": false} {
+		_, err := authapi.Bodies["create"]([]byte(`{"userId":"a","authTime":` + seconds + `}`))
+		require.Equal(t, good, err == nil, seconds)
 	}
 }
 

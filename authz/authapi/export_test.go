@@ -18,6 +18,18 @@ func UserAgent(s string) string { return userAgent(s) }
 // Fold is fold.
 func Fold(email string) string { return fold(email) }
 
+// CookieToken is cookieToken.
+func CookieToken(s string) bool { return cookieToken(s) }
+
+// CookieValue is cookieValue.
+func CookieValue(s string) bool { return cookieValue(s) }
+
+// FlowName is flowName.
+func FlowName(s string) bool { return flowName(s) }
+
+// ProviderName is providerName.
+func ProviderName(s string) bool { return providerName(s) }
+
 // ParseForm is parseForm, for one parameter.
 func ParseForm(text, name string) (string, error) {
 	values, err := parseForm(text)

@@ -82,6 +82,7 @@ func TestChangesAreAudited(t *testing.T) {
 	require.Equal(t, object{"action": "revoke", "family": handle("family1")}, last())
 	b.post(t, "/auth/logout", nil, cookie2...)
 	require.Equal(t, object{"action": "logout", "session": handle(id2)}, last())
+	require.Equal(t, handle(id2), b.log.last(t, "auth")["session"])
 	app = b.app(t, bob)
 	b.post(t, "/auth/logout", nil, bearer(app.access)...)
 	require.Equal(t, object{"action": "logout", "family": handle("family2"), "token": handle("jti-2")}, last())

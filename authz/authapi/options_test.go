@@ -1,6 +1,7 @@
 package authapi_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +51,9 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 			require.ErrorContains(t, err, tt.says)
 		})
 	}
-	_, err := authapi.New(authapi.Options{TrustedHops: -1, SessionCookie: authapi.SessionCookie{Name: "="}})
+	_, err := authapi.New(authapi.Options{Store: good.store, SessionTTL: time.Second, RefreshTTL: time.Second})
+	require.NoError(t, err, "the least that there is")
+	_, err = authapi.New(authapi.Options{TrustedHops: -1, SessionCookie: authapi.SessionCookie{Name: "="}})
 	for _, each := range []string{"no store", "trusted hops", "not a name"} {
 		require.ErrorContains(t, err, each, "all of it at once")
 	}
@@ -109,6 +112,39 @@ func TestRefreshCookieLivesAsConfigured(t *testing.T) {
 	a := b.post(t, "/auth/token", credentials(bob))
 	require.Contains(t, a.header.Get("Set-Cookie"), "; Max-Age=3600; ")
 	require.Equal(t, b.clock.Now().Add(time.Hour), b.store.c.Families["family1"].Expires)
+}
+
+// Names and values that stand in headers and paths, byte by byte: what they may
+// hold is what the RFC lists, or less.
+func TestNamesAndValues(t *testing.T) {
+	t.Parallel()
+	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	for name, tt := range map[string]struct {
+		check func(string) bool
+		good  string // beside letters and digits
+	}{
+		"the name of a cookie":   {authapi.CookieToken, "!#$%&'*+-.^_`|~"},              // RFC 9110 section 5.6.2
+		"the value of a cookie":  {authapi.CookieValue, "!#$%&'()*+-./:<=>?@[]^_`{|}~"}, // RFC 6265 section 4.1.1
+		"a flow":                 {authapi.FlowName, "-_"},
+		"the name of a provider": {authapi.ProviderName, "-_."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for c := range 256 {
+				text := "a" + string([]byte{byte(c)}) + "b"
+				want := c < 0x80 && strings.ContainsRune(letters+tt.good, rune(c))
+				require.Equal(t, want, tt.check(text), "%q", text)
+			}
+		})
+	}
+	require.False(t, authapi.CookieToken(""))
+	require.True(t, authapi.CookieValue(""))
+	require.False(t, authapi.FlowName(""))
+	require.True(t, authapi.FlowName(strings.Repeat("a", 64)))
+	require.False(t, authapi.FlowName(strings.Repeat("a", 65)))
+	for _, name := range []string{"", ".", "..", "..."} {
+		require.False(t, authapi.ProviderName(name), "%q", name)
+	}
 }
 
 // badCookies sign to what no cookie may hold.

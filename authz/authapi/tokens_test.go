@@ -295,6 +295,22 @@ func TestRevokeAccessToken(t *testing.T) {
 	requireAnswer(t, b.post(t, "/auth/revoke", object{"token": outside}), 200, "")
 }
 
+// What says that it is JSON is read as JSON.
+func TestTokensInJSON(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	app := b.app(t, bob)
+	for _, kind := range []string{"application/json", "application/json; charset=utf-8", "text/plain", "x", "application/x-www-form-urlencoded-not"} {
+		require.Equal(t, true, b.post(t, "/auth/introspect", object{"token": app.access}, join(key(keyOfBackend), []string{"Content-Type", kind})...).json(t)["active"])
+		requireAnswer(t, b.post(t, "/auth/revoke", form("x"), "Content-Type", kind), 400, badRequest)
+	}
+	for _, kind := range []string{"application/x-www-form-urlencoded; charset=utf-8", "Application/X-WWW-Form-Urlencoded"} {
+		requireAnswer(t, b.post(t, "/auth/revoke", form("x"), "Content-Type", kind), 200, "")
+	}
+	requireAnswer(t, b.post(t, "/auth/revoke", object{"token": app.access}, "Content-Type", "application/json"), 200, "")
+	require.False(t, b.works(t, bearer(app.access)))
+}
+
 func TestRevokeRefreshToken(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
