@@ -129,24 +129,14 @@ func (s *Store) RevokeUserBefore(ctx context.Context, userID string, t time.Time
 // can't be done. Then all of it ends in one step, or, where it is more than
 // some hundreds of sessions, in a few, beginning with the mark that covers
 // whatever carries a time. In a Cluster the mark is first, and the records
-// follow slot by slot.
+// follow slot by slot. A login at the same time either is in the index and ends
+// as well, or counts as one after it, as its time says.
 //
 // One thing is out of its reach: a session that another program makes while it
 // looks, with no time in it (authTime) by which the mark could cover it.
 func (s *Store) RevokeUser(ctx context.Context, userID string) (sessions int, err error) {
 	if userID == "" {
 		return 0, errors.New("revoke user: no user id")
-	}
-	earlier, err := s.markOf(ctx, userID) // what that covers doesn't live
-	if err != nil {
-		return 0, err
-	}
-	if s.single == nil {
-		// A login either sees this mark and comes after it, or is in the index
-		// before we read that.
-		if _, err := s.apply(ctx, "revoke user", false, []slot{{moveMark(userID, s.o.Now())}}); err != nil {
-			return 0, err
-		}
 	}
 	user, err := s.findUser(ctx, userID, true)
 	if err != nil {
@@ -161,7 +151,7 @@ func (s *Store) RevokeUser(ctx context.Context, userID string) (sessions int, er
 		}
 		// What is not there, or nobody's, ends as well: another program may
 		// still have it in memory as it was, and save it.
-		ends = append(ends, slot{finish(c.keys, c.of(userID, earlier))})
+		ends = append(ends, slot{finish(c.keys, c.of(userID, user.standing))})
 	})
 	if err != nil {
 		return 0, err

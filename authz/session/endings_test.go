@@ -200,6 +200,57 @@ func orUnknown(err error) error {
 	return err
 }
 
+// between has something happen once, right before the n-th script of a client
+// is sent.
+func (f fixture) between(n int, happen func()) {
+	trips := &roundTrips{}
+	trips.fail = func(names []string) error {
+		if names[0] != "evalsha" {
+			return nil
+		}
+		if n--; n == 0 {
+			trips.mu.Unlock()
+			defer trips.mu.Lock()
+			happen()
+		}
+		return nil
+	}
+	f.client.AddHook(trips)
+}
+
+// Everything is revoked between the two steps of a login: it begins again, and
+// is one after that.
+func TestLoginThatIsRevokedWhileItIsMade(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		f := s.store(t, living)
+		f.login(t) // loads the scripts
+		f.between(2, func() {
+			n, err := f.another(living).RevokeUser(t.Context(), "u")
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+		})
+		id := f.login(t)
+		got := f.session(t, id)
+		require.False(t, got.Standing.Covers(got.AuthTime))
+		require.Equal(t, handlesOf(id), f.handles(t, "u", false))
+	})
+}
+
+func TestSessionThatGoesWhileAllAreRevokedIsNotCounted(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		f := s.store(t, living)
+		f.login(t)
+		id := f.login(t)
+		f.between(1, func() { require.NoError(t, f.client.Del(t.Context(), "sess:"+id).Err()) })
+		n, err := f.RevokeUser(t.Context(), "u")
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		f.gone(t, id)
+	})
+}
+
 func oneEndsByItsHandle(t *testing.T, s *server) {
 	t.Helper()
 	f := s.store(t, living)

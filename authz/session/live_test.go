@@ -211,6 +211,18 @@ func TestChangeUserRefusals(t *testing.T) {
 		require.Equal(t, `{"userId":"u"}`, f.text(t, "sess:id"))
 		require.False(t, f.exists(t, "user:u"))
 
+		// The same, found only when a record changes meanwhile: nothing was
+		// written before that was known.
+		f = s.store(t, session.Options{Profiles: true, Fields: session.Fields{Organization: "a.b"}})
+		f.set(t, "sess:id", `{"userId":"u"}`, time.Hour)
+		f.set(t, "user:u", `{"email":"e"}`, 0)
+		_, err = f.ChangeUser(t.Context(), "nobody", authz.UserChange{Organization: &organization}) // loads the script
+		require.NoError(t, err)
+		f.between(1, func() { f.set(t, "sess:id", `{"userId":"u","a":"x"}`, time.Hour) })
+		_, err = f.ChangeUser(t.Context(), "u", authz.UserChange{Organization: &organization})
+		requireReason(t, authz.ReasonSessionMalformed, err)
+		require.Equal(t, `{"email":"e"}`, f.text(t, "user:u"))
+
 		// user:<id> may be anything, where profiles are off.
 		f = s.store(t, session.Options{})
 		f.set(t, "sess:id", `{"userId":"u"}`, time.Hour)
