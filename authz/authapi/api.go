@@ -67,6 +67,10 @@ type Options struct {
 	// Verifier verifies bearer tokens, ours and those of other issuers. nil:
 	// nobody can call with one.
 	Verifier authz.TokenVerifier
+	// AdminIssuers are the issuers whose tokens can be an administrator's: our
+	// own, as a rule. What an outside issuer calls an admin is one of its own.
+	// Empty: administrators come with a session.
+	AdminIssuers []string
 	// Leeway is the longest time after its exp for which the verifier takes a
 	// token; a revocation by name lasts for as long.
 	Leeway time.Duration
@@ -203,9 +207,15 @@ func New(o Options) (*API, error) {
 		a.bearer = authz.NewBearer(o.Verifier, o.Store)
 		authenticators = append(authenticators, a.bearer)
 	}
+	admin := authz.Policy{
+		Name: adminPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict, RolesAny: []string{adminRole}, Issuers: o.AdminIssuers,
+	}
+	if len(o.AdminIssuers) == 0 { // no list would be every issuer
+		admin.Credentials = slices.DeleteFunc(slices.Clone(kinds), func(k authz.Kind) bool { return k == authz.KindBearer })
+	}
 	policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{
 		{Name: callerPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict},
-		{Name: adminPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict, RolesAny: []string{adminRole}},
+		admin,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("auth API: %w", err)

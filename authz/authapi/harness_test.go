@@ -119,7 +119,7 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 	}
 	key := func(text string, k authz.APIKey) authz.APIKey { k.SHA256 = sha256.Sum256([]byte(text)); return k }
 	o := authapi.Options{
-		Store: b.store, Cookies: cookies{}, AccessTokens: b.access, RefreshTokens: b.refresh, Verifier: b.access, Leeway: 30 * time.Second,
+		Store: b.store, Cookies: cookies{}, AccessTokens: b.access, RefreshTokens: b.refresh, Verifier: b.access, AdminIssuers: []string{"https://gateway.example.com"}, Leeway: 30 * time.Second,
 		APIKeys: authz.NewAPIKeys([]authz.APIKey{
 			key(keyOfBackend, authz.APIKey{Name: "backend", AuthAPI: true}),
 			key(keyOfServices, authz.APIKey{Name: "services", Policies: []string{"internal"}}),

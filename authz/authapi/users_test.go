@@ -66,6 +66,26 @@ func TestAdministrators(t *testing.T) {
 	}
 }
 
+// What an outside issuer calls an admin is one of its own.
+func TestOutsideIssuersMakeNoAdministrators(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	outside := b.outside(t, "outside.admin.token", "jti of an outside admin")
+	require.Equal(t, []any{"admin"}, b.get(t, "/auth/me", bearer(outside)...).json(t)["roles"])
+	for _, call := range []struct {
+		method, target string
+		body           any
+	}{
+		{"POST", "/auth/revoke-all-sessions", object{"userId": "nobody"}},
+		{"GET", "/auth/users/nobody/sessions", nil},
+		{"PATCH", "/auth/users/nobody/sessions", object{"organizationId": "org-1"}},
+		{"GET", "/auth/users?query=nobody", nil},
+		{"DELETE", "/auth/users/nobody/sessions/x", nil},
+	} {
+		requireAnswer(t, b.call(t, call.method, call.target, call.body, bearer(outside)...), 403, forbidden)
+	}
+}
+
 func TestRevokeAll(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -234,6 +235,28 @@ func TestLoginThatIsRevokedWhileItIsMade(t *testing.T) {
 		got := f.session(t, id)
 		require.False(t, got.Standing.Covers(got.AuthTime))
 		require.Equal(t, handlesOf(id), f.handles(t, "u", false))
+	})
+}
+
+// With more records than can be looked through in the time, what needs no
+// looking for ends all the same, and nobody is told that it was all.
+func TestRevokeUserThatRunsOutOfTime(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		f := s.store(t, living)
+		id := f.login(t)
+		f.foreign(t, "unseen", "u")
+		late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		_, err := f.RevokeUser(late, "u")
+		requireReason(t, authz.ReasonStoreUnavailable, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		f.gone(t, id)
+		require.True(t, f.exists(t, "sess:unseen"))
+		n, err := f.RevokeUser(t.Context(), "u")
+		require.NoError(t, err)
+		require.LessOrEqual(t, n, 1)
+		f.gone(t, "unseen")
 	})
 }
 

@@ -42,6 +42,7 @@ func (g *gate) newAuthAPI(cfg *config.Config, log *slog.Logger, recorder authapi
 	}
 	if g.own != nil {
 		o.AccessTokens, o.RefreshTokens = g.own, g.own.RefreshTokens()
+		o.AdminIssuers = []string{cfg.Tokens.Issuer}
 	}
 	if file := cfg.Users.File; file != "" {
 		store, err := users.Load(string(file))

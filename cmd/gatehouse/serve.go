@@ -188,6 +188,8 @@ func newHTTPServer(handler http.Handler, log *slog.Logger, tlsConfig *tls.Config
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is 400
 	}
 }
 
