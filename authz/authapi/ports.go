@@ -47,6 +47,8 @@ type Users interface {
 	ChangeUser(ctx context.Context, userID string, c authz.UserChange) (sessions int, err error)
 	// RevokeUser ends all sessions, refresh families and access tokens of a
 	// user, whoever made them, and returns the number of sessions that lived.
+	// Where ctx runs out before everything was looked through, what is known
+	// has ended, and the error says that it may not be all.
 	RevokeUser(ctx context.Context, userID string) (sessions int, err error)
 	// RevokeHandle ends the session or the refresh family of the user that has
 	// this handle; found is false when there is none.
@@ -70,9 +72,6 @@ type Families interface {
 	// family that is unknown, expired or revoked, and for a token that is not
 	// of it.
 	RotateFamily(ctx context.Context, t authz.RefreshToken, next [32]byte) (authz.Family, error)
-	// RevokeFamily ends a family and the access tokens that came from it, until
-	// the moment from which no verifier takes any of them.
-	RevokeFamily(ctx context.Context, family string, until time.Time) error
 }
 
 // Endings ends what a client gives back.

@@ -10,6 +10,18 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 )
 
+// administration is every call for administrators, about nobody.
+var administration = []struct {
+	method, target string
+	body           any
+}{
+	{"POST", "/auth/revoke-all-sessions", object{"userId": "nobody"}},
+	{"GET", "/auth/users/nobody/sessions", nil},
+	{"PATCH", "/auth/users/nobody/sessions", object{"organizationId": "org-1"}},
+	{"GET", "/auth/users?query=nobody", nil},
+	{"DELETE", "/auth/users/nobody/sessions/x", nil},
+}
+
 // Who may act for others, and what everybody else is told.
 func TestAdministrators(t *testing.T) {
 	t.Parallel()
@@ -44,16 +56,7 @@ func TestAdministrators(t *testing.T) {
 		"a key twice":                   {join(key(keyOfBackend), key(keyOfBackend)), forbidden, ""},
 		"a key by another spelling":     {[]string{"X_internal_api_key", keyOfBackend}, noToken, `Bearer realm="gatehouse"`},
 	} {
-		for _, call := range []struct {
-			method, target string
-			body           any
-		}{
-			{"POST", "/auth/revoke-all-sessions", object{"userId": "nobody"}},
-			{"GET", "/auth/users/nobody/sessions", nil},
-			{"PATCH", "/auth/users/nobody/sessions", object{"organizationId": "org-1"}},
-			{"GET", "/auth/users?query=nobody", nil},
-			{"DELETE", "/auth/users/nobody/sessions/x", nil},
-		} {
+		for _, call := range administration {
 			a := b.call(t, call.method, call.target, call.body, tt.headers...)
 			if tt.body == "" {
 				require.Contains(t, []int{200, 404}, a.status, name)
@@ -72,16 +75,7 @@ func TestOutsideIssuersMakeNoAdministrators(t *testing.T) {
 	b := newBench(t)
 	outside := b.outside(t, "outside.admin.token", "jti of an outside admin")
 	require.Equal(t, []any{"admin"}, b.get(t, "/auth/me", bearer(outside)...).json(t)["roles"])
-	for _, call := range []struct {
-		method, target string
-		body           any
-	}{
-		{"POST", "/auth/revoke-all-sessions", object{"userId": "nobody"}},
-		{"GET", "/auth/users/nobody/sessions", nil},
-		{"PATCH", "/auth/users/nobody/sessions", object{"organizationId": "org-1"}},
-		{"GET", "/auth/users?query=nobody", nil},
-		{"DELETE", "/auth/users/nobody/sessions/x", nil},
-	} {
+	for _, call := range administration {
 		requireAnswer(t, b.call(t, call.method, call.target, call.body, bearer(outside)...), 403, forbidden)
 	}
 }

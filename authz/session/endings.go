@@ -141,20 +141,25 @@ func (s *Store) RevokeUser(ctx context.Context, userID string) (sessions int, er
 		return 0, errors.New("revoke user: no user id")
 	}
 	user, err := s.findUser(ctx, userID, true)
-	if err != nil {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			// There is more than can be looked through in the time. What needs no
-			// looking for ends all the same, and the error says that it is not
-			// all.
-			known := context.WithoutCancel(ctx)
-			if user, unread := s.findUser(known, userID, false); unread == nil {
-				_, unread = s.revokeFound(known, userID, user)
-				err = errors.Join(err, unread)
-			}
-		}
-		return 0, err
+	switch {
+	case err == nil:
+		return s.revokeFound(ctx, userID, user)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		// There is more than can be looked through in the time.
+		return 0, errors.Join(err, s.revokeKnown(context.WithoutCancel(ctx), userID))
 	}
-	return s.revokeFound(ctx, userID, user)
+	return 0, err
+}
+
+// revokeKnown ends what needs no looking for: what is in the user's indexes, and
+// what the mark covers.
+func (s *Store) revokeKnown(ctx context.Context, userID string) error {
+	user, err := s.findUser(ctx, userID, false)
+	if err != nil {
+		return err
+	}
+	_, err = s.revokeFound(ctx, userID, user)
+	return err
 }
 
 // revokeFound ends what was found of a user, and moves the mark.
