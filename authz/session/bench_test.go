@@ -41,3 +41,29 @@ func BenchmarkSession(b *testing.B) {
 		})
 	}
 }
+
+// Looking through the records of other users, which is what the end of all that
+// a user has takes its time for.
+func BenchmarkSweep(b *testing.B) {
+	const records = 100_000
+	url, _ := startRedis(b)
+	client, err := session.Open(url, session.OpenOptions{Timeout: patience, Logger: quiet})
+	require.NoError(b, err)
+	defer func() { _ = client.Close() }()
+	for i := 0; i < records; {
+		pipe := client.Pipeline()
+		for range 1000 {
+			pipe.Set(b.Context(), fmt.Sprint("sess:", i), fmt.Sprintf(
+				`{"cookie":{"originalMaxAge":86400000,"expires":"2027-01-01T00:00:00.000Z","secure":true,"httpOnly":true,"path":"/"},"userId":"user-%d","email":"user-%d@example.com","roles":["a","b"],"organizationId":"org-1"}`, i, i), time.Hour)
+			i++
+		}
+		_, err := pipe.Exec(b.Context())
+		require.NoError(b, err)
+	}
+	store := session.New(client, session.Options{Timeout: patience})
+	for b.Loop() {
+		_, err := store.UserSessions(b.Context(), "nobody", true)
+		require.NoError(b, err)
+	}
+	b.ReportMetric(records*float64(b.N)/b.Elapsed().Seconds(), "records/s")
+}

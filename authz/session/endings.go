@@ -140,26 +140,12 @@ func (s *Store) RevokeUser(ctx context.Context, userID string) (sessions int, er
 	if userID == "" {
 		return 0, errors.New("revoke user: no user id")
 	}
-	user, err := s.findUser(ctx, userID, true)
-	switch {
-	case err == nil:
-		return s.revokeFound(ctx, userID, user)
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		// There is more than can be looked through in the time.
-		return 0, errors.Join(err, s.revokeKnown(context.WithoutCancel(ctx), userID))
-	}
-	return 0, err
-}
-
-// revokeKnown ends what needs no looking for: what is in the user's indexes, and
-// what the mark covers.
-func (s *Store) revokeKnown(ctx context.Context, userID string) error {
-	user, err := s.findUser(ctx, userID, false)
+	ctx, user, missed, err := s.findAll(ctx, userID)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = s.revokeFound(ctx, userID, user)
-	return err
+	sessions, err = s.revokeFound(ctx, userID, user)
+	return sessions, errors.Join(missed, err)
 }
 
 // revokeFound ends what was found of a user, and moves the mark.

@@ -102,8 +102,9 @@ func (c *candidate) of(userID string, standing authz.Standing) bool {
 	return c.exists && !c.dead && c.ID == userID && !standing.Covers(c.AuthTime)
 }
 
-// readAtOnce is how many records are read in one step.
-const readAtOnce = 200
+// readAtOnce is how many records are read in one step: few enough that large
+// ones, too, come within the time of a call.
+const readAtOnce = 50
 
 // look reads sessions in steps. Ids that no session of ours can have are left
 // out.
@@ -193,6 +194,18 @@ func (s *Store) findUser(ctx context.Context, userID string, sweep bool) (u user
 	}
 	u.swept = slices.DeleteFunc(u.swept, func(id string) bool { return known[id] })
 	return u, nil
+}
+
+// findAll returns what may be of a user, and the context in which to go on.
+// Where ctx runs out before all records were looked through, that is what needs
+// no looking for, and missed says so; the context has no end then.
+func (s *Store) findAll(ctx context.Context, userID string) (_ context.Context, u userSessions, missed, err error) {
+	u, err = s.findUser(ctx, userID, true)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		missed, ctx = err, context.WithoutCancel(ctx)
+		u, err = s.findUser(ctx, userID, false)
+	}
+	return ctx, u, missed, err
 }
 
 // UserSessions lists the sessions of a user that live, the latest first. It

@@ -98,7 +98,9 @@ const mostTries = 100
 // a change that only locks the user out, or in, is made before. Then all is
 // changed in one step, or, where it is more than some hundreds of sessions, in
 // a few that begin with the profile. In a Cluster the profile is first, and
-// record follows record. It can be repeated.
+// record follows record. Where ctx runs out before all was looked through, what
+// is known is changed, and the error says that it may not be all; of who is
+// only locked out, fewer sessions are counted then. It can be repeated.
 //
 // Where profiles are off it changes the sessions alone, and can't lock out.
 func (s *Store) ChangeUser(ctx context.Context, userID string, c authz.UserChange) (sessions int, err error) {
@@ -119,9 +121,12 @@ func (s *Store) ChangeUser(ctx context.Context, userID string, c authz.UserChang
 			return 0, unconfirmed
 		}
 	}
-	user, err := s.findUser(ctx, userID, true)
+	ctx, user, missed, err := s.findAll(ctx, userID)
 	if err != nil {
 		return 0, err
+	}
+	if !ch.ofSessions() {
+		missed = nil // there is nothing that it could have missed
 	}
 	size := changedAtOnce
 	if s.single == nil && ch.ofSessions() {
@@ -138,7 +143,7 @@ func (s *Store) ChangeUser(ctx context.Context, userID string, c authz.UserChang
 			return sessions, err
 		}
 	}
-	return sessions, unconfirmed
+	return sessions, errors.Join(missed, unconfirmed)
 }
 
 // parts are the parts of a list, one at least.

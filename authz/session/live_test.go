@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -238,6 +239,42 @@ func TestChangeUserRefusals(t *testing.T) {
 		standing, err := f.UserStanding(t.Context(), "u")
 		require.NoError(t, err)
 		require.Nil(t, standing.Profile)
+	})
+}
+
+// With more records than can be looked through in the time, what needs no
+// looking for changes all the same, and nobody is told that it was all; but for
+// a lock-out, which is all of it.
+func TestChangeUserThatRunsOutOfTime(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		f := s.store(t, living)
+		id := f.login(t)
+		f.foreign(t, "unseen", "u")
+		late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		n, err := f.ChangeUser(late, "u", authz.UserChange{Roles: &[]string{"new"}})
+		requireReason(t, authz.ReasonStoreUnavailable, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1, n)
+		require.Equal(t, []string{"new"}, f.session(t, id).Roles)
+		require.Equal(t, []string{"new"}, *f.session(t, id).Standing.Profile.Roles)
+		require.NotContains(t, f.text(t, "sess:unseen"), "new")
+
+		late, cancel = context.WithTimeout(t.Context(), patience/4)
+		defer cancel()
+		f.client.AddHook(&roundTrips{fail: func(names []string) error {
+			if names[0] == "scan" {
+				<-late.Done()
+				return late.Err()
+			}
+			return nil
+		}})
+		yes := true
+		n, err = f.ChangeUser(late, "u", authz.UserChange{Disabled: &yes})
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		require.True(t, f.session(t, id).Standing.Disabled())
 	})
 }
 

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -105,54 +107,133 @@ func (s *Store) runID(ctx context.Context, server redis.Cmdable) (string, error)
 func (s *Store) scan(ctx context.Context, server redis.Cmdable, userID string) (ids []string, err error) {
 	for cursor, more := uint64(0), true; more; more = cursor != 0 {
 		var keys []string
-		if keys, cursor, err = s.scanStep(ctx, server, cursor); err != nil {
+		if err = again(ctx, func() (err error) {
+			keys, cursor, err = s.scanStep(ctx, server, cursor)
+			return err
+		}); err != nil {
 			return nil, err
 		}
-		for part := range slices.Chunk(keys, readAtOnce) {
-			if ids, err = s.ownedBy(ctx, userID, part, ids); err != nil {
-				return nil, err
-			}
+		if ids, err = s.ownedBy(ctx, userID, keys, ids); err != nil {
+			return nil, err
 		}
 	}
 	return ids, nil
 }
 
 func (s *Store) scanStep(ctx context.Context, server redis.Cmdable, cursor uint64) ([]string, uint64, error) {
-	ctx, cancel := s.deadline(ctx)
+	stepCtx, cancel := s.deadline(ctx)
 	defer cancel()
-	return server.Scan(ctx, cursor, globOf(s.o.Prefix)+"*", scanAtOnce).Result()
+	keys, next, err := server.Scan(stepCtx, cursor, globOf(s.o.Prefix)+"*", scanAtOnce).Result()
+	if err != nil {
+		return nil, cursor, err
+	}
+	return keys, next, nil
+}
+
+// again tries a step of a sweep once more when it fails: one hiccup of the
+// store must not make the whole walk in vain.
+func again(ctx context.Context, step func() error) error {
+	err := step()
+	if err != nil && ctx.Err() == nil {
+		err = step()
+	}
+	return err
 }
 
 // ownedBy appends the ids of those of the records that are the user's.
 func (s *Store) ownedBy(ctx context.Context, userID string, records, ids []string) ([]string, error) {
-	ctx, cancel := s.deadline(ctx)
-	defer cancel()
-	pipe := s.client.Pipeline()
-	gets := make([]*redis.StringCmd, len(records))
-	for i, record := range records {
-		gets[i] = pipe.Get(ctx, record)
-	}
-	if err := exec(ctx, pipe); err != nil {
-		return nil, err
-	}
-	for i, get := range gets {
-		text, exists, err := textOf(get)
-		if err != nil || !exists || !mayHold(text, userID) {
-			continue
+	for len(records) > 0 {
+		var looked int
+		var texts map[string]string
+		if err := again(ctx, func() (err error) {
+			looked, texts, err = s.matching(ctx, userID, records)
+			return err
+		}); err != nil {
+			return nil, err
 		}
-		if s.o.Fields.decodeLoosely(text, s.o.Now()).ID == userID {
-			ids = append(ids, strings.TrimPrefix(records[i], s.o.Prefix))
+		for _, record := range records[:looked] {
+			text, matches := texts[record]
+			if matches && s.o.Fields.decodeLoosely(text, s.o.Now()).ID == userID {
+				ids = append(ids, strings.TrimPrefix(record, s.o.Prefix))
+			}
 		}
+		records = records[looked:]
 	}
 	return ids, nil
 }
 
-// mayHold reports whether a JSON text may hold a string, or a number of these
-// digits; it is quick, and never wrongly false. What JSON escapes has a
-// backslash; what is not UTF-8 is decoded to U+FFFD.
-func mayHold(text, value string) bool {
-	return strings.Contains(text, value) || strings.Contains(text, `\`) || strings.Contains(value, "\uFFFD")
+// matching looks at the first of the records, one at least, and returns how
+// many those were, and the text of each that may be the user's. The others don't
+// leave the server: what there is of them, and how large, is no matter of the
+// network's.
+func (s *Store) matching(ctx context.Context, userID string, records []string) (looked int, texts map[string]string, err error) {
+	needle := userID
+	if strings.Contains(needle, "\uFFFD") {
+		needle = "" // what is not UTF-8 is decoded to U+FFFD
+	}
+	texts = map[string]string{}
+	var calls []*scriptCall
+	if s.single != nil {
+		calls = append(calls, &scriptCall{script: matchScript, keys: records, args: []any{needle, matchBytes}})
+	} else { // a script has keys of one slot only
+		for _, record := range records[:min(len(records), matchAtOnce)] {
+			calls = append(calls, &scriptCall{script: matchScript, keys: []string{record}, args: []any{needle, matchBytes}})
+		}
+	}
+	stepCtx, cancel := s.deadline(ctx)
+	defer cancel()
+	if err := sendAll(stepCtx, s.client, calls); err != nil {
+		return 0, nil, err
+	}
+	for _, c := range calls {
+		answer, err := c.reply.StringSlice()
+		if err != nil || len(answer)%2 != 1 {
+			return 0, nil, cmp.Or(err, errAnswer)
+		}
+		n, err := strconv.Atoi(answer[0])
+		if err != nil || n < 1 || n > len(c.keys) {
+			return 0, nil, cmp.Or(err, errAnswer)
+		}
+		looked += n
+		for found := range slices.Chunk(answer[1:], 2) {
+			texts[found[0]] = found[1]
+		}
+	}
+	return looked, texts, nil
 }
+
+const (
+	// matchBytes is how much text one call of matchScript looks at, but for the
+	// record with which it is exceeded: a few milliseconds of the server's time.
+	matchBytes = 1 << 20
+	// matchAtOnce is how many records a Cluster is asked about at once.
+	matchAtOnce = 50
+)
+
+// matchScript returns how many of the records it looked at, as a text, and the
+// key and the text of each that may be a user's: that has the user's id in it,
+// or a backslash, behind which JSON may hide one. It is quick, and never wrong
+// about those that it leaves out: a number that is an id has the same digits.
+//
+// KEYS: records. ARGV: what to look for, "" for anything; how many bytes.
+var matchScript = redis.NewScript(`
+local left, answer = tonumber(ARGV[2]), {'0'}
+for i = 1, #KEYS do
+	local text = redis.pcall('GET', KEYS[i])
+	if type(text) == 'string' then
+		left = left - #text
+		if string.find(text, ARGV[1], 1, true) or string.find(text, '\\', 1, true) then
+			answer[#answer + 1] = KEYS[i]
+			answer[#answer + 1] = text
+		end
+	end
+	answer[1] = string.format('%d', i)
+	if left <= 0 then
+		break
+	end
+end
+return answer
+`)
 
 // globOf returns the pattern that matches the text itself.
 func globOf(text string) string {
