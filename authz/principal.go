@@ -83,7 +83,8 @@ func (s Standing) predates(t time.Time) bool {
 type Session struct {
 	Identity
 	Organizations []string
-	AuthTime      time.Time      // zero when the record has none
+	AuthTime      time.Time      // when the user authenticated; zero when the record doesn't say
+	Created       time.Time      // when the session was made; zero when the record doesn't say
 	LastSeen      time.Time      // of the last gated request, as precise as TouchInterval; zero when unknown
 	Values        map[string]any // the whole record, decoded; numbers are [json.Number]
 	Standing      Standing

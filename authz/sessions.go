@@ -40,7 +40,7 @@ func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*
 	if session.ID == "" { // Express keeps sessions for visitors too, before anybody logs in
 		return nil, Refuse(ReasonSessionAnonymous, "the session is nobody's: its record names no user")
 	}
-	if session.Standing.Revoked || session.Standing.predates(session.AuthTime) {
+	if session.Standing.Revoked || session.Standing.predates(session.MadeAt()) {
 		return nil, Refuse(ReasonSessionRevoked, "the session falls under the user's revocation mark")
 	}
 	if profile := session.Standing.Profile; profile != nil && profile.Disabled {

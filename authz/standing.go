@@ -7,6 +7,17 @@ import "time"
 // to what carries a time.
 func (s Standing) Covers(made time.Time) bool { return s.predates(made) }
 
+// MadeAt is how old the credential is, which the user's mark is compared with:
+// when the session was made, else when the user authenticated, whichever is
+// later. A provider may have authenticated the user long before that. Zero when
+// the record says neither.
+func (s *Session) MadeAt() time.Time {
+	if s.Created.After(s.AuthTime) {
+		return s.Created
+	}
+	return s.AuthTime
+}
+
 // Behind returns t, put behind the user's mark if need be: whoever logs in
 // after everything of theirs was revoked must not fall under that, only
 // because two clocks differ.

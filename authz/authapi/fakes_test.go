@@ -169,7 +169,7 @@ func (s *store) Session(ctx context.Context, id string, o authz.ReadOptions) (fo
 		case !ok:
 			return authz.Refuse(authz.ReasonSessionUnknown, "no such session")
 		}
-		found = &authz.Session{Identity: l.Identity, Organizations: l.Organizations, AuthTime: l.AuthTime, Standing: s.standing(l.ID)}
+		found = &authz.Session{Identity: l.Identity, Organizations: l.Organizations, AuthTime: l.AuthTime, Created: s.c.Created[id], Standing: s.standing(l.ID)}
 		return nil
 	})
 	return found, err
@@ -192,7 +192,7 @@ func (s *store) Create(ctx context.Context, l authz.Login) (id string, err error
 	err = s.do(ctx, "Create", func() error {
 		s.made++
 		id = "session-id-" + strconv.Itoa(s.made)
-		s.c.Sessions[id], s.c.Created[id] = l, s.clock.Now()
+		s.c.Sessions[id], s.c.Created[id] = l, s.standing(l.ID).Behind(s.clock.Now())
 		if l.Replaces != "" {
 			s.kill(l.Replaces)
 		}
@@ -207,10 +207,17 @@ func (s *store) kill(id string) {
 	s.c.Dead[id] = true
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func (s *store) live(userID string) []string {
 	var ids []string
 	for id, l := range s.c.Sessions {
-		if l.ID == userID && !s.c.Dead[id] && !s.standing(userID).Covers(l.AuthTime) {
+		if l.ID == userID && !s.c.Dead[id] && !s.standing(userID).Covers(later(l.AuthTime, s.c.Created[id])) {
 			ids = append(ids, id)
 		}
 	}

@@ -92,7 +92,6 @@ func (a *API) begin(ctx context.Context, c *call, action string, l authz.Login, 
 	if l.AuthTime.IsZero() {
 		l.AuthTime = a.o.Now()
 	}
-	l.AuthTime = standing.Behind(l.AuthTime)
 	l.TTL = a.o.SessionTTL
 	id, err := a.o.Store.Create(ctx, l)
 	if id != "" {

@@ -26,9 +26,10 @@ type NewSession = authz.Login
 // the time stand in the member gatehouse.
 //
 // The session that l.Replaces ends in the same step; in a Cluster right
-// behind it, and then an error may leave a new session that nobody knows. An
-// authentication that the user's mark covers counts as one right after it:
-// whoever logs in after everything was revoked gets in.
+// behind it, and then an error may leave a new session that nobody knows.
+// Whoever logs in after everything was revoked gets in, though clocks differ, or
+// the user authenticated before that: the session counts as made behind the
+// user's mark.
 func (s *Store) Create(ctx context.Context, l authz.Login) (id string, err error) {
 	ttl := cmp.Or(l.TTL, s.o.TTL)
 	if l.ID == "" {
@@ -158,7 +159,7 @@ func (s *Store) newRecord(l authz.Login, ttl time.Duration, standing authz.Stand
 		{path: f.Roles, value: roles},
 		{path: f.Organization, value: l.Organization, omit: l.Organization == ""},
 		{path: f.Organizations, value: l.Organizations, omit: l.Organizations == nil},
-		{path: f.AuthTime, value: formatSeconds(behind(standing, cmp.Or(l.AuthTime, now), now))},
+		{path: f.AuthTime, value: formatSeconds(cmp.Or(l.AuthTime, now))},
 	}
 	record := &Record{}
 	for _, m := range members {
@@ -185,7 +186,7 @@ func (s *Store) newRecord(l authz.Login, ttl time.Duration, standing authz.Stand
 		}
 	}
 	return record, record.Set(ourMember, gatehouseRecord{
-		CreatedAt: formatSeconds(now),
+		CreatedAt: formatSeconds(behind(standing, now, now)),
 		Address:   cut(l.Device.Address),
 		UserAgent: cut(l.Device.UserAgent),
 		Provider:  providerHashes(l.Provider),
@@ -215,17 +216,21 @@ func cut(text string) string {
 	return text[:end]
 }
 
+// createdIn is when a session was made that is ours.
+func createdIn(values map[string]any, now time.Time) time.Time {
+	member, _ := values[ourMember].(map[string]any)
+	return timeIn(member["createdAt"], now)
+}
+
 // ourValues is what our member of a record says.
 type ourValues struct {
-	created  time.Time
 	device   authz.Device
 	provider []string
 }
 
 // ourValuesIn reads our member of a record, whoever wrote it.
-func ourValuesIn(values map[string]any, now time.Time) (v ourValues) {
+func ourValuesIn(values map[string]any) (v ourValues) {
 	member, _ := values[ourMember].(map[string]any)
-	v.created = timeIn(member["createdAt"], now)
 	address, _ := member["address"].(string)
 	agent, _ := member["userAgent"].(string)
 	v.device = authz.Device{Address: cut(address), UserAgent: cut(agent)}

@@ -79,7 +79,7 @@ func (f Fields) decodeRecord(text string, now time.Time) (*authz.Session, error)
 	// under their names, and its users must not be locked out for it. Then
 	// nobody switches, and the session carries no time.
 	s.Organizations, _ = listOf(f.Organizations, lookup(values, f.Organizations), idOf)
-	s.AuthTime = timeIn(lookup(values, f.AuthTime), now)
+	s.AuthTime, s.Created = timeIn(lookup(values, f.AuthTime), now), createdIn(values, now)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (f Fields) decodeRecord(text string, now time.Time) (*authz.Session, error)
 }
 
 // decodeLoosely reads of a record what can be read: where decodeRecord refuses
-// it, the user id at most and the time.
+// it, the user id at most and the times.
 func (f Fields) decodeLoosely(text string, now time.Time) *authz.Session {
 	if s, err := f.decodeRecord(text, now); err == nil {
 		return s
@@ -98,7 +98,7 @@ func (f Fields) decodeLoosely(text string, now time.Time) *authz.Session {
 		return s
 	}
 	s.ID, _ = idOf(f.UserID, lookup(values, f.UserID)) // "" where it is none
-	s.AuthTime = timeIn(lookup(values, f.AuthTime), now)
+	s.AuthTime, s.Created = timeIn(lookup(values, f.AuthTime), now), createdIn(values, now)
 	s.Values = values
 	return s
 }

@@ -188,7 +188,7 @@ func revocationAgainstLogins(t *testing.T, s *server) {
 	for _, id := range append(during, after) {
 		got, err := f.Session(t.Context(), id, authz.ReadOptions{})
 		if err == nil {
-			require.True(t, got.Standing.Covers(got.AuthTime), "refused by the core")
+			require.True(t, got.Standing.Covers(got.MadeAt()), "refused by the core")
 		}
 	}
 	require.Empty(t, f.handles(t, "u", true))
@@ -233,7 +233,7 @@ func TestLoginThatIsRevokedWhileItIsMade(t *testing.T) {
 		})
 		id := f.login(t)
 		got := f.session(t, id)
-		require.False(t, got.Standing.Covers(got.AuthTime))
+		require.False(t, got.Standing.Covers(got.MadeAt()))
 		require.Equal(t, handlesOf(id), f.handles(t, "u", false))
 	})
 }

@@ -99,7 +99,7 @@ type candidate struct {
 // of reports whether it is a session of the user that lives: there, not ended,
 // and not covered by the user's mark.
 func (c *candidate) of(userID string, standing authz.Standing) bool {
-	return c.exists && !c.dead && c.ID == userID && !standing.Covers(c.AuthTime)
+	return c.exists && !c.dead && c.ID == userID && !standing.Covers(c.MadeAt())
 }
 
 // readAtOnce is how many records are read in one step: few enough that large
@@ -256,16 +256,16 @@ func (s *Store) UserSessions(ctx context.Context, userID string, sweep bool) ([]
 
 // login is what may be shown of a session.
 func (c *candidate) login(now time.Time) authz.ActiveLogin {
-	ours := ourValuesIn(c.Values, now)
+	ours := ourValuesIn(c.Values)
 	l := authz.ActiveLogin{
 		Handle:   authz.Handle(c.sessionID),
 		User:     authz.User{Identity: c.Identity, Organizations: c.Organizations},
 		Device:   ours.device,
-		Created:  cmp.Or(ours.created, c.AuthTime),
+		Created:  cmp.Or(c.Session.Created, c.AuthTime),
 		LastSeen: c.seen,
 	}
-	if ours.created.After(l.LastSeen) { // a login is a use
-		l.LastSeen = ours.created
+	if c.Session.Created.After(l.LastSeen) { // a login is a use
+		l.LastSeen = c.Session.Created
 	}
 	if c.ttl > 0 {
 		l.Expires = now.Add(c.ttl)

@@ -101,8 +101,8 @@ func TestLoginRightAfterRevocationOfTheUser(t *testing.T) {
 	after, err := f.Create(t.Context(), session.NewSession{Identity: authz.Identity{ID: "u"}})
 	require.NoError(t, err)
 	old, recent := f.session(t, before), f.session(t, after)
-	require.False(t, old.AuthTime.After(old.Standing.RevokedBefore))
-	require.True(t, recent.AuthTime.After(recent.Standing.RevokedBefore))
+	require.False(t, old.MadeAt().After(old.Standing.RevokedBefore))
+	require.True(t, recent.MadeAt().After(recent.Standing.RevokedBefore))
 }
 
 // Two clocks differ, or the user proved who they are to a provider long ago:
@@ -111,19 +111,20 @@ func TestLoginRightAfterRevocationOfTheUser(t *testing.T) {
 func TestLoginIsPutBehindTheUsersMark(t *testing.T) {
 	onBackends(t, twoBackends, func(s *server) {
 		t := s.t
-		for _, tc := range []struct{ mark, authTime, want time.Duration }{
+		for _, tc := range []struct{ mark, authTime, made time.Duration }{
 			{0, 0, time.Millisecond},
 			{time.Minute, 0, time.Minute + time.Millisecond},
 			{0, -time.Hour, time.Millisecond},
-			{-2 * time.Hour, -time.Hour, -time.Hour},
+			{-2 * time.Hour, -time.Hour, 0},
 			{time.Hour, 0, 0},
 		} {
 			f := s.store(t, session.Options{})
 			now := f.clock.Now()
 			require.NoError(t, f.RevokeUserBefore(t.Context(), "u", now.Add(tc.mark)))
 			got := f.session(t, f.login(t, func(l *authz.Login) { l.AuthTime = now.Add(tc.authTime) }))
-			require.WithinDuration(t, now.Add(tc.want), got.AuthTime, 0)
-			require.Equal(t, tc.mark == time.Hour, got.Standing.Covers(got.AuthTime))
+			require.WithinDuration(t, now.Add(tc.authTime), got.AuthTime, 0, "the truth, for policies that ask for a recent one")
+			require.WithinDuration(t, now.Add(tc.made), got.MadeAt(), 0)
+			require.Equal(t, tc.mark == time.Hour, got.Standing.Covers(got.MadeAt()))
 		}
 	})
 }

@@ -240,7 +240,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 // lost reports whether the user lost this session: those that the core will
 // refuse must not be kept alive.
 func lost(session *authz.Session) bool {
-	return session.Standing.Disabled() || session.Standing.Covers(session.AuthTime)
+	return session.Standing.Disabled() || session.Standing.Covers(session.MadeAt())
 }
 
 // found is a live record.
@@ -306,8 +306,8 @@ func (f *found) idle(now time.Time) time.Duration {
 	if !f.LastSeen.IsZero() {
 		return now.Sub(f.LastSeen)
 	}
-	if !f.AuthTime.IsZero() && now.Sub(f.AuthTime) > f.memory {
-		return now.Sub(f.AuthTime)
+	if made := f.MadeAt(); !made.IsZero() && now.Sub(made) > f.memory {
+		return now.Sub(made)
 	}
 	return 0
 }
@@ -328,7 +328,7 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 	if note {
 		slack := max(f.precision, s.o.TouchInterval)
 		calls = append(calls, s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now))
-		for _, hash := range ourValuesIn(f.Values, now).provider {
+		for _, hash := range ourValuesIn(f.Values).provider {
 			calls = append(calls, s.enter(providerKey(hash), id, f.memory, slack, now))
 		}
 	}
