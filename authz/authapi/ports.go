@@ -38,12 +38,16 @@ type Sessions interface {
 type Users interface {
 	// UserStanding returns the user's mark and profile.
 	UserStanding(ctx context.Context, userID string) (authz.Standing, error)
-	// CompleteProfile writes into the user's profile what it doesn't have yet.
+	// CompleteProfile makes the user's profile where there is none, or
+	// completes what ChangeUser made of it.
 	CompleteProfile(ctx context.Context, u authz.User) error
 	// SwitchProfile changes the organization in the user's profile.
 	SwitchProfile(ctx context.Context, userID, organization string) error
 	// ChangeUser changes the profile and every session of a user, those too
-	// that the gate never saw, and returns the number of sessions.
+	// that the gate never saw, and returns the number of sessions. Where ctx
+	// runs out before everything was looked through, what is known has changed,
+	// and the error says that it may not be all. ReasonBadRequest for a lock-out
+	// where profiles are off.
 	ChangeUser(ctx context.Context, userID string, c authz.UserChange) (sessions int, err error)
 	// RevokeUser ends all sessions, refresh families and access tokens of a
 	// user, whoever made them, and returns the number of sessions that lived.

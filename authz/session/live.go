@@ -28,7 +28,7 @@ func (s *Store) SwitchOrganization(ctx context.Context, sessionID, organization 
 	return s.Update(ctx, sessionID, func(r *Record) error { return setID(r, s.o.Fields.Organization, organization) })
 }
 
-var errNoProfiles = errors.New("profiles are off: user:<id> is not ours to read or write")
+var errNoProfiles = authz.Refuse(authz.ReasonBadRequest, "profiles are off (identity.profiles): user:<id> is not ours to read or write")
 
 // SwitchProfile changes the organization in the user's profile, as
 // [Store.UpdateProfile] does.
@@ -42,10 +42,11 @@ func (s *Store) SwitchProfile(ctx context.Context, userID, organization string) 
 	return s.UpdateProfile(ctx, userID, func(r *Record) error { return setID(r, "organizationId", organization) })
 }
 
-// CompleteProfile writes into the user's profile what it doesn't have yet of
-// email address, roles, organization and organizations, and makes it where
-// there is none. What is empty is not written, but for the roles: a user
-// without roles has none. Where profiles are off it does nothing.
+// CompleteProfile makes the profile of a user where there is none. One that is
+// there is the living record and stays as it is, but for one that
+// [Store.ChangeUser] had to make without knowing the user: that gets what it
+// doesn't have yet. What is empty is not written, except the roles: a user without
+// roles has none. Where profiles are off it does nothing.
 func (s *Store) CompleteProfile(ctx context.Context, u authz.User) error {
 	if u.ID == "" {
 		return errors.New("complete profile: no user id")
@@ -54,6 +55,11 @@ func (s *Store) CompleteProfile(ctx context.Context, u authz.User) error {
 		return nil
 	}
 	return s.UpdateProfile(ctx, u.ID, func(r *Record) error {
+		partial, _ := r.Get(partialProfile)
+		if len(r.members) > 0 && string(partial) != "true" {
+			return nil
+		}
+		r.Delete(ourMember)
 		var errs []error
 		complete := func(name string, value any, empty bool) {
 			if _, there := r.Get(name); !there && !empty {
@@ -67,6 +73,10 @@ func (s *Store) CompleteProfile(ctx context.Context, u authz.User) error {
 		return errors.Join(errs...)
 	})
 }
+
+// partialProfile is a member of a profile that we made of no more than what an
+// administrator changed.
+const partialProfile = ourMember + ".partial"
 
 // setID writes an id. Where the application keeps it as a number it stays one,
 // if it can.
@@ -202,6 +212,11 @@ func (s *Store) profileChange(ctx context.Context, c *change, always bool) (slot
 	}
 	if err := c.inProfile(r); err != nil {
 		return nil, err
+	}
+	if text == "" {
+		if err := r.Set(partialProfile, true); err != nil {
+			return nil, err
+		}
 	}
 	if !r.changed && !always {
 		return nil, nil

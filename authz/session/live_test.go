@@ -327,8 +327,10 @@ func profilesAreCompleted(t *testing.T, s *server) {
 	for before, want := range map[string]string{
 		"":                       `{"email":"e","roles":["r"],"organizationId":"o","organizations":["o","p"]}`,
 		`{}`:                     `{"email":"e","roles":["r"],"organizationId":"o","organizations":["o","p"]}`,
-		`{"x":1,"email":"mine"}`: `{"x":1,"email":"mine","roles":["r"],"organizationId":"o","organizations":["o","p"]}`,
-		`{"roles":[],"email":null,"organizationId":"","organizations":null,"disabled":true}`: `{"roles":[],"email":null,"organizationId":"","organizations":null,"disabled":true}`,
+		`{"x":1,"email":"mine"}`: `{"x":1,"email":"mine"}`,
+		`{"disabled":false,"gatehouse":{"partial":true}}`:                            `{"disabled":false,"email":"e","roles":["r"],"organizationId":"o","organizations":["o","p"]}`,
+		`{"roles":[],"email":null,"organizationId":"","gatehouse":{"partial":true}}`: `{"roles":[],"email":null,"organizationId":"","organizations":["o","p"]}`,
+		`{"disabled":false,"gatehouse":{"partial":"true"}}`:                          `{"disabled":false,"gatehouse":{"partial":"true"}}`,
 	} {
 		require.NoError(t, f.client.Del(t.Context(), "user:u").Err())
 		if before != "" {
