@@ -45,6 +45,10 @@ type Policy struct {
 	MaxAuthAge  time.Duration // since the user authenticated; zero asks nothing
 	IdleTimeout time.Duration // since the last gated request of the session; zero asks nothing
 
+	// Passive requests are no use of a session: they renew it, but no idle
+	// timeout starts anew with them.
+	Passive bool
+
 	// InsecureSkipCSRF lets other sites send unsafe requests with the user's
 	// session cookie.
 	InsecureSkipCSRF bool
@@ -66,7 +70,7 @@ func (p *Policy) accepts(kind Kind) bool { return p != nil && slices.Contains(p.
 
 // readOptions are what the policy asks of a store.
 func (p *Policy) readOptions() ReadOptions {
-	o := ReadOptions{Fresh: p.Freshness != FreshnessCached, IdleTimeout: p.IdleTimeout}
+	o := ReadOptions{Fresh: p.Freshness != FreshnessCached, IdleTimeout: p.IdleTimeout, Passive: p.Passive}
 	if p.OnStoreOutage == OutageServeStale {
 		o.StaleFor = p.StaleFor
 	}

@@ -115,6 +115,8 @@ type ReadOptions struct {
 	// IdleTimeout, when not zero, ends a session that was not used for so
 	// long; the store keeps the time of use precise enough for it.
 	IdleTimeout time.Duration
+	// Passive reads are no use of the session that an idle timeout counts from.
+	Passive bool
 }
 
 // A SessionStore finds sessions.

@@ -66,7 +66,7 @@ type Options struct {
 	RefreshTTL time.Duration
 	// Verifier verifies bearer tokens, ours and those of other issuers. nil:
 	// nobody can call with one.
-	Verifier authz.TokenVerifier
+	Verifier Verifier
 	// AdminIssuers are the issuers whose tokens can be an administrator's: our
 	// own, as a rule. What an outside issuer calls an admin is one of its own.
 	// Empty: administrators come with a session.
@@ -208,13 +208,13 @@ func New(o Options) (*API, error) {
 		authenticators = append(authenticators, a.bearer)
 	}
 	admin := authz.Policy{
-		Name: adminPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict, RolesAny: []string{adminRole}, Issuers: o.AdminIssuers,
+		Name: adminPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict, Passive: true, RolesAny: []string{adminRole}, Issuers: o.AdminIssuers,
 	}
 	if len(o.AdminIssuers) == 0 { // no list would be every issuer
 		admin.Credentials = slices.DeleteFunc(slices.Clone(kinds), func(k authz.Kind) bool { return k == authz.KindBearer })
 	}
 	policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{
-		{Name: callerPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict},
+		{Name: callerPolicy, Credentials: kinds, Freshness: authz.FreshnessStrict, Passive: true},
 		admin,
 	}})
 	if err != nil {

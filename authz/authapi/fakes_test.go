@@ -580,6 +580,19 @@ func (a *accessTokens) Verify(_ context.Context, raw string) (*authz.Token, erro
 	return &t, nil
 }
 
+func (a *accessTokens) VerifyExpired(_ context.Context, raw string) (*authz.Token, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t, ok := a.issued[raw]
+	switch {
+	case a.err != nil:
+		return nil, a.err
+	case !ok:
+		return nil, authz.Refuse(authz.ReasonTokenInvalid, "no such token")
+	}
+	return &t, nil
+}
+
 // fail makes every call fail; nil heals.
 func (a *accessTokens) fail(err error) {
 	a.mu.Lock()
@@ -646,6 +659,13 @@ func (g *guesses) Attempt(_ context.Context, account, address string) (int, erro
 	defer g.mu.Unlock()
 	g.told = append(g.told, "attempt "+account+" "+address)
 	return g.retryAfter, g.err
+}
+
+func (g *guesses) Undecided(_ context.Context, account, address string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.told = append(g.told, "undecided "+account+" "+address)
+	return nil
 }
 
 func (g *guesses) Succeeded(_ context.Context, account, address string) error {

@@ -2,6 +2,7 @@ package authapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"strings"
@@ -51,7 +52,26 @@ func (a *API) checkPassword(ctx context.Context, c *call, body credentialsBody) 
 			return nil, none, err
 		}
 	}
-	user, err := a.o.UserStore.Authenticate(ctx, email, *body.password)
+	user, standing, err := a.vouch(ctx, c, email, *body.password)
+	if a.o.Guesses == nil {
+		return user, standing, err
+	}
+	switch {
+	case err == nil:
+		err = a.o.Guesses.Succeeded(ctx, account, c.address())
+	case authz.ReasonOf(err) != authz.ReasonPasswordWrong:
+		err = errors.Join(err, a.o.Guesses.Undecided(context.WithoutCancel(ctx), account, c.address()))
+	}
+	if err != nil {
+		return nil, none, err
+	}
+	return user, standing, nil
+}
+
+// vouch has the user store say whose email address and password these are.
+func (a *API) vouch(ctx context.Context, c *call, email, password string) (*authz.User, authz.Standing, error) {
+	none := authz.Standing{}
+	user, err := a.o.UserStore.Authenticate(ctx, email, password)
 	if err != nil {
 		return nil, none, err
 	}
@@ -65,11 +85,6 @@ func (a *API) checkPassword(ctx context.Context, c *call, body credentialsBody) 
 	}
 	if standing.Disabled() {
 		return nil, none, authz.Refuse(authz.ReasonPasswordWrong, "the profile is disabled")
-	}
-	if a.o.Guesses != nil {
-		if err := a.o.Guesses.Succeeded(ctx, account, c.address()); err != nil {
-			return nil, none, err
-		}
 	}
 	return user, standing, nil
 }

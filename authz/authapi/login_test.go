@@ -165,6 +165,26 @@ func TestGuessesAreCounted(t *testing.T) {
 	require.Equal(t, before, b.store.snapshot(t))
 }
 
+// Where it could not be known whether the password is right, the try was none.
+func TestUndecidedTriesAreGivenBack(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	told := []string{"attempt bob@example.com 192.0.2.1", "undecided bob@example.com 192.0.2.1"}
+	b.users.err = authz.Refuse(authz.ReasonOverloaded, "busy")
+	requireAnswer(t, b.post(t, "/auth/login", credentials(bob)), 503, unavailable)
+	require.Equal(t, told, b.guesses.told)
+
+	b.users.err, b.guesses.told = nil, nil
+	b.store.expect(1, errOut)
+	requireAnswer(t, b.post(t, "/auth/login", credentials(bob)), 503, unavailable)
+	require.Equal(t, told, b.guesses.told)
+
+	b.store.expect(0, nil)
+	b.guesses.told = nil
+	requireAnswer(t, b.post(t, "/auth/login", object{"email": bob.Email, "password": "wrong"}), 401, invalidCredentials)
+	require.Equal(t, told[:1], b.guesses.told)
+}
+
 func TestAccountFoldsCase(t *testing.T) {
 	t.Parallel()
 	for _, spelling := range []string{"kim.ſ@example.com", "KIM.S@EXAMPLE.COM", "\u212aim.s@example.com"} { // long s, Kelvin sign

@@ -2,6 +2,7 @@ package authapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 
@@ -10,7 +11,8 @@ import (
 
 // logout ends whatever the client holds: the session, the refresh family, the
 // access token. Nothing of it needs to be alive. What is no credential of ours
-// is nothing to end.
+// is nothing to end. Where it isn't known what the token is, since its issuer
+// is out of reach, all else ends, and the call fails.
 //
 // A call that relies on cookies, or on nothing, is refused cross-site: setting
 // cookies is enough to log somebody out of the browser. One that brings its
@@ -26,10 +28,7 @@ func (a *API) logout(ctx context.Context, c *call) (reply, error) {
 	if crossSite != nil && relies {
 		return reply{}, crossSite
 	}
-	token, err := a.verify(ctx, bearer)
-	if err != nil {
-		return reply{}, err
-	}
+	token, unknown := a.verifyExpired(ctx, bearer)
 	ending := authz.Ending{SessionID: a.sessionID(c)}
 	var families []string
 	for _, text := range []string{body.token, fromCookie} {
@@ -44,7 +43,7 @@ func (a *API) logout(ctx context.Context, c *call) (reply, error) {
 			families = append(families, token.Family)
 		}
 	}
-	if err := a.end(ctx, c, ending, families); err != nil {
+	if err := errors.Join(a.end(ctx, c, ending, families), unknown); err != nil {
 		return reply{}, err
 	}
 	answer := message("Logged out successfully")

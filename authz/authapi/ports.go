@@ -108,6 +108,14 @@ type Cookies interface {
 	Sign(id string) string
 }
 
+// Verifier verifies bearer tokens.
+type Verifier interface {
+	authz.TokenVerifier
+	// VerifyExpired does as Verify does, but takes a token, too, whose exp has
+	// passed: to end what it belongs to.
+	VerifyExpired(ctx context.Context, raw string) (*authz.Token, error)
+}
+
 // AccessTokens issues our own access tokens.
 type AccessTokens interface {
 	Issue(g authz.Grant) (raw string, expires time.Time, err error)
@@ -152,6 +160,9 @@ type Guesses interface {
 	Attempt(ctx context.Context, account, address string) (retryAfter int, err error)
 	// Succeeded takes the try back: the password was right.
 	Succeeded(ctx context.Context, account, address string) error
+	// Undecided takes the try back: whether the password is right could not be
+	// known.
+	Undecided(ctx context.Context, account, address string) error
 }
 
 // Provider is an OpenID provider.

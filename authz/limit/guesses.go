@@ -86,19 +86,20 @@ end
 return {wait, which}
 `)
 
-	// succeededScript makes the account's bucket whole, and gives the address
-	// one try back.
-	succeededScript = redis.NewScript(`
+	// giveBackScript gives each of them one try back, or makes the account's
+	// bucket whole where ARGV[5] is 1.
+	giveBackScript = redis.NewScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('DEL', KEYS[1])
-local interval, tries = tonumber(ARGV[3]), tonumber(ARGV[4])
-local kept = tonumber(redis.call('GET', KEYS[2]) or '') or 0
-local whole = math.min(kept, now + interval * tries) - interval
-if whole > now then
-	redis.call('SET', KEYS[2], string.format('%.0f', whole), 'PX', string.format('%.0f', whole - now))
-else
-	redis.call('DEL', KEYS[2])
+for i = 1, 2 do
+	local interval, tries = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+	local kept = tonumber(redis.call('GET', KEYS[i]) or '') or 0
+	local whole = math.min(kept, now + interval * tries) - interval
+	if whole > now and not (i == 1 and ARGV[5] == '1') then
+		redis.call('SET', KEYS[i], string.format('%.0f', whole), 'PX', string.format('%.0f', whole - now))
+	else
+		redis.call('DEL', KEYS[i])
+	end
 end
 return 1
 `)
@@ -148,17 +149,26 @@ func (g *Guesses) Attempt(ctx context.Context, account, address string) (retryAf
 // no more than this one is given back: who guesses from there at others' accounts
 // may well know the password of one.
 func (g *Guesses) Succeeded(ctx context.Context, account, address string) error {
-	if err := g.run(ctx, succeededScript, account, address).Err(); err != nil {
+	if err := g.run(ctx, giveBackScript, account, address, 1).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
 }
 
-func (g *Guesses) run(ctx context.Context, script *redis.Script, account, address string) *redis.Cmd {
+// Undecided takes a try back of which it was never known whether the password
+// is right.
+func (g *Guesses) Undecided(ctx context.Context, account, address string) error {
+	if err := g.run(ctx, giveBackScript, account, address, 0).Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+func (g *Guesses) run(ctx context.Context, script *redis.Script, account, address string, more ...any) *redis.Cmd {
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
-	return script.Run(ctx, g.client, []string{accountKey(account), addressKey(address)},
-		g.account.interval.Milliseconds(), g.account.tries, g.address.interval.Milliseconds(), g.address.tries)
+	buckets := []any{g.account.interval.Milliseconds(), g.account.tries, g.address.interval.Milliseconds(), g.address.tries}
+	return script.Run(ctx, g.client, []string{accountKey(account), addressKey(address)}, append(buckets, more...)...)
 }
 
 func unavailable(err error) error {

@@ -109,6 +109,22 @@ func TestWhoKnowsThePasswordIsNotSlowedDown(t *testing.T) {
 	})
 }
 
+func TestAnUndecidedTryIsGivenBackAlone(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		g := limit.NewGuesses(client, slow(3, 3))
+		passed, _ := tries(t, g, 5, "bob", "192.0.2.1")
+		require.Equal(t, 3, passed)
+		require.NoError(t, g.Undecided(t.Context(), "bob", "192.0.2.1"))
+		passed, _ = tries(t, g, 5, "bob", "192.0.2.1")
+		require.Equal(t, 1, passed)
+		require.NoError(t, g.Undecided(t.Context(), "bob", "192.0.2.1"))
+		passed, _ = tries(t, g, 5, "bob", "192.0.2.2")
+		require.Equal(t, 1, passed, "the account's")
+		passed, _ = tries(t, g, 5, "eve", "192.0.2.1")
+		require.Equal(t, 1, passed, "the address's")
+	})
+}
+
 // The last try that was taken comes back, too: an empty count is a count.
 func TestASuccessLeavesNothingBehind(t *testing.T) {
 	stores(t, func(t *testing.T, client redis.UniversalClient) {

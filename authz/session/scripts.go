@@ -6,21 +6,24 @@ import "github.com/redis/go-redis/v9"
 // client that got no reply may send it again. Times come in as arguments, so
 // that they are this process's clock and never the server's.
 
-// reviveScript is what a gated request leaves behind, all of it conditional:
+// reviveScript is what a request leaves behind, all of it conditional:
 // many replicas that see at the same moment that something is due write it
 // once. It revives nothing: a record that is gone or marked dead in the
 // meantime stays so, and a life is never made shorter.
 //
 // KEYS: record, dead mark, seen mark.
 // ARGV: life in ms, how much of it must be gone in ms (life 0: don't renew);
-// now in Unix ms, precision in ms, life of the seen mark in ms.
+// now in Unix ms, precision in ms, life of the seen mark in ms; 1 for a use that
+// doesn't count, which keeps the mark as it is, and as long.
 var reviveScript = redis.NewScript(`
 local ttl = redis.call('PTTL', KEYS[1])
 if ttl == -2 or redis.call('EXISTS', KEYS[2]) == 1 then
 	return 0
 end
 local seen = tonumber(redis.call('GET', KEYS[3]) or '')
-if not seen or tonumber(ARGV[3]) - seen >= tonumber(ARGV[4]) then
+if ARGV[6] == '1' then
+	redis.call('PEXPIRE', KEYS[3], ARGV[5])
+elseif not seen or tonumber(ARGV[3]) - seen >= tonumber(ARGV[4]) then
 	redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[5])
 end
 local life = tonumber(ARGV[1])

@@ -205,7 +205,7 @@ func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFu
 // listed and found, whoever made it.
 //
 // An idle timeout counts from the last request for the session that came
-// through here, under whatever policy. It ends a session up to the precision
+// through here, under whatever policy, but for passive ones. It ends a session up to the precision
 // of [IdlePrecision] early, never late. A session without such a request
 // starts counting with this one; but when its record says that the user
 // authenticated longer ago than the time of a request would be remembered, it
@@ -232,7 +232,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 		return nil, err
 	}
 	if !lost(found.Session) {
-		s.revive(ctx, id, keys, found)
+		s.revive(ctx, id, keys, found, o.Passive)
 	}
 	return found.Session, nil
 }
@@ -312,20 +312,21 @@ func (f *found) idle(now time.Time) time.Duration {
 	return 0
 }
 
-// revive renews a session that was just used, where that is due.
-func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found) {
+// revive renews a session that was just used, where that is due. A passive use
+// doesn't count as the last one.
+func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found, passive bool) {
 	var life, interval time.Duration
 	if s.o.Rolling && f.ttl >= 0 {
 		life, interval = f.life, min(s.o.TouchInterval, f.life/2)
 	}
 	now := s.o.Now()
 	renew := life > 0 && life-f.ttl >= interval
-	note := f.LastSeen.IsZero() || now.Sub(f.LastSeen) >= f.precision
+	note := !passive && (f.LastSeen.IsZero() || now.Sub(f.LastSeen) >= f.precision)
 	if !renew && !note {
 		return
 	}
 	var calls []*scriptCall
-	if note {
+	if note || passive {
 		slack := max(f.precision, s.o.TouchInterval)
 		calls = append(calls, s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now))
 		for _, hash := range ourValuesIn(f.Values).provider {
@@ -337,7 +338,7 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 		keys:   []string{keys.record, keys.dead, keys.seen},
 		args: []any{
 			life.Milliseconds(), interval.Milliseconds(),
-			now.UnixMilli(), f.precision.Milliseconds(), f.memory.Milliseconds(),
+			now.UnixMilli(), f.precision.Milliseconds(), f.memory.Milliseconds(), passive,
 		},
 	})
 	if _, err := s.send(ctx, calls, false); err != nil {

@@ -1222,6 +1222,27 @@ func TestIdle(t *testing.T) {
 			about(t, 48*time.Hour, f.ttl(t, "gatehouse:seen:{sess:id}"))
 		})
 
+		t.Run("a passive use doesn't count, but renews, and keeps the time of use as long", func(t *testing.T) {
+			f := s.store(t, options)
+			f.set(t, "sess:id", record(t, f, 0), 24*time.Hour)
+			passive := authz.ReadOptions{Passive: true}
+			read := func(o authz.ReadOptions, advance time.Duration) error {
+				f.clock.Advance(advance)
+				_, err := f.Session(t.Context(), "id", o)
+				return err
+			}
+			require.NoError(t, read(passive, 0))
+			require.False(t, f.exists(t, "gatehouse:seen:{sess:id}"))
+			require.NoError(t, read(banking, 0))
+			f.set(t, "gatehouse:seen:{sess:id}", fmt.Sprint(f.clock.Now().UnixMilli()), time.Hour)
+			require.NoError(t, f.client.PExpire(t.Context(), "sess:id", time.Hour).Err())
+			require.NoError(t, read(passive, 4*time.Minute))
+			about(t, 24*time.Hour, f.ttl(t, "sess:id"))
+			about(t, 48*time.Hour, f.ttl(t, "gatehouse:seen:{sess:id}"))
+			require.NoError(t, f.client.ZScore(t.Context(), "gatehouse:sessions:{user:u}", "id").Err())
+			requireReason(t, authz.ReasonSessionIdle, read(banking, 61*time.Second))
+		})
+
 		t.Run("a fresh login works, a long time after it the session was idle", func(t *testing.T) {
 			for _, tc := range []struct {
 				authAge time.Duration

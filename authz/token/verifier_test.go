@@ -355,6 +355,11 @@ func TestVerifyExpired(t *testing.T) {
 	v := verifier(t, everything(t)...)
 	refused(t, v, rs256(nil, object{"exp": at(-30 * time.Second)}), authz.ReasonTokenExpired, "expired at 2026-11-21 11:59:30")
 	refused(t, v, rs256(nil, object{"exp": `0`}), authz.ReasonTokenExpired, "expired at 1970")
+	got, err := v.VerifyExpired(t.Context(), rs256(nil, object{"exp": at(-30 * time.Second)}))
+	require.NoError(t, err)
+	require.Equal(t, "user-1", got.ID)
+	_, err = v.VerifyExpired(t.Context(), compact(otherRSAKey(), "RS256", goodHeader.with(nil), goodClaims.with(object{"exp": at(-time.Hour)})))
+	require.Equal(t, authz.ReasonTokenInvalid, authz.ReasonOf(err))
 
 	t.Run("only of a token that is right in all else", func(t *testing.T) {
 		forged := compact(otherRSAKey(), "RS256", goodHeader.with(nil), goodClaims.with(object{"exp": at(-time.Hour)}))
