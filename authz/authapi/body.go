@@ -269,11 +269,16 @@ func named(target *string, most int) field {
 
 // optional takes a string as take does; the target stays nil where the member
 // is not there.
-func optional(target **string, take func(*string, int) field, most int) field {
+func optional(target **string, take func(*string) field) field {
 	return func(value json.RawMessage) error {
 		*target = new(string)
-		return take(*target, most)(value)
+		return take(*target)(value)
 	}
+}
+
+// upTo is bounded for [optional].
+func upTo(most int) func(*string) field {
+	return func(target *string) field { return bounded(target, most) }
 }
 
 func checkName(s string) error {
@@ -364,7 +369,7 @@ type credentialsBody struct {
 }
 
 func (b *credentialsBody) fields() fields {
-	return fields{"email": optional(&b.email, bounded, maxEmail), "password": optional(&b.password, bounded, maxPassword), others: ignored}
+	return fields{"email": optional(&b.email, upTo(maxEmail)), "password": optional(&b.password, upTo(maxPassword)), others: ignored}
 }
 
 // The clients that a token login may be for.
@@ -411,7 +416,7 @@ func (b *userBody) fields() fields { return fields{"userId": identifier(&b.userI
 type organizationBody struct{ organization *string }
 
 func (b *organizationBody) fields() fields {
-	return fields{"organizationId": optional(&b.organization, named, maxID)}
+	return fields{"organizationId": optional(&b.organization, identifier)}
 }
 
 // changeBody is what an administrator changes.
@@ -423,7 +428,7 @@ type changeBody struct {
 
 func (b *changeBody) fields() fields {
 	return fields{
-		"organizationId": optional(&b.organization, named, maxID),
+		"organizationId": optional(&b.organization, identifier),
 		"roles": func(value json.RawMessage) error {
 			b.roles = new([]string)
 			return listOf(b.roles, role)(value)

@@ -217,7 +217,7 @@ func TestSwitchOrganization(t *testing.T) {
 		requireAnswer(t, a, 403, forbidden)
 		require.Equal(t, `Bearer error="insufficient_scope"`, a.header.Get("WWW-Authenticate"))
 	}
-	for _, body := range []any{nil, object{}, object{"organizationId": 1}, object{"organizationId": nil}, object{"organizationId": "org-1", "roles": []string{"admin"}}, "{", object{"organizationId": "a\x00"}} {
+	for _, body := range []any{nil, object{}, object{"organizationId": 1.5}, object{"organizationId": nil}, object{"organizationId": "org-1", "roles": []string{"admin"}}, "{", object{"organizationId": "a\x00"}} {
 		requireAnswer(t, b.call(t, "PATCH", "/auth/session", body, cookie...), 400, badRequest)
 	}
 	require.Equal(t, before, b.store.snapshot(t))

@@ -202,11 +202,14 @@ func TestChangeUser(t *testing.T) {
 	require.True(t, b.works(t, cookie))
 	require.Equal(t, 200, b.post(t, "/auth/refresh", object{"refreshToken": app.refresh}).status)
 
+	requireAnswer(t, change(object{"organizationId": 7}, admin...), 200, `{"changed":2}`)
+	require.Equal(t, "7", b.get(t, "/auth/me", cookie...).json(t)["organizationId"])
+
 	before := b.store.snapshot(t)
 	for name, body := range map[string]any{
 		"nothing": nil, "an empty object": object{}, "half": "{", "a mistyped member": object{"rolse": []string{}}, "one role": object{"roles": "admin"}, "an empty role": object{"roles": []string{""}},
 		"a role of a number": object{"roles": []int{1}}, "roles of nobody": object{"roles": nil}, "words": object{"disabled": "true"}, "a number": object{"disabled": 0}, "null": object{"disabled": nil},
-		"an organization of a number": object{"organizationId": 7}, "null for an organization": object{"organizationId": nil}, "email": object{"email": "x@example.com"},
+		"an organization of a fraction": object{"organizationId": 7.5}, "null for an organization": object{"organizationId": nil}, "email": object{"email": "x@example.com"},
 		"a control byte": object{"roles": []string{"a\nb"}}, "a good one and a bad one": object{"disabled": true, "admin": true},
 	} {
 		a := change(body, admin...)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -144,6 +145,8 @@ func (p *parser) members(n *yaml.Node, key string, takers map[string]func(n *yam
 		}
 		take, known := takers[name.Value]
 		switch {
+		case !known && n.Style&yaml.FlowStyle != 0 && parameter.MatchString(name.Value):
+			p.refuse(name, key, "a piece of a hash: within { } a comma ends a value, so put the hash into single quotes")
 		case name.Kind != yaml.ScalarNode || !known:
 			p.refuse(name, key, "unknown key; %s", form)
 		case seen[name.Value]:
@@ -154,6 +157,9 @@ func (p *parser) members(n *yaml.Node, key string, takers map[string]func(n *yam
 		}
 	}
 }
+
+// parameter is what a hash falls into at its commas: t=2, or p=1$salt$key.
+var parameter = regexp.MustCompile(`^[mtp]=[0-9]`)
 
 func (p *parser) user(n *yaml.Node, key string) {
 	if n.Kind != yaml.MappingNode {

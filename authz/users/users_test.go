@@ -301,11 +301,12 @@ func TestEverythingWrongWithAFileIsSaid(t *testing.T) {
 
 func TestFilesThatAreNone(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                       "empty",
-		"# nothing":              "empty",
-		"- id: a":                "want users:",
-		"users: a":               "not a list",
-		"people: []":             "unknown key",
+		"":           "empty",
+		"# nothing":  "empty",
+		"- id: a":    "want users:",
+		"users: a":   "not a list",
+		"people: []": "unknown key",
+		"users: [{id: u, email: e@example.com, password_hash: $argon2id$v=19$m=19456,t=2,p=1$c2FsdA$a2V5}]": "put the hash into single quotes",
 		"users: []\nmore: []":    "unknown key",
 		"users: [":               "not YAML",
 		"users: []\n---\nx: 1\n": "second document",

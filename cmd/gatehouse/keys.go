@@ -197,6 +197,13 @@ func (r rotation) read(name string) (*keyFile, error) {
 }
 
 func (r rotation) run() error {
+	unlock, err := lockDir(r.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // which is made for the first keys
+		return err
+	}
+	if err == nil {
+		defer unlock()
+	}
 	current, err := r.read(currentKey)
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -305,4 +307,31 @@ func TestConfigCheckReadsTheUsersFile(t *testing.T) {
 	c = gatehouse(t, nil, "config", "check", path)
 	require.Equal(t, exitOK, c.code, c.stderr)
 	require.Contains(t, c.stderr, "quickly guessed at")
+}
+
+// Two at once would each move what the other one has just moved.
+func TestKeysAreRotatedByOneAtATime(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("skipped: directories can't be locked here")
+	}
+	dir := t.TempDir()
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "rotate", dir, "--alg", "ES256").code)
+	const calls = 16
+	results := make(chan command, calls)
+	for range calls {
+		go func() { results <- gatehouse(t, nil, "keys", "rotate", dir, "--force") }()
+	}
+	rotated := 0
+	for range calls {
+		switch c := <-results; c.code {
+		case exitOK:
+			rotated++
+		default:
+			require.Contains(t, c.stderr, "right now")
+		}
+	}
+	require.Positive(t, rotated)
+	ids := []string{kid(t, filepath.Join(dir, "current.pem")), kid(t, filepath.Join(dir, "next.pem")), kid(t, filepath.Join(dir, "previous.pem"))}
+	slices.Sort(ids)
+	require.Len(t, slices.Compact(ids), 3)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -247,6 +248,16 @@ func TestMetricsCountDecisions(t *testing.T) {
 	require.Contains(t, metrics, `gatehouse_decisions_total{credential="session",decision="deny",policy="user",reason="session_forged"} 1`)
 	require.Contains(t, metrics, `gatehouse_decision_duration_seconds_count{decision="deny"} 2`)
 	require.Contains(t, metrics, "gatehouse_build_info{")
+
+	status, _ := get(t, "http://"+g.http+"/auth/me")
+	require.Equal(t, 401, status)
+	status, _ = get(t, "http://"+g.http+"/auth/anything/"+strings.Repeat("x", 50))
+	require.Equal(t, 404, status)
+	_, metrics = get(t, "http://"+g.ops+"/metrics")
+	require.Contains(t, metrics, `gatehouse_auth_calls_total{call="me",status="401"} 1`)
+	require.Contains(t, metrics, `gatehouse_auth_calls_total{call="unknown",status="404"} 1`)
+	require.Contains(t, metrics, `gatehouse_auth_call_duration_seconds_count{call="me"} 1`)
+	require.NotContains(t, metrics, "xxxx", "what a client makes up is no label")
 }
 
 func TestLogHoldsReasonsAndNoSecrets(t *testing.T) {
