@@ -81,8 +81,8 @@ func TestUserIDThatIsNone(t *testing.T) {
 	for message, value := range map[string]any{
 		`"oid", the user's id, is missing or empty`: nil,
 		`the user's id, is missing or empty`:        "",
-		"is a number, but no integer":               1.5,
-		"is no string":                              true,
+		"is a number, but not an integer":           1.5,
+		"is not a string":                           true,
 	} {
 		i.change(func() { i.claims = object{"oid": value} })
 		_, err := i.finish(t, i.provider(t, func(o *oidc.Options) { o.Claims, o.UserIDPrefix = oidc.Claims{UserID: "oid"}, "corp:" }))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/claim"
 )
 
 const (
@@ -303,7 +304,7 @@ func (p *Provider) exchange(ctx context.Context, m *metadata, code string, f flo
 // claims is not in the ID token. Else it returns nil. The answer must be about
 // the same subject (OpenID Connect Core 1.0 section 5.3.2).
 func (p *Provider) userInfo(ctx context.Context, m *metadata, token *oauth2.Token, idToken claimSet) (claimSet, error) {
-	missing := func(name string) bool { return idToken.find(name) == nil }
+	missing := func(name string) bool { return claim.NewPath(name).In(idToken) == nil }
 	if m.userInfo == "" || !slices.ContainsFunc(p.o.Claims.names(), missing) {
 		return nil, nil
 	}
@@ -311,7 +312,7 @@ func (p *Provider) userInfo(ctx context.Context, m *metadata, token *oauth2.Toke
 	if err != nil {
 		return nil, authz.Refuse(authz.ReasonIssuerUnavailable, "the userinfo endpoint: %w", clip(err))
 	}
-	claims, err := decodeClaims(body)
+	claims, err := claim.Decode(body)
 	if err != nil {
 		return nil, authz.Refuse(authz.ReasonLoginRefused, "the userinfo endpoint: %w", err)
 	}
@@ -349,7 +350,7 @@ func (p *Provider) login(idToken, userInfo claimSet) (authz.Login, error) {
 		return authz.Login{}, err
 	}
 	l := authz.Login{Identity: u.Identity, Organizations: u.Organizations, AuthTime: p.o.Now()}
-	authTime, err := idToken.date("auth_time")
+	authTime, err := claim.Date(idToken, "auth_time")
 	if err != nil {
 		return authz.Login{}, err
 	}
@@ -357,10 +358,10 @@ func (p *Provider) login(idToken, userInfo claimSet) (authz.Login, error) {
 		l.AuthTime = authTime
 	}
 	l.Provider.Issuer = p.o.Issuer
-	if l.Provider.Subject, err = idToken.text("sub"); err != nil {
+	if l.Provider.Subject, err = claim.NewPath("sub").Text(idToken); err != nil {
 		return authz.Login{}, err
 	}
-	if l.Provider.SessionID, err = idToken.text("sid"); err != nil {
+	if l.Provider.SessionID, err = claim.NewPath("sid").Text(idToken); err != nil {
 		return authz.Login{}, err
 	}
 	if p.o.Name != "" {

@@ -28,7 +28,7 @@ func TestLogin(t *testing.T) {
 	require.Equal(t, authz.Login{
 		Identity:      authz.Identity{ID: "alice", Email: "alice@example.com", Roles: []string{"admin", "member"}, Organization: "org-1"},
 		Organizations: []string{"org-1", "org-2"},
-		AuthTime:      time.Unix(i.clock.Now().Add(-time.Hour).Unix(), 0),
+		AuthTime:      time.Unix(i.clock.Now().Add(-time.Hour).Unix(), 0).UTC(),
 		Values:        map[string]any{"provider": "corp"},
 		Provider:      authz.ProviderLogin{Issuer: i.URL, Subject: "alice", SessionID: "session-1"},
 	}, got)
@@ -392,7 +392,7 @@ func TestIDTokensThatProveNobody(t *testing.T) {
 		"without end":                  {object{"exp": nil}, "no exp claim"},
 		"end before its beginning":     {object{"exp": at(-10 * time.Second)}, "exp lies before iat"},
 		"end in text":                  {object{"exp": "tomorrow"}, "unmarshal"},
-		"end beyond all dates":         {object{"exp": 1e15}, "no date between"},
+		"end beyond all dates":         {object{"exp": 1e15}, "not a date between"},
 		"of the future":                {object{"iat": at(2 * time.Minute)}, "iat lies ahead"},
 		"no date of issue":             {object{"iat": nil}, "no iat claim"},
 		"not yet":                      {object{"nbf": at(2 * time.Minute)}, "nbf has not come yet"},
@@ -401,10 +401,10 @@ func TestIDTokensThatProveNobody(t *testing.T) {
 		"no subject":                   {object{"sub": nil}, "no sub claim"},
 		"empty subject":                {object{"sub": ""}, "no sub claim"},
 		"another access token":         {object{"at_hash": b64(make([]byte, 16))}, "access token hash"},
-		"roles that are none":          {object{"roles": object{"admin": true}}, `"roles" is no array of strings`},
-		"roles with a number":          {object{"roles": []any{"a", 7}}, `"roles" has a member that is no string`},
-		"email that is none":           {object{"email": 7}, `"email" is no string`},
-		"sid that is none":             {object{"sid": 7}, `"sid" is no string`},
+		"roles that are none":          {object{"roles": object{"admin": true}}, `"roles" is neither a string nor an array of strings`},
+		"roles with a number":          {object{"roles": []any{"a", 7}}, `"roles" is neither a string nor an array of strings`},
+		"email that is none":           {object{"email": 7}, `"email" is not a string`},
+		"sid that is none":             {object{"sid": 7}, `"sid" is not a string`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i.change(func() { i.claims = tt.claims })

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/claim"
 )
 
 const (
@@ -66,7 +67,7 @@ func (p *Provider) verify(ctx context.Context, keys gooidc.KeySet, algorithms []
 	if err := token.Claims(&payload); err != nil {
 		return nil, nil, err
 	}
-	claims, err := decodeClaims(payload)
+	claims, err := claim.Decode(payload)
 	return claims, token, err
 }
 
@@ -123,7 +124,7 @@ func (p *Provider) checkIDToken(claims claimSet, token *gooidc.IDToken, accessTo
 	case expires.Before(issued):
 		return errors.New("exp lies before iat")
 	}
-	if authTime, err := claims.date("auth_time"); err != nil || authTime.After(now.Add(leeway)) {
+	if authTime, err := claim.Date(claims, "auth_time"); err != nil || authTime.After(now.Add(leeway)) {
 		return errors.New("the claim auth_time is no date of the past")
 	}
 	if token.AccessTokenHash != "" {
@@ -148,7 +149,7 @@ func (p *Provider) checkParty(claims claimSet, audience []string) error {
 // issued returns when a token was issued, which must be known, and no moment of
 // the future. nbf, where it is, must have come.
 func (s claimSet) issued(now time.Time) (time.Time, error) {
-	issued, err := s.date("iat")
+	issued, err := claim.Date(s, "iat")
 	switch {
 	case err != nil:
 		return issued, err
@@ -157,7 +158,7 @@ func (s claimSet) issued(now time.Time) (time.Time, error) {
 	case issued.After(now.Add(leeway)):
 		return issued, errors.New("iat lies ahead; does this machine's clock go wrong, or the provider's?")
 	}
-	if begins, err := s.date("nbf"); err != nil || begins.After(now.Add(leeway)) {
+	if begins, err := claim.Date(s, "nbf"); err != nil || begins.After(now.Add(leeway)) {
 		return issued, errors.New("nbf has not come yet")
 	}
 	return issued, nil
@@ -166,7 +167,7 @@ func (s claimSet) issued(now time.Time) (time.Time, error) {
 // expires returns when a token expires, which must not have come; zero where
 // it doesn't say.
 func (s claimSet) expires(now time.Time) (time.Time, error) {
-	expires, err := s.date("exp")
+	expires, err := claim.Date(s, "exp")
 	if err == nil && !expires.IsZero() && !now.Before(expires.Add(leeway)) {
 		err = errors.New("expired")
 	}
@@ -213,7 +214,7 @@ func checkLogoutHeader(raw string) error {
 	if err != nil {
 		return errors.New("no JWT")
 	}
-	header, err := decodeClaims(data)
+	header, err := claim.Decode(data)
 	if err != nil {
 		return errors.New("no JWT")
 	}
@@ -236,14 +237,14 @@ func (p *Provider) readLogout(claims claimSet) (l authz.ProviderLogin, tokenID s
 	if azp, given := claims["azp"]; given && azp != p.o.ClientID {
 		return l, "", expires, errors.New("the claim azp names another client")
 	}
-	if tokenID, err = claims.text("jti"); err != nil || tokenID == "" {
+	if tokenID, err = claim.NewPath("jti").Text(claims); err != nil || tokenID == "" {
 		return l, "", expires, errors.New("no jti claim")
 	}
 	l.Issuer = p.o.Issuer
-	if l.Subject, err = claims.text("sub"); err != nil {
+	if l.Subject, err = claim.NewPath("sub").Text(claims); err != nil {
 		return l, "", expires, err
 	}
-	if l.SessionID, err = claims.text("sid"); err != nil {
+	if l.SessionID, err = claim.NewPath("sid").Text(claims); err != nil {
 		return l, "", expires, err
 	}
 	if l.Subject == "" && l.SessionID == "" {

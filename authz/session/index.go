@@ -261,11 +261,11 @@ func (c *candidate) login(now time.Time) authz.ActiveLogin {
 		Handle:   authz.Handle(c.sessionID),
 		User:     authz.User{Identity: c.Identity, Organizations: c.Organizations},
 		Device:   ours.device,
-		Created:  cmp.Or(c.Session.Created, c.AuthTime),
+		Created:  cmp.Or(c.Created, c.AuthTime),
 		LastSeen: c.seen,
 	}
-	if c.Session.Created.After(l.LastSeen) { // a login is a use
-		l.LastSeen = c.Session.Created
+	if c.Created.After(l.LastSeen) { // a login is a use
+		l.LastSeen = c.Created
 	}
 	if c.ttl > 0 {
 		l.Expires = now.Add(c.ttl)

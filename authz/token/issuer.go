@@ -22,6 +22,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/claim"
 )
 
 // DefaultAccessTTL is how long a minted token lives unless MintOptions say
@@ -65,7 +66,7 @@ func ParseSigningKey(data []byte, kid string) (*SigningKey, error) {
 	case "EC PRIVATE KEY":
 		parsed, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
-		return nil, fmt.Errorf("a PEM block %s where an unencrypted PRIVATE KEY is wanted", quote(block.Type))
+		return nil, fmt.Errorf("a PEM block %s where an unencrypted PRIVATE KEY is wanted", claim.Quote(block.Type))
 	}
 	if err != nil {
 		// Old OpenSSL files say so in a header and keep the block's type.
@@ -127,7 +128,7 @@ func GenerateKey(alg string) ([]byte, error) {
 	case string(jose.EdDSA):
 		_, key, err = ed25519.GenerateKey(rand.Reader)
 	default:
-		return nil, fmt.Errorf("can't make a key for %s; choose RS256, ES256, ES384, ES512 or EdDSA", quote(alg))
+		return nil, fmt.Errorf("can't make a key for %s; choose RS256, ES256, ES384, ES512 or EdDSA", claim.Quote(alg))
 	}
 	if err != nil {
 		return nil, err

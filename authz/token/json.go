@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/internal/claim"
 )
 
 // maxDepth bounds the nesting of JSON from outside, for our sake and for that
@@ -78,7 +80,7 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 			return nil, errors.New("a member without a name")
 		}
 		if _, twice := object[name]; twice {
-			return nil, fmt.Errorf("member %s twice", quote(name))
+			return nil, fmt.Errorf("member %s twice", claim.Quote(name))
 		}
 		if object[name], err = decodeValue(d, depth+1); err != nil {
 			return nil, err
@@ -128,14 +130,4 @@ func escapedUnit(s []byte) rune {
 		return -1
 	}
 	return rune(n)
-}
-
-// quote makes a string from outside fit for a log: quoted, and of bounded
-// length.
-func quote(s string) string {
-	const limit = 64
-	if len(s) > limit {
-		return strconv.QuoteToASCII(s[:limit]) + "…"
-	}
-	return strconv.QuoteToASCII(s)
 }

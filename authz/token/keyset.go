@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/gatehouse-auth/gatehouse/internal/claim"
 )
 
 // minRSABits is the least that RFC 7518 section 3.3 allows. maxRSABits keeps
@@ -59,7 +61,7 @@ func NewKey(public crypto.PublicKey, kid, alg string) (*Key, error) {
 	}
 	if alg != "" {
 		if !slices.Contains(fitting, jose.SignatureAlgorithm(alg)) {
-			return nil, fmt.Errorf("alg %s does not fit the key; those that do are %v", quote(alg), fitting)
+			return nil, fmt.Errorf("alg %s does not fit the key; those that do are %v", claim.Quote(alg), fitting)
 		}
 		fitting = []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)}
 	}
@@ -220,7 +222,7 @@ func ParsePEM(data []byte, kid string) (*Key, error) {
 	case "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
 		return nil, errors.New("a private key where a public key is wanted; make one with: openssl pkey -pubout")
 	default:
-		return nil, fmt.Errorf("a PEM block %s where PUBLIC KEY or CERTIFICATE is wanted", quote(block.Type))
+		return nil, fmt.Errorf("a PEM block %s where PUBLIC KEY or CERTIFICATE is wanted", claim.Quote(block.Type))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("parse %s: %w", block.Type, err)
@@ -303,7 +305,7 @@ func keyOfJWK(members map[string]any) (*Key, error) {
 		text[n] = s
 	}
 	if _, present := members["use"]; present && text[2] != "sig" {
-		return nil, fmt.Errorf("its use is %s, not \"sig\"", quote(text[2]))
+		return nil, fmt.Errorf("its use is %s, not \"sig\"", claim.Quote(text[2]))
 	}
 	if ops, present := members["key_ops"]; present {
 		if list, ok := ops.([]any); !ok || !slices.Contains(list, any("verify")) {
@@ -324,7 +326,7 @@ func keyOfJWK(members map[string]any) (*Key, error) {
 	}
 	var jwk jose.JSONWebKey
 	if err := jwk.UnmarshalJSON(data); err != nil {
-		return nil, errors.New(quote(err.Error()))
+		return nil, errors.New(claim.Quote(err.Error()))
 	}
 	return NewKey(jwk.Key, text[0], text[1])
 }

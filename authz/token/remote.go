@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/claim"
 )
 
 const (
@@ -283,11 +285,11 @@ func (r *RemoteKeys) discover(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if issuer, _ := document["issuer"].(string); issuer != r.issuer {
-		return "", fmt.Errorf("the document is that of issuer %s, not of %q: write the issuer exactly as it names itself", quote(issuer), r.issuer)
+		return "", fmt.Errorf("the document is that of issuer %s, not of %q: write the issuer exactly as it names itself", claim.Quote(issuer), r.issuer)
 	}
 	location, _ := document["jwks_uri"].(string)
 	if err := checkURL(location); err != nil {
-		return "", fmt.Errorf("jwks_uri %s is not an http or https URL", quote(location))
+		return "", fmt.Errorf("jwks_uri %s is not an http or https URL", claim.Quote(location))
 	}
 	if strings.HasPrefix(r.issuer, "https:") && !strings.HasPrefix(location, "https:") {
 		return "", errors.New("jwks_uri leaves TLS")

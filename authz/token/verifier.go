@@ -14,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/claim"
 )
 
 const (
@@ -93,10 +94,10 @@ type issuer struct {
 	types        []string
 	leeway       time.Duration
 	ownTokens    bool
-	userID       claimPath
-	email        claimPath
-	roles        claimPath
-	organization claimPath
+	userID       claim.Path
+	email        claim.Path
+	roles        claim.Path
+	organization claim.Path
 }
 
 // NewVerifier returns a verifier of the tokens of these issuers; with none of
@@ -137,10 +138,10 @@ func newIssuer(o IssuerOptions) (*issuer, error) {
 		audiences:    slices.Clone(o.Audiences),
 		leeway:       max(cmp.Or(o.Leeway, DefaultLeeway), 0),
 		ownTokens:    o.OwnTokens,
-		userID:       newClaimPath(cmp.Or(o.Claims.UserID, defaultClaims.UserID)),
-		email:        newClaimPath(o.Claims.Email),
-		roles:        newClaimPath(o.Claims.Roles),
-		organization: newClaimPath(o.Claims.Organization),
+		userID:       claim.NewPath(cmp.Or(o.Claims.UserID, defaultClaims.UserID)),
+		email:        claim.NewPath(o.Claims.Email),
+		roles:        claim.NewPath(o.Claims.Roles),
+		organization: claim.NewPath(o.Claims.Organization),
 	}
 	var errs []error
 	if o.Issuer == "" {
@@ -323,7 +324,7 @@ func (v *Verifier) issuerOf(u *unverified) (*issuer, error) {
 	}
 	i, ok := v.issuers[name]
 	if !ok {
-		return nil, invalid("issuer %s is not known", quote(name))
+		return nil, invalid("issuer %s is not known", claim.Quote(name))
 	}
 	return i, nil
 }
@@ -332,17 +333,17 @@ func (v *Verifier) issuerOf(u *unverified) (*issuer, error) {
 // then the signature, and returns the key that made it.
 func (i *issuer) authenticate(ctx context.Context, raw string, u *unverified) (*Key, error) {
 	if !slices.Contains(i.algorithms, jose.SignatureAlgorithm(u.alg)) {
-		return nil, invalid("alg %s is not one of %v, which are accepted of this issuer", quote(u.alg), i.algorithms)
+		return nil, invalid("alg %s is not one of %v, which are accepted of this issuer", claim.Quote(u.alg), i.algorithms)
 	}
 	if !slices.Contains(i.types, u.typ) {
-		return nil, invalid("typ %s is not accepted of this issuer", quote(u.typ))
+		return nil, invalid("typ %s is not accepted of this issuer", claim.Quote(u.typ))
 	}
 	keys, err := i.keys.Keys(ctx, u.kid, u.alg)
 	switch {
 	case err != nil:
 		return nil, authz.Refuse(authz.ReasonIssuerUnavailable, "keys of issuer %q: %w", i.name, err)
 	case len(keys) == 0:
-		return nil, invalid("the issuer has no key for kid %s and alg %s", quote(u.kid), u.alg)
+		return nil, invalid("the issuer has no key for kid %s and alg %s", claim.Quote(u.kid), u.alg)
 	case u.kid == "" && len(keys) > 1:
 		return nil, invalid("no kid, and the issuer has %d keys for alg %s", len(keys), u.alg)
 	}
@@ -353,7 +354,7 @@ func verifySignature(raw string, u *unverified, keys []*Key) (*Key, error) {
 	alg := jose.SignatureAlgorithm(u.alg)
 	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{alg})
 	if err != nil {
-		return nil, invalid("not a JWS: %s", quote(err.Error()))
+		return nil, invalid("not a JWS: %s", claim.Quote(err.Error()))
 	}
 	for _, k := range keys {
 		if !k.fits(alg) { // a KeySet of somebody else's may be careless

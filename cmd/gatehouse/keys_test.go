@@ -319,7 +319,11 @@ func TestKeysAreRotatedByOneAtATime(t *testing.T) {
 	const calls = 16
 	results := make(chan command, calls)
 	for range calls {
-		go func() { results <- gatehouse(t, nil, "keys", "rotate", dir, "--force") }()
+		go func() {
+			var stdout, stderr buffer
+			code := run(t.Context(), []string{"keys", "rotate", dir, "--force"}, environment{lookup: func(string) (string, bool) { return "", false }, stdout: &stdout, stderr: &stderr})
+			results <- command{code, stdout.String(), stderr.String()}
+		}()
 	}
 	rotated := 0
 	for range calls {
