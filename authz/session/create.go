@@ -71,7 +71,7 @@ func (s *Store) create(ctx context.Context, l authz.Login, ttl time.Duration) (i
 	stages := [][]slot{{{absent(keys.dead), put(keys.record, record.encode(), ttl)}}}
 	if old, ok := s.keys(l.Replaces); ok {
 		// Mostly the same user's; another one's index forgets it in time.
-		stages = append(stages, []slot{{finish(old, false)}}, []slot{{forget(user.sessions, l.Replaces)}})
+		stages = append(stages, []slot{{finish(old, false, 0)}}, []slot{{forget(user.sessions, l.Replaces)}})
 	}
 	if _, err := s.apply(ctx, "create session", false, stages...); err != nil {
 		return "", err

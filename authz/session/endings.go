@@ -70,7 +70,7 @@ func (s *Store) revoke(ctx context.Context, what string, e authz.Ending, familyL
 		ends = append(ends, slot{markFor(revokedTokenKey(e.TokenID), s.lifeUntil(e.TokenUntil))})
 	}
 	if hasSession {
-		ends = append(ends, slot{finish(session, false)})
+		ends = append(ends, slot{finish(session, false, 0)})
 	}
 	if len(ends) == 0 {
 		return nil
@@ -159,7 +159,7 @@ func (s *Store) revokeFound(ctx context.Context, userID string, user userSession
 		}
 		// What is not there, or nobody's, ends as well: another program may
 		// still have it in memory as it was, and save it.
-		ends = append(ends, slot{finish(c.keys, c.of(userID, user.standing))})
+		ends = append(ends, slot{finish(c.keys, c.of(userID, user.standing), maxAge(c.Values))})
 	})
 	if err != nil {
 		return 0, err
@@ -193,7 +193,7 @@ func (s *Store) RevokeHandle(ctx context.Context, userID, handle string) (found 
 		err = s.look(ctx, user.indexed[i:i+1], func(c *candidate) {
 			if c.ID == "" || c.ID == userID {
 				found = found || c.of(userID, user.standing)
-				ends = append(ends, slot{finish(c.keys, false)})
+				ends = append(ends, slot{finish(c.keys, false, maxAge(c.Values))})
 			}
 		})
 	}
@@ -236,7 +236,7 @@ func (s *Store) EndProviderLogin(ctx context.Context, l authz.ProviderLogin, tok
 	}
 	var ends, forgets []slot
 	err = s.look(ctx, ids, func(c *candidate) {
-		ends = append(ends, slot{finish(c.keys, c.exists)})
+		ends = append(ends, slot{finish(c.keys, c.exists, maxAge(c.Values))})
 		forgets = append(forgets, slot{forget(index, c.sessionID)})
 		if c.ID != "" {
 			forgets = append(forgets, slot{forget(keysOf(c.ID).sessions, c.sessionID)})

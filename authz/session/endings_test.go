@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -258,6 +259,68 @@ func TestRevokeUserThatRunsOutOfTime(t *testing.T) {
 		require.NoError(t, err)
 		require.LessOrEqual(t, n, 1)
 		f.gone(t, "unseen")
+	})
+}
+
+// What was found has ended, however late it is then.
+func TestDeadlineBehindTheSweep(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		for _, held := range []string{"zrange", "get", "evalsha"} {
+			f := s.store(t, living)
+			id := f.login(t)
+			f.foreign(t, "foreign", "u")
+			late, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			scanned := false
+			f.client.AddHook(&roundTrips{fail: func(names []string) error {
+				scanned = scanned || names[0] == "scan"
+				if scanned && names[0] == held && (held != "evalsha" || len(names) > 1) {
+					<-late.Done()
+				}
+				return nil
+			}})
+			n, err := f.RevokeUser(late, "u")
+			require.NoError(t, err, held)
+			require.Equal(t, 2, n, held)
+			f.gone(t, id)
+			f.gone(t, "foreign")
+		}
+	})
+}
+
+// A user's records may be larger than what can be read at once.
+func TestLargeSessionsEnd(t *testing.T) {
+	f := newServer(t, backends[1]).store(t, session.Options{})
+	text := `{"cookie":{"originalMaxAge":null},"userId":"u","cart":[` + strings.Repeat(`{"n":1},`, 150_000) + `{}]}`
+	for i := range 40 {
+		f.set(t, fmt.Sprint("sess:", i), text, time.Hour)
+	}
+	n, err := f.RevokeUser(t.Context(), "u")
+	require.NoError(t, err)
+	require.Equal(t, 40, n)
+	slow, err := f.client.SlowLogGet(t.Context(), 100).Result()
+	require.NoError(t, err)
+	for _, entry := range slow {
+		require.Less(t, entry.Duration, 300*time.Millisecond, "%v holds everybody up", entry.Args[:2])
+	}
+}
+
+func TestMarksOutliveTheRecordsOwnAge(t *testing.T) {
+	onBackends(t, twoBackends, func(s *server) {
+		t := s.t
+		for record, want := range map[string]time.Duration{
+			`{"cookie":{"originalMaxAge":864000000},"userId":"u"}`:                 480 * time.Hour,
+			`{"cookie":{"originalMaxAge": 864000000 },"userId":"u"}`:               480 * time.Hour,
+			`{"cookie":{"originalMaxAge":null},"userId":"u","originalMaxAge":"x"}`: 48 * time.Hour,
+			`{"cookie":{"originalMaxAge":1},"x":{"originalMaxAge":864000000}}`:     480 * time.Hour,
+			`not JSON`: 48 * time.Hour,
+		} {
+			f := s.store(t, session.Options{})
+			f.set(t, "sess:id", record, time.Hour)
+			require.NoError(t, f.Revoke(t.Context(), "id"))
+			about(t, want, f.ttl(t, "gatehouse:dead:{sess:id}"))
+		}
 	})
 }
 

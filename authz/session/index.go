@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -106,17 +107,31 @@ func (c *candidate) of(userID string, standing authz.Standing) bool {
 // ones, too, come within the time of a call.
 const readAtOnce = 50
 
-// look reads sessions in steps. Ids that no session of ours can have are left
-// out.
+// look reads sessions in steps: in smaller ones when one takes longer than a call
+// may, since there are large records. Ids that no session of ours can have are
+// left out.
 func (s *Store) look(ctx context.Context, ids []string, visit func(*candidate)) error {
-	for part := range slices.Chunk(ids, readAtOnce) {
-		if err := s.lookAtSome(ctx, part, visit); err != nil {
+	for size := readAtOnce; len(ids) > 0; {
+		part := ids[:min(size, len(ids))]
+		err := s.lookAtSome(ctx, part, visit)
+		switch {
+		case err != nil && len(part) > 1 && ctx.Err() == nil && tookTooLong(err):
+			size = (len(part) + 3) / 4
+		case err != nil:
 			return err
+		default:
+			ids = ids[len(part):]
 		}
 	}
 	return nil
 }
 
+func tookTooLong(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout()
+}
+
+// lookAtSome visits all of them, or with an error none.
 func (s *Store) lookAtSome(ctx context.Context, ids []string, visit func(*candidate)) error {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
@@ -188,24 +203,42 @@ func (s *Store) findUser(ctx context.Context, userID string, sweep bool) (u user
 		return u, unavailable("read the user's index", err)
 	}
 	u.indexed, u.families = sessions.Val(), families.Val()
+	u.add(u.swept)
+	return u, nil
+}
+
+// findAll returns what may be of a user, and the context in which to go on,
+// which has no end: what comes takes as long as the user has sessions, each step
+// has its own time, and half of it would be worse. Where ctx runs out before all
+// records were looked through, missed says that it may not be all.
+func (s *Store) findAll(ctx context.Context, userID string) (_ context.Context, u userSessions, missed, err error) {
+	on := context.WithoutCancel(ctx)
+	swept, err := s.sweep(ctx, userID)
+	if err != nil {
+		if !ranOut(ctx) {
+			return on, u, nil, err
+		}
+		missed = err
+	}
+	u, err = s.findUser(on, userID, false)
+	u.add(swept)
+	return on, u, missed, err
+}
+
+// ranOut reports whether the deadline of a context has passed, or is so near
+// that a socket's timer may have been the first to notice.
+func ranOut(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) < 20*time.Millisecond && !errors.Is(ctx.Err(), context.Canceled)
+}
+
+// add adds what a sweep found.
+func (u *userSessions) add(swept []string) {
 	known := make(map[string]bool, len(u.indexed))
 	for _, id := range u.indexed {
 		known[id] = true
 	}
-	u.swept = slices.DeleteFunc(u.swept, func(id string) bool { return known[id] })
-	return u, nil
-}
-
-// findAll returns what may be of a user, and the context in which to go on.
-// Where ctx runs out before all records were looked through, that is what needs
-// no looking for, and missed says so; the context has no end then.
-func (s *Store) findAll(ctx context.Context, userID string) (_ context.Context, u userSessions, missed, err error) {
-	u, err = s.findUser(ctx, userID, true)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		missed, ctx = err, context.WithoutCancel(ctx)
-		u, err = s.findUser(ctx, userID, false)
-	}
-	return ctx, u, missed, err
+	u.swept = slices.DeleteFunc(swept, func(id string) bool { return known[id] })
 }
 
 // UserSessions lists the sessions of a user that live, the latest first. It

@@ -59,7 +59,10 @@ func (s *Store) CompleteProfile(ctx context.Context, u authz.User) error {
 		if len(r.members) > 0 && string(partial) != "true" {
 			return nil
 		}
-		r.Delete(ourMember)
+		r.Delete(partialProfile)
+		if ours, _ := r.Get(ourMember); string(ours) == "{}" {
+			r.Delete(ourMember)
+		}
 		var errs []error
 		complete := func(name string, value any, empty bool) {
 			if _, there := r.Get(name); !there && !empty {

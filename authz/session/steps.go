@@ -56,13 +56,14 @@ func fill(key string, life time.Duration, fields ...any) step {
 }
 
 // finish ends a session. It counts where lived says that it was one, if its
-// record is still there and nobody else ended it before.
-func finish(k recordKeys, lived bool) step {
+// record is still there and nobody else ended it before. age is the life that its
+// record is known to have asked for; zero for unknown.
+func finish(k recordKeys, lived bool, age time.Duration) step {
 	flag := 0
 	if lived {
 		flag = 1
 	}
-	return step{name: "finish", keys: []string{k.record, k.dead}, args: []any{flag}}
+	return step{name: "finish", keys: []string{k.record, k.dead}, args: []any{flag, age.Milliseconds()}}
 }
 
 // drop ends a refresh family; its mark lives so long.
@@ -207,6 +208,28 @@ local function mark(name, value, life)
 	end
 end
 
+-- The longest cookie.originalMaxAge that a record may have, if it stands where
+-- express-session writes it. To read all of a large record, and take it apart,
+-- would hold up everybody who waits for the server.
+local function maxAge(name)
+	local record = redis.pcall('GETRANGE', name, 0, 2047)
+	if type(record) ~= 'string' then
+		return 0
+	end
+	local most, name, at = 0, '"originalMaxAge":', 1
+	repeat
+		local _, ends = string.find(record, name, at, true)
+		if ends then
+			local number = string.match(record, '^%s*([%d%.%+%-eE]+)', ends + 1)
+			if number then
+				most = math.max(most, tonumber(number) or math.huge)
+			end
+			at = ends + 1
+		end
+	until not ends
+	return most
+end
+
 local steps = {}
 
 function steps.absent()
@@ -239,16 +262,13 @@ end
 -- could save: twice the longest life that is known of it, so that the save may
 -- come late, too.
 function steps.finish()
-	local record, dead, lived = key(), key(), arg() == '1'
+	local record, dead, lived, age = key(), key(), arg() == '1', arg()
 	local ttl = redis.call('PTTL', record)
 	local life = math.max(shortest, 2 * ttl)
 	if ttl == -1 then
 		life = longest
 	end
-	local ok, values = pcall(cjson.decode, text(record))
-	if ok and type(values) == 'table' and type(values.cookie) == 'table' and type(values.cookie.originalMaxAge) == 'number' then
-		life = math.max(life, 2 * values.cookie.originalMaxAge)
-	end
+	life = math.max(life, 2 * tonumber(age), 2 * maxAge(record))
 	mark(dead, lived and ttl ~= -2 and call or '1', math.min(life, longest))
 	redis.call('DEL', record)
 	if lived and text(dead) == call then

@@ -306,6 +306,9 @@ func (f *found) idle(now time.Time) time.Duration {
 	if !f.LastSeen.IsZero() {
 		return now.Sub(f.LastSeen)
 	}
+	if !f.Created.IsZero() { // a login is a use
+		return now.Sub(f.Created)
+	}
 	if made := f.MadeAt(); !made.IsZero() && now.Sub(made) > f.memory {
 		return now.Sub(made)
 	}
@@ -326,8 +329,8 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 		return
 	}
 	var calls []*scriptCall
-	if note || passive {
-		slack := max(f.precision, s.o.TouchInterval)
+	if note || renew {
+		slack := min(max(f.precision, s.o.TouchInterval), f.memory/4)
 		calls = append(calls, s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now))
 		for _, hash := range ourValuesIn(f.Values).provider {
 			calls = append(calls, s.enter(providerKey(hash), id, f.memory, slack, now))
@@ -348,7 +351,7 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 
 // end ends a session that is refused in any case.
 func (s *Store) end(ctx context.Context, keys recordKeys) {
-	if _, err := s.apply(ctx, "end session", false, []slot{{finish(keys, false)}}); err != nil {
+	if _, err := s.apply(ctx, "end session", false, []slot{{finish(keys, false, 0)}}); err != nil {
 		s.o.OnWriteError(err)
 	}
 }

@@ -1243,6 +1243,18 @@ func TestIdle(t *testing.T) {
 			requireReason(t, authz.ReasonSessionIdle, read(banking, 61*time.Second))
 		})
 
+		t.Run("a login is a use", func(t *testing.T) {
+			f := s.store(t, options)
+			id := f.login(t)
+			f.clock.Advance(5 * time.Minute)
+			_, err := f.Session(t.Context(), id, banking)
+			require.NoError(t, err)
+			id = f.login(t)
+			f.clock.Advance(5*time.Minute + time.Second)
+			_, err = f.Session(t.Context(), id, banking)
+			requireReason(t, authz.ReasonSessionIdle, err)
+		})
+
 		t.Run("a fresh login works, a long time after it the session was idle", func(t *testing.T) {
 			for _, tc := range []struct {
 				authAge time.Duration

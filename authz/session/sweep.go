@@ -25,7 +25,8 @@ const mostScans = 3
 // gate never saw. There is one sweep of a store at a time; the next one waits
 // for its turn.
 //
-// Each step has the timeout of a call, the whole as long as ctx. Every record
+// With an error it returns what it has found so far. Each step has the timeout of
+// a call, the whole as long as ctx. Every record
 // is found that is there from the beginning to the end; only while the slots
 // of a Cluster are being moved one may be missed.
 func (s *Store) sweep(ctx context.Context, userID string) ([]string, error) {
@@ -44,11 +45,12 @@ func (s *Store) sweep(ctx context.Context, userID string) ([]string, error) {
 		ids = append(ids, found...)
 		return err
 	})
-	if err != nil {
-		return nil, unavailable("look through the sessions", err)
-	}
 	slices.Sort(ids)
-	return slices.Compact(ids), nil // SCAN may return a key twice
+	ids = slices.Compact(ids) // SCAN may return a key twice
+	if err != nil {
+		return ids, unavailable("look through the sessions", err)
+	}
+	return ids, nil
 }
 
 // forEachServer calls fn for each server that has keys of its own, for those
@@ -74,11 +76,11 @@ func (s *Store) sweepServer(ctx context.Context, server redis.Cmdable, userID st
 			return nil, err
 		}
 		if ids, err = s.scan(ctx, server, userID); err != nil {
-			return nil, err
+			return ids, err
 		}
 		after, err := s.runID(ctx, server)
 		if err != nil {
-			return nil, err
+			return ids, err
 		}
 		if before == after {
 			return ids, nil
@@ -111,10 +113,10 @@ func (s *Store) scan(ctx context.Context, server redis.Cmdable, userID string) (
 			keys, cursor, err = s.scanStep(ctx, server, cursor)
 			return err
 		}); err != nil {
-			return nil, err
+			return ids, err
 		}
 		if ids, err = s.ownedBy(ctx, userID, keys, ids); err != nil {
-			return nil, err
+			return ids, err
 		}
 	}
 	return ids, nil
@@ -149,7 +151,7 @@ func (s *Store) ownedBy(ctx context.Context, userID string, records, ids []strin
 			looked, texts, err = s.matching(ctx, userID, records)
 			return err
 		}); err != nil {
-			return nil, err
+			return ids, err
 		}
 		for _, record := range records[:looked] {
 			text, matches := texts[record]

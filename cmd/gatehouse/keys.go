@@ -197,13 +197,14 @@ func (r rotation) read(name string) (*keyFile, error) {
 }
 
 func (r rotation) run() error {
-	unlock, err := lockDir(r.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // which is made for the first keys
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
 		return err
 	}
-	if err == nil {
-		defer unlock()
+	unlock, err := lockDir(r.dir)
+	if err != nil {
+		return err
 	}
+	defer unlock()
 	current, err := r.read(currentKey)
 	if err != nil {
 		return err
