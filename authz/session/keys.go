@@ -117,6 +117,9 @@ func keysOf(userID string) userKeys {
 
 func beforeKey(userID string) string { return keysOf(userID).before }
 
+// beforeParts are what the key of a user's mark begins and ends with.
+func beforeParts() (head, tail string) { return markBefore + "{" + prefixUser, "}" }
+
 func revokedTokenKey(jti string) string { return prefixRevoked + jti }
 
 // familyKeys are the keys of one refresh family.

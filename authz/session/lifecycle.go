@@ -107,7 +107,7 @@ func (s *Store) Profile(ctx context.Context, userID string) (p authz.Profile, ok
 	if err := exec(ctx, pipe); err != nil {
 		return p, false, unavailable("read profile", err)
 	}
-	found, err := profileOf(get)
+	found, err := profileIn(replyOf(get))
 	if err != nil || found == nil {
 		return p, false, err
 	}

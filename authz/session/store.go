@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session/internal/table"
 )
 
 // Options configure a [Store]. The zero value of a field is its default.
@@ -53,6 +55,9 @@ type Options struct {
 	// replicas has it once more. The client must respect the deadline of a
 	// context (ContextTimeoutEnabled), as those of [Open] do.
 	Timeout time.Duration
+	// Cache keeps what was read for as long as the server announces changes;
+	// nil: every question goes to Redis. [Store.Run] must run for it.
+	Cache *CacheOptions
 	// Cookie is what created records say about theirs. Express sends it again
 	// when it renews a session.
 	Cookie Cookie
@@ -120,6 +125,14 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("%s is %v: the most is %v, the life of a revocation mark", d.name, d.value, markLife))
 		}
 	}
+	if c := o.Cache; c != nil {
+		if c.MaxEntries < 0 {
+			errs = append(errs, fmt.Errorf("Cache.MaxEntries is %d: want 1 or more, or 0 for the default", c.MaxEntries))
+		}
+		if c.Heartbeat < 0 || c.Heartbeat > 0 && c.Heartbeat < time.Millisecond {
+			errs = append(errs, fmt.Errorf("Cache.Heartbeat is %v: want a millisecond or more, or 0 for the default", c.Heartbeat))
+		}
+	}
 	if o.ConfirmReplicas < 0 {
 		errs = append(errs, fmt.Errorf("ConfirmReplicas is %d: want 0 or more", o.ConfirmReplicas))
 	}
@@ -165,6 +178,7 @@ type Store struct {
 	single   singleClient // the same where it has one server, nil for a Cluster
 	o        Options
 	sweeping chan struct{} // holds a value while there is a sweep
+	cache    *cache        // nil: none
 }
 
 var (
@@ -179,7 +193,11 @@ func New(client redis.UniversalClient, o Options) *Store {
 		panic("session: " + err.Error())
 	}
 	single, _ := client.(singleClient)
-	return &Store{client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1)}
+	s := &Store{client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1)}
+	if o.Cache != nil {
+		s.cache = newCache(s, *o.Cache)
+	}
+	return s
 }
 
 // Ping reports whether the store can be reached.
@@ -196,18 +214,19 @@ func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, s.o.Timeout)
 }
 
-// Session implements [authz.SessionStore]. It takes two round trips; a third
-// one when a renewal or the time of use is due, and only after the session and
-// its user were found in order, since a refused session must not be kept alive
-// by whoever tries it. That third one never fails the request.
-//
-// The third one also notes the session in the user's index, so that it can be
-// listed and found, whoever made it.
+// Session implements [authz.SessionStore]. From the cache it takes no round
+// trip, else one (two in a Cluster, for a session that it sees for the first
+// time), and another one when a renewal or the time of use is due, only after
+// the session and its user were found in order, since a refused session must not
+// be kept alive by whoever tries it. That one never fails the request. It also
+// notes the session in the user's index, so that it can be listed and found,
+// whoever made it.
 //
 // An idle timeout counts from the last request for the session that came
-// through here, under whatever policy, but for passive ones. It ends a session up to the precision
-// of [IdlePrecision] early, never late. A session without such a request
-// starts counting with this one; but when its record says that the user
+// through here, under whatever policy, but for passive ones. It ends a session
+// up to the precision of [IdlePrecision] early, never late. A session without
+// such a request starts counting with its login, or, where its record doesn't
+// say when that was, with this request; but when its record says that the user
 // authenticated longer ago than the time of a request would be remembered, it
 // was idle all along.
 func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*authz.Session, error) {
@@ -215,26 +234,73 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 	if !ok {
 		return nil, authz.Refuse(authz.ReasonSessionUnknown, "an id that no session of ours can have")
 	}
-	ctx, cancel := s.deadline(ctx)
-	defer cancel()
-	found, err := s.find(ctx, keys, o)
+	now := s.o.Now()
+	if s.cache != nil && !o.Fresh && !o.Passive {
+		if epoch, live := s.cache.tracker.Live(); live {
+			l, touch, ok := s.cache.session(id, epoch, now)
+			// Another replica may have seen a request that this one hasn't.
+			if ok && (o.IdleTimeout == 0 || l.found == nil || l.found.idle(now) <= o.IdleTimeout) {
+				s.cache.hits.Add(1)
+				due := touch <= now.UnixMilli() && s.cache.claimTouch(id, epoch, now)
+				return s.admit(ctx, id, keys, l, o, due)
+			}
+		}
+	}
+	l, err := s.ask(ctx, id, keys, o)
 	if err != nil {
+		if s.cache != nil && o.StaleFor > 0 && authz.ReasonOf(err) == authz.ReasonStoreUnavailable {
+			if l, ok := s.cache.old(id, o.StaleFor, now); ok {
+				session, err := s.admit(ctx, id, keys, l, o, false)
+				if session != nil {
+					session.Stale = true
+				}
+				return session, err
+			}
+		}
 		return nil, err
 	}
-	if o.IdleTimeout > 0 && found.idle(s.o.Now()) > o.IdleTimeout {
-		s.end(ctx, keys)
-		return nil, authz.Refuse(authz.ReasonSessionIdle, "unused for longer than %v", o.IdleTimeout)
+	return s.admit(ctx, id, keys, l, o, true)
+}
+
+// ask asks Redis for a session.
+func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.ReadOptions) (*loaded, error) {
+	if s.cache == nil {
+		return s.load(ctx, keys, "")
 	}
-	if found.ID == "" {
+	return s.cache.loadSession(ctx, id, keys, o.Fresh || o.IdleTimeout > 0)
+}
+
+// admit returns the session if it is one, and touches it where that is due.
+func (s *Store) admit(ctx context.Context, id string, keys recordKeys, l *loaded, o authz.ReadOptions, touch bool) (*authz.Session, error) {
+	if l.refused != nil {
+		if l.saved {
+			s.end(ctx, keys) // another program saved it again
+		}
+		return nil, l.refused
+	}
+	f := l.found
+	if o.IdleTimeout > 0 {
+		if f.seenErr != nil {
+			return nil, unavailable("read the time of use", f.seenErr)
+		}
+		if f.idle(s.o.Now()) > o.IdleTimeout {
+			s.end(ctx, keys)
+			return nil, authz.Refuse(authz.ReasonSessionIdle, "unused for longer than %v", o.IdleTimeout)
+		}
+	}
+	if f.ID == "" {
 		return nil, authz.Refuse(authz.ReasonSessionAnonymous, "the record has no %s: nobody logged in", s.o.Fields.UserID)
 	}
-	if err := s.stand(ctx, &found.Standing, found.ID); err != nil {
-		return nil, err
+	if l.standing.refused != nil {
+		return nil, l.standing.refused
 	}
-	if !lost(found.Session) {
-		s.revive(ctx, id, keys, found, o.Passive)
+	// Others may hold the same answer.
+	session := *f.Session
+	session.Standing = l.standing.Standing
+	if touch && !lost(&session) {
+		s.revive(ctx, id, keys, f, o)
 	}
-	return found.Session, nil
+	return &session, nil
 }
 
 // lost reports whether the user lost this session: those that the core will
@@ -246,53 +312,12 @@ func lost(session *authz.Session) bool {
 // found is a live record.
 type found struct {
 	*authz.Session
-	ttl       time.Duration // what is left of its life; negative: no end
-	life      time.Duration // what it is renewed to
-	memory    time.Duration // how long its time of use is remembered
-	precision time.Duration // of the time of use
-}
-
-// find reads the record and what is held against it, in one round trip. The
-// order within it does not matter: a revocation that was acknowledged before
-// this call left its mark before it, so the mark is seen whenever it is read.
-func (s *Store) find(ctx context.Context, keys recordKeys, o authz.ReadOptions) (*found, error) {
-	precision := s.o.IdlePrecision
-	if o.IdleTimeout > 0 {
-		precision = IdlePrecision(o.IdleTimeout, precision)
-	}
-	pipe := s.client.Pipeline()
-	record := pipe.Get(ctx, keys.record)
-	ttl := pipe.PTTL(ctx, keys.record)
-	dead := pipe.Exists(ctx, keys.dead)
-	seen := pipe.Get(ctx, keys.seen)
-	if err := exec(ctx, pipe); err != nil {
-		return nil, unavailable("read session", err)
-	}
-	text, exists, err := textOf(record)
-	if dead.Val() != 0 {
-		if exists {
-			s.end(ctx, keys) // another program saved it again
-		}
-		return nil, errDead()
-	}
-	switch {
-	case err != nil:
-		return nil, authz.Refuse(authz.ReasonSessionMalformed, "the record: %w", err)
-	case !exists || ttl.Val() == ttlAbsent:
-		return nil, authz.Refuse(authz.ReasonSessionUnknown, "there is no record of that id")
-	case ttl.Val() == 0:
-		return nil, authz.Refuse(authz.ReasonSessionExpired, "the record's time to live is over")
-	}
-	session, err := s.o.Fields.decodeRecord(text, s.o.Now())
-	if err != nil {
-		return nil, authz.Refuse(authz.ReasonSessionMalformed, "the record: %w", err)
-	}
-	f := &found{Session: session, ttl: ttl.Val(), precision: precision}
-	f.life, f.memory = s.lives(session.Values, f.ttl)
-	if f.LastSeen, err = timeOf(seen); err != nil && o.IdleTimeout > 0 {
-		return nil, unavailable("read the time of use", err)
-	}
-	return f, nil
+	text     string        // of the record
+	provider []string      // under which provider's login it is indexed
+	ttl      time.Duration // what is left of its life; negative: no end
+	life     time.Duration // what it is renewed to
+	memory   time.Duration // how long its time of use is remembered
+	seenErr  error         // why its time of use can't be read
 }
 
 // The two answers of PTTL that are no time.
@@ -317,23 +342,33 @@ func (f *found) idle(now time.Time) time.Duration {
 
 // revive renews a session that was just used, where that is due. A passive use
 // doesn't count as the last one.
-func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found, passive bool) {
+func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found, o authz.ReadOptions) {
+	precision := s.o.IdlePrecision
+	if o.IdleTimeout > 0 {
+		precision = IdlePrecision(o.IdleTimeout, precision)
+	}
 	var life, interval time.Duration
 	if s.o.Rolling && f.ttl >= 0 {
 		life, interval = f.life, min(s.o.TouchInterval, f.life/2)
 	}
 	now := s.o.Now()
 	renew := life > 0 && life-f.ttl >= interval
-	note := !passive && (f.LastSeen.IsZero() || now.Sub(f.LastSeen) >= f.precision)
+	note := !o.Passive && (f.LastSeen.IsZero() || now.Sub(f.LastSeen) >= precision)
 	if !renew && !note {
 		return
 	}
-	var calls []*scriptCall
-	if note || renew {
-		slack := min(max(f.precision, s.o.TouchInterval), f.memory/4)
-		calls = append(calls, s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now))
-		for _, hash := range ourValuesIn(f.Values).provider {
-			calls = append(calls, s.enter(providerKey(hash), id, f.memory, slack, now))
+	slack := min(max(precision, s.o.TouchInterval), f.memory/4)
+	calls := []*scriptCall{s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now)}
+	for _, hash := range f.provider {
+		calls = append(calls, s.enter(providerKey(hash), id, f.memory, slack, now))
+	}
+	if renew && !o.Passive && s.cache != nil {
+		// The index is first: see there.
+		if done, err := s.renewCached(ctx, id, keys, f, note, calls); done {
+			if err != nil {
+				s.o.OnWriteError(fmt.Errorf("renew session: %w", err))
+			}
+			return
 		}
 	}
 	calls = append(calls, &scriptCall{
@@ -341,11 +376,48 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 		keys:   []string{keys.record, keys.dead, keys.seen},
 		args: []any{
 			life.Milliseconds(), interval.Milliseconds(),
-			now.UnixMilli(), f.precision.Milliseconds(), f.memory.Milliseconds(), passive,
+			now.UnixMilli(), precision.Milliseconds(), f.memory.Milliseconds(), o.Passive,
 		},
 	})
-	if _, err := s.send(ctx, calls, false); err != nil {
+	noted := s.beginNote(id, f, now, note && !renew)
+	_, err := s.send(ctx, calls, false)
+	noted(err)
+	if err != nil {
 		s.o.OnWriteError(fmt.Errorf("renew session: %w", err))
+	}
+}
+
+// renewCached renews a session that the cache holds, so that it still does.
+func (s *Store) renewCached(ctx context.Context, id string, keys recordKeys, f *found, note bool, index []*scriptCall) (done bool, err error) {
+	if s.cache.tracker.Writer(ctx, keys.record) == nil {
+		return false, nil
+	}
+	if _, err := s.send(ctx, index, false); err != nil {
+		return true, err
+	}
+	return s.cache.renewThroughWriter(ctx, id, keys, f, note)
+}
+
+// beginNote returns what is to be called when the time of use was written, and
+// nothing else, which no announcement tells: the cache learns it from us.
+func (s *Store) beginNote(id string, f *found, now time.Time, alone bool) func(error) {
+	if s.cache == nil || !alone {
+		return func(error) {}
+	}
+	epoch, live := s.cache.tracker.Live()
+	if !live {
+		return func(error) {}
+	}
+	r := s.cache.table.Begin(table.Name{Kind: kindSession, ID: strings.Clone(id)})
+	return func(err error) {
+		if err != nil {
+			s.cache.table.End(r, nil, 0, 0)
+			return
+		}
+		used, session := *f, *f.Session
+		used.Session = &session
+		used.LastSeen = now
+		s.cache.keepSession(r, &used, now, epoch)
 	}
 }
 
@@ -356,84 +428,77 @@ func (s *Store) end(ctx context.Context, keys recordKeys) {
 	}
 }
 
-// stand reads what the store holds for or against a user into standing, in one
-// round trip.
-func (s *Store) stand(ctx context.Context, standing *authz.Standing, userID string) error {
-	pipe := s.client.Pipeline()
-	read := s.readUser(ctx, pipe, userID)
-	if err := exec(ctx, pipe); err != nil {
-		return unavailable("read the user's standing", err)
-	}
-	return read(standing)
-}
-
-// readUser adds the reads about a user to a pipeline, and returns what takes
-// their results when it was executed.
-func (s *Store) readUser(ctx context.Context, pipe redis.Pipeliner, userID string) func(*authz.Standing) error {
-	before := pipe.Get(ctx, beforeKey(userID))
-	var profile *redis.StringCmd
-	if s.o.Profiles {
-		profile = pipe.Get(ctx, profileKey(userID))
-	}
-	return func(standing *authz.Standing) (err error) {
-		if standing.RevokedBefore, err = timeOf(before); err != nil {
-			return unavailable("read the user's mark", err)
-		}
-		if profile == nil {
-			return nil
-		}
-		standing.Profile, err = profileOf(profile)
-		return err
-	}
-}
-
-// profileOf returns the profile that a GET gave, nil when there is none.
-func profileOf(cmd *redis.StringCmd) (*authz.Profile, error) {
-	text, exists, err := textOf(cmd)
-	if err == nil && !exists {
-		return nil, nil
-	}
-	var p *authz.Profile
-	if err == nil {
-		p, err = decodeProfile(text)
-	}
-	if err != nil {
-		return nil, authz.Refuse(authz.ReasonProfileMalformed, "the profile: %w", err)
-	}
-	return p, nil
-}
-
-// TokenStanding implements [authz.StandingStore], in one round trip; in none
-// for a token without anything to ask about.
-func (s *Store) TokenStanding(ctx context.Context, ref authz.TokenRef, _ authz.ReadOptions) (authz.Standing, error) {
+// TokenStanding implements [authz.StandingStore]: from the cache in no round
+// trip, else in one; in none for a token without anything to ask about.
+func (s *Store) TokenStanding(ctx context.Context, ref authz.TokenRef, o authz.ReadOptions) (authz.Standing, error) {
 	if ref == (authz.TokenRef{}) {
 		return authz.Standing{}, nil
 	}
+	if s.cache == nil {
+		return s.askStanding(ctx, ref, nil)
+	}
+	return s.cache.standingOf(ctx, ref, o)
+}
+
+// askStanding asks Redis about a token, and has the answer kept.
+func (s *Store) askStanding(ctx context.Context, ref authz.TokenRef, k *keeper) (authz.Standing, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	pipe := s.client.Pipeline()
-	var revoked []*redis.IntCmd
+	var keep []func(answered bool)
+	var marks []*redis.DurationCmd
+	mark := func(kind byte, id, key string) {
+		kept := k.begin(kind, id)
+		ttl := pipe.PTTL(ctx, key)
+		marks = append(marks, ttl)
+		keep = append(keep, func(answered bool) {
+			if !answered {
+				kept(nil, 0)
+				return
+			}
+			kept(markFacts(ttl.Val()))
+		})
+	}
 	if ref.TokenID != "" {
-		revoked = append(revoked, pipe.Exists(ctx, revokedTokenKey(ref.TokenID)))
+		mark(kindToken, ref.TokenID, revokedTokenKey(ref.TokenID))
 	}
 	if ref.Family != "" {
-		revoked = append(revoked, pipe.Exists(ctx, revokedFamilyKey(ref.Family)))
+		mark(kindFamily, ref.Family, revokedFamilyKey(ref.Family))
 	}
-	readUser := func(*authz.Standing) error { return nil }
+	var user standing
+	var userErr error
+	read := func() {}
 	if ref.UserID != "" {
-		readUser = s.readUser(ctx, pipe, ref.UserID)
+		kept := k.begin(kindUser, ref.UserID)
+		reply := s.readUserReply(ctx, pipe, ref.UserID)
+		read = func() { user, userErr = s.judgeUser(reply()) }
+		keep = append(keep, func(answered bool) {
+			if !answered || userErr != nil {
+				kept(nil, 0)
+				return
+			}
+			kept(userFacts(user.Standing, user.refused), user.ttl)
+		})
 	}
-	if err := exec(ctx, pipe); err != nil {
+	err := exec(ctx, pipe)
+	if err == nil {
+		read()
+	}
+	for _, kept := range keep {
+		kept(err == nil)
+	}
+	switch {
+	case err != nil:
 		return authz.Standing{}, unavailable("read the token's standing", err)
+	case userErr != nil:
+		return authz.Standing{}, userErr
+	case user.refused != nil:
+		return authz.Standing{}, user.refused
 	}
-	var standing authz.Standing
-	for _, mark := range revoked {
-		standing.Revoked = standing.Revoked || mark.Val() != 0
+	for _, ttl := range marks {
+		user.Revoked = user.Revoked || ttl.Val() != ttlAbsent
 	}
-	if err := readUser(&standing); err != nil {
-		return authz.Standing{}, err
-	}
-	return standing, nil
+	return user.Standing, nil
 }
 
 // exec sends a pipeline. A nil error means that the server answered every

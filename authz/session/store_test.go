@@ -641,23 +641,23 @@ func TestRoundTrips(t *testing.T) {
 		}
 
 		f.session(t, "id")
-		expect(2, "get", "pttl", "exists", "get", "get", "get")
+		expect(1, "evalsha")
 		f.clock.Advance(31 * time.Second)
 		f.session(t, "id")
-		expect(3, "get", "pttl", "exists", "get", "get", "get", "evalsha", "evalsha")
+		expect(2, "evalsha", "evalsha", "evalsha")
 		f.session(t, "id")
-		expect(2, "get", "pttl", "exists", "get", "get", "get")
+		expect(1, "evalsha")
 		_, _ = f.Session(t.Context(), "unknown", authz.ReadOptions{})
-		expect(1, "get", "pttl", "exists", "get")
+		expect(1, "evalsha")
 		_, _ = f.Session(t.Context(), "{}", authz.ReadOptions{})
 		expect(0)
 
 		_, err := f.TokenStanding(t.Context(), authz.TokenRef{UserID: "u", TokenID: "j", Family: "f"}, authz.ReadOptions{})
 		require.NoError(t, err)
-		expect(1, "exists", "exists", "get", "get")
+		expect(1, "pttl", "pttl", "get", "pttl", "get", "pttl")
 		_, err = f.TokenStanding(t.Context(), authz.TokenRef{TokenID: "j"}, authz.ReadOptions{})
 		require.NoError(t, err)
-		expect(1, "exists")
+		expect(1, "pttl")
 		_, err = f.TokenStanding(t.Context(), authz.TokenRef{}, authz.ReadOptions{})
 		require.NoError(t, err)
 		expect(0)
@@ -685,7 +685,7 @@ func TestRoundTrips(t *testing.T) {
 		bare := f.another(session.Options{})
 		_, err = bare.Session(t.Context(), "id", authz.ReadOptions{})
 		require.NoError(t, err)
-		expect(2, "get", "pttl", "exists", "get", "get")
+		expect(1, "evalsha")
 	})
 }
 
@@ -748,7 +748,7 @@ func TestRenewalRevivesNothing(t *testing.T) {
 				trips := &roundTrips{}
 				once := false
 				trips.fail = func(names []string) error {
-					if !once && strings.HasPrefix(names[0], "evalsha") {
+					if !once && strings.HasPrefix(names[0], "evalsha") && len(names) > 1 {
 						once = true
 						trips.mu.Unlock()
 						end(t, f)
@@ -777,7 +777,7 @@ func TestFailedRenewalDoesNotFailTheRequest(t *testing.T) {
 	f := newServer(t, backends[1]).store(t, session.Options{Rolling: true})
 	f.set(t, "sess:id", `{"userId":"u"}`, time.Hour)
 	f.client.AddHook(&roundTrips{fail: func(names []string) error {
-		if strings.HasPrefix(names[0], "eval") {
+		if strings.HasPrefix(names[0], "eval") && len(names) > 1 {
 			return errors.New("READONLY You can't write against a read only replica")
 		}
 		return nil
@@ -829,14 +829,16 @@ func TestServerErrorsAreOutages(t *testing.T) {
 	}
 	// What the store reads of a session, and an answer that lets it pass.
 	fine := map[string]string{
-		"GET sess:id":                       "$14\r\n{\"userId\":\"u\"}",
-		"PTTL sess:id":                      ":60000",
-		"EXISTS gatehouse:dead:{sess:id}":   ":0",
-		"GET gatehouse:seen:{sess:id}":      "$-1",
-		"GET gatehouse:before:{user:u}":     "$-1",
-		"GET user:u":                        "$-1",
-		"EXISTS revoked:j":                  ":0",
-		"EXISTS gatehouse:dead:{refresh:f}": ":0",
+		"GET sess:id":                     "$14\r\n{\"userId\":\"u\"}",
+		"PTTL sess:id":                    ":60000",
+		"PTTL gatehouse:dead:{sess:id}":   ":-2",
+		"PTTL gatehouse:before:{user:u}":  ":-2",
+		"PTTL user:u":                     ":-2",
+		"GET gatehouse:seen:{sess:id}":    "$-1",
+		"GET gatehouse:before:{user:u}":   "$-1",
+		"GET user:u":                      "$-1",
+		"PTTL revoked:j":                  ":-2",
+		"PTTL gatehouse:dead:{refresh:f}": ":-2",
 	}
 	for _, reply := range replies {
 		for broken := range fine {
@@ -867,7 +869,7 @@ func TestServerErrorsAreOutages(t *testing.T) {
 
 // An absent record is no answer while it is not known whether it was revoked.
 func TestHalfAnAnswerIsAnOutage(t *testing.T) {
-	for _, broken := range []string{"PTTL sess:id", "EXISTS gatehouse:dead:{sess:id}"} {
+	for _, broken := range []string{"PTTL sess:id", "PTTL gatehouse:dead:{sess:id}"} {
 		for _, record := range []string{"$-1", "-WRONGTYPE Operation against a key holding the wrong kind of value"} {
 			addr := fakeRedis(t, func(command string) string {
 				switch command {
@@ -896,7 +898,7 @@ func TestRecordThatEndsWhileItIsRead(t *testing.T) {
 	} {
 		addr := fakeRedis(t, func(command string) string {
 			return map[string]string{
-				"GET sess:id": "$14\r\n{\"userId\":\"u\"}", "PTTL sess:id": reply, "EXISTS gatehouse:dead:{sess:id}": ":0",
+				"GET sess:id": "$14\r\n{\"userId\":\"u\"}", "PTTL sess:id": reply, "PTTL gatehouse:dead:{sess:id}": ":-2",
 				"GET gatehouse:seen:{sess:id}": "$-1",
 			}[command]
 		})
@@ -1292,8 +1294,9 @@ func TestIdle(t *testing.T) {
 			f.set(t, "sess:id", record(t, f, 0), 24*time.Hour)
 			f.session(t, "id")
 			f.clock.Advance(6 * time.Minute)
+			scripts := 0
 			f.client.AddHook(&roundTrips{fail: func(names []string) error {
-				if strings.HasPrefix(names[0], "eval") {
+				if scripts++; scripts%2 == 0 { // the one that ends it
 					return errors.New("cut off")
 				}
 				return nil

@@ -228,6 +228,8 @@ for i = 1, #KEYS do
 			answer[#answer + 1] = KEYS[i]
 			answer[#answer + 1] = text
 		end
+	elseif type(text) == 'table' and not string.find(text.err, 'WRONGTYPE', 1, true) then
+		return text
 	end
 	answer[1] = string.format('%d', i)
 	if left <= 0 then

@@ -1,0 +1,568 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session/internal/table"
+	"github.com/gatehouse-auth/gatehouse/authz/session/internal/tracking"
+)
+
+// The coherent cache. What was read stays in a table (facts.go), as long as
+// Redis is known to announce what changes (package tracking). An announcement
+// takes out what it is about, whoever made the change; what was being read at
+// that moment is not kept either.
+//
+//	answer from the table    the lease runs, the entry is of this epoch, and its
+//	                         own deadline, from the time to live that was read
+//	                         with it, has not come: Redis announces the end of a
+//	                         key late, or never
+//	ask Redis                all else; and "fresh" reads always
+//
+// Absence is kept like presence: a session that is not there, a token that is
+// not revoked, a user without a mark.
+
+// CacheOptions configure the cache. The zero value of a field is its default.
+type CacheOptions struct {
+	// MaxEntries bounds the entries: one for each session, each user, each
+	// token and each refresh family. Default 200,000.
+	MaxEntries int
+	// Heartbeat is the time between two proofs that changes are announced.
+	// What the cache answers was true two and a half of it ago, at the worst,
+	// when announcements stop coming; else within a millisecond, as a rule.
+	// Default 500ms.
+	Heartbeat time.Duration
+	// KeepRecords keeps the whole record of each session, for conditions that
+	// look into it.
+	KeepRecords bool
+	// OnState is told when the cache can be used, or can't any more.
+	OnState func(CacheState)
+}
+
+const (
+	defaultMaxEntries = 200_000
+	defaultHeartbeat  = 500 * time.Millisecond
+)
+
+// CacheState says whether the cache can be used.
+type CacheState struct {
+	Live bool // changes are announced, and the cache answers
+	// Unsupported: the server does not announce changes, so it is asked every
+	// time.
+	Unsupported bool
+	Err         error // why it can't be used
+}
+
+// CacheStats are the figures of the cache since the store was made.
+type CacheStats struct {
+	Hits          int64 // answers without asking Redis
+	Misses        int64 // questions to Redis that the cache could not answer
+	Shared        int64 // answers that waited for another one's question
+	Stale         int64 // old answers given by leave of a policy
+	Invalidations int64 // announced changes
+	Flushes       int64 // announcements that everything has changed
+	Drops         int64 // times that nothing in it could be trusted any more
+	Evicted       int64 // entries that had to make place
+	Entries       int
+	Bytes         int64
+}
+
+// The kinds of names in the table.
+const (
+	kindSession = 's' // by id: record, dead mark, time of use
+	kindUser    = 'u' // by id: mark and profile
+	kindToken   = 't' // by jti: whether it was revoked
+	kindFamily  = 'f' // by name: whether it was revoked
+)
+
+type cache struct {
+	store       *Store
+	table       *table.Table
+	tracker     *tracking.Tracker
+	keepRecords bool
+	buffers     sync.Pool // of *[]byte
+
+	mu      sync.Mutex
+	flights map[table.Name]*flight
+	noGT    atomic.Bool // the server doesn't know PEXPIRE … GT
+
+	hits, misses, shared, stale, invalidations, flushes, drops atomic.Int64
+}
+
+// flight is a question under way that others wait for.
+type flight struct {
+	epoch uint32
+	done  chan struct{}
+	// Set before done is closed:
+	session  *loaded
+	standing authz.Standing
+	err      error
+}
+
+func newCache(s *Store, o CacheOptions) *cache {
+	if o.MaxEntries == 0 {
+		o.MaxEntries = defaultMaxEntries
+	}
+	if o.Heartbeat == 0 {
+		o.Heartbeat = defaultHeartbeat
+	}
+	c := &cache{store: s, table: table.New(o.MaxEntries), keepRecords: o.KeepRecords, flights: map[table.Name]*flight{}}
+	c.buffers.New = func() any { b := make([]byte, 0, 1024); return &b }
+	c.tracker = tracking.New(s.client, tracking.Options{
+		Prefixes:  []string{s.o.Prefix, prefixUser, prefixRevoked, markDead, markBefore},
+		Beats:     prefixOurs + "beat:" + rand.Text() + ":",
+		Heartbeat: o.Heartbeat, Timeout: s.o.Timeout,
+		Changed: c.changed, ChangedAll: c.changedAll,
+		OnState: func(st tracking.State) {
+			if !st.Live {
+				c.drops.Add(1)
+			}
+			if o.OnState != nil {
+				o.OnState(cacheState(st))
+			}
+		},
+	})
+	return c
+}
+
+func cacheState(st tracking.State) CacheState {
+	return CacheState{Live: st.Live, Unsupported: st.Refused, Err: st.Err}
+}
+
+// Run keeps the cache coherent until ctx ends. Without it, and in a store
+// without a cache, every question goes to Redis.
+func (s *Store) Run(ctx context.Context) error {
+	if s.cache == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return s.cache.tracker.Run(ctx)
+}
+
+// CacheState returns whether the cache can be used; ok is false for a store
+// without one.
+func (s *Store) CacheState() (st CacheState, ok bool) {
+	if s.cache == nil {
+		return st, false
+	}
+	return cacheState(s.cache.tracker.State()), true
+}
+
+// CacheStats returns the figures of the cache; zero for a store without one.
+func (s *Store) CacheStats() CacheStats {
+	c := s.cache
+	if c == nil {
+		return CacheStats{}
+	}
+	t := c.table.Stats()
+	return CacheStats{
+		Hits: c.hits.Load(), Misses: c.misses.Load(), Shared: c.shared.Load(), Stale: c.stale.Load(),
+		Invalidations: c.invalidations.Load(), Flushes: c.flushes.Load(), Drops: c.drops.Load(),
+		Evicted: t.Evicted, Entries: t.Entries, Bytes: t.Bytes,
+	}
+}
+
+// changed is told of each key that changed.
+func (c *cache) changed(key string) {
+	c.invalidations.Add(1)
+	if n, ok := c.store.nameOf(key); ok {
+		c.drop(n)
+	}
+}
+
+func (c *cache) changedAll() {
+	c.flushes.Add(1)
+	c.table.DropAll()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.flights)
+}
+
+// drop takes a name out. Nobody waits any more for the question about it that is
+// under way.
+func (c *cache) drop(n table.Name) {
+	c.table.Drop(n)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.flights, n)
+}
+
+// nameOf returns under which name the facts are kept that a key has a part in.
+// It is the inverse of keys.go.
+func (s *Store) nameOf(key string) (table.Name, bool) {
+	if id, ok := strings.CutPrefix(key, s.o.Prefix); ok {
+		return table.Name{Kind: kindSession, ID: id}, true
+	}
+	if id, ok := strings.CutPrefix(key, prefixUser); ok {
+		return table.Name{Kind: kindUser, ID: id}, true
+	}
+	if jti, ok := strings.CutPrefix(key, prefixRevoked); ok {
+		return table.Name{Kind: kindToken, ID: jti}, true
+	}
+	if tag, ok := strings.CutPrefix(key, markBefore+"{"+prefixUser); ok && strings.HasSuffix(tag, "}") {
+		return table.Name{Kind: kindUser, ID: tag[:len(tag)-1]}, true
+	}
+	about, ok := strings.CutPrefix(key, markDead)
+	if !ok {
+		return table.Name{}, false
+	}
+	if id, ok := strings.CutPrefix(about, s.o.Prefix); ok { // a prefix with a tag of its own
+		return table.Name{Kind: kindSession, ID: id}, true
+	}
+	if len(about) < 2 || about[0] != '{' || about[len(about)-1] != '}' {
+		return table.Name{}, false
+	}
+	about = about[1 : len(about)-1]
+	if family, ok := strings.CutPrefix(about, prefixRefresh); ok {
+		return table.Name{Kind: kindFamily, ID: family}, true
+	}
+	id, ok := strings.CutPrefix(about, s.o.Prefix)
+	return table.Name{Kind: kindSession, ID: id}, ok
+}
+
+// textOfBytes is string(b) without a copy, for bytes that nobody changes as long
+// as the string is used.
+func textOfBytes(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// session returns what the table has about a session and its user, in memory of
+// its own.
+func (c *cache) session(id string, epoch uint32, now time.Time) (l *loaded, touch int64, ok bool) {
+	ms := now.UnixMilli()
+	value, deadline, ok := c.table.Get(table.Name{Kind: kindSession, ID: id}, ms, epoch, make([]byte, 0, 512))
+	if !ok {
+		return nil, 0, false
+	}
+	f := &found{Session: &authz.Session{}, ttl: ttlNever}
+	touch, err := c.store.readSession(textOfBytes(value), f)
+	if err != nil {
+		return &loaded{refused: err}, 0, authz.ReasonOf(err) != authz.ReasonInternal
+	}
+	if deadline != math.MaxInt64 {
+		f.ttl = time.Duration(deadline-ms) * time.Millisecond
+	}
+	l = &loaded{found: f}
+	if f.ID == "" {
+		return l, touch, true
+	}
+	if c.keepRecords {
+		if f.Values, err = decodeObject(f.text); err != nil {
+			return nil, 0, false
+		}
+	}
+	return l, touch, c.user(f.ID, epoch, ms, &l.standing)
+}
+
+func (c *cache) user(userID string, epoch uint32, ms int64, st *standing) bool {
+	value, _, ok := c.table.Get(table.Name{Kind: kindUser, ID: userID}, ms, epoch, make([]byte, 0, 256))
+	if !ok {
+		return false
+	}
+	st.refused = readUserFacts(textOfBytes(value), &st.Standing)
+	return st.refused == nil || authz.ReasonOf(st.refused) != authz.ReasonInternal
+}
+
+// guess is whose a session was when it was looked at last; "" for unknown.
+func (c *cache) guess(id string) string {
+	last, ok := c.table.Last(table.Name{Kind: kindSession, ID: id})
+	if !ok {
+		return ""
+	}
+	f := &found{Session: &authz.Session{}}
+	if _, err := c.store.readSession(textOfBytes(last.Value), f); err != nil {
+		return ""
+	}
+	return f.ID
+}
+
+// until is the deadline of what lives so long from now.
+func until(now time.Time, ttl time.Duration) int64 {
+	if ttl < 0 {
+		return math.MaxInt64
+	}
+	return now.Add(ttl).UnixMilli()
+}
+
+// loadSession asks Redis for a session and keeps the answer. Where fresh is
+// false it waits for another one's question if there is one under way.
+func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fresh bool) (*loaded, error) {
+	epoch, live := c.tracker.Live()
+	if !live {
+		return c.store.load(ctx, keys, c.guess(id))
+	}
+	name := table.Name{Kind: kindSession, ID: strings.Clone(id)}
+	if fresh {
+		return c.ask(ctx, name, keys, epoch)
+	}
+	f, leads := c.board(name, epoch)
+	if !leads {
+		if err := c.wait(ctx, f); err != nil {
+			return nil, err
+		}
+		return f.session, f.err
+	}
+	// The others must not lose their answer because this client went away.
+	f.session, f.err = c.ask(context.WithoutCancel(ctx), name, keys, epoch)
+	c.land(name, f)
+	return f.session, f.err
+}
+
+// board joins the flight of a name, or begins one.
+func (c *cache) board(n table.Name, epoch uint32) (f *flight, leads bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f, ok := c.flights[n]; ok && f.epoch == epoch {
+		c.shared.Add(1)
+		return f, false
+	}
+	f = &flight{epoch: epoch, done: make(chan struct{})}
+	c.flights[n] = f
+	return f, true
+}
+
+func (c *cache) land(n table.Name, f *flight) {
+	c.mu.Lock()
+	if c.flights[n] == f {
+		delete(c.flights, n)
+	}
+	c.mu.Unlock()
+	close(f.done)
+}
+
+func (c *cache) wait(ctx context.Context, f *flight) error {
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return unavailable("wait for a question that is under way", ctx.Err())
+	}
+}
+
+// ask asks Redis for a session, and keeps what was not announced to have changed
+// since.
+func (c *cache) ask(ctx context.Context, name table.Name, keys recordKeys, epoch uint32) (*loaded, error) {
+	c.misses.Add(1)
+	guess := c.guess(name.ID)
+	now := c.store.o.Now()
+	session, search := c.table.Begin(name), c.table.Search()
+	defer c.table.Cancel(search)
+	l, err := c.store.load(ctx, keys, guess)
+	if err != nil {
+		c.table.End(session, nil, 0, 0)
+		return nil, err
+	}
+	facts, deadline := c.factsOf(l, now)
+	c.table.End(session, facts, deadline, epoch)
+	if l.found != nil && l.found.ID != "" {
+		user := table.Name{Kind: kindUser, ID: l.found.ID}
+		c.table.EndAs(search, user, userFacts(l.standing.Standing, l.standing.refused), until(now, l.standing.ttl), epoch)
+	}
+	return l, nil
+}
+
+// factsOf returns what to keep of a session, nil for nothing, and how long. The
+// time is one before the question, so that nothing is kept too long.
+func (c *cache) factsOf(l *loaded, now time.Time) (facts []byte, deadline int64) {
+	switch {
+	case l.refused != nil && l.saved: // it will be ended now
+		return nil, 0
+	case l.refused != nil && l.deadFor >= 0:
+		return refusedFacts(l.refused), until(now, l.deadFor)
+	case l.refused != nil:
+		return refusedFacts(l.refused), until(now, absenceLife)
+	case l.found.seenErr != nil:
+		return nil, 0
+	}
+	return c.store.sessionFacts(l.found, now), until(now, l.found.ttl)
+}
+
+// absenceLife is how long it is kept that something is not there: announcements
+// end that, too.
+const absenceLife = time.Hour
+
+// keepSession keeps a session that was changed by us and nobody else since the
+// reading began.
+func (c *cache) keepSession(r *table.Reading, f *found, now time.Time, epoch uint32) {
+	c.table.End(r, c.store.sessionFacts(f, now), until(now, f.ttl), epoch)
+}
+
+// claimTouch puts the next touch off, so that others who come now don't do the
+// same.
+func (c *cache) claimTouch(id string, epoch uint32, now time.Time) (claimed bool) {
+	ms := now.UnixMilli()
+	c.table.Change(table.Name{Kind: kindSession, ID: id}, ms, epoch, func(facts []byte) {
+		claimed = true
+		setTouch(facts, ms+touchRetry.Milliseconds())
+	})
+	return claimed
+}
+
+// touchRetry is when a touch is tried again that failed.
+const touchRetry = time.Second
+
+// old returns what the table knew about a session when announcements stopped
+// coming, if that is not longer ago than most.
+func (c *cache) old(id string, most time.Duration, now time.Time) (*loaded, bool) {
+	epoch, age := c.tracker.Proven()
+	if age > most {
+		return nil, false
+	}
+	l, _, ok := c.session(id, epoch, now)
+	if ok {
+		c.stale.Add(1)
+	}
+	return l, ok
+}
+
+// standingOf returns what stands for and against a token, from the table as far
+// as it has it.
+func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.ReadOptions) (authz.Standing, error) {
+	s := c.store
+	now := s.o.Now()
+	epoch, live := c.tracker.Live()
+	if !live {
+		st, err := s.askStanding(ctx, ref, nil)
+		if err != nil && o.StaleFor > 0 && authz.ReasonOf(err) == authz.ReasonStoreUnavailable {
+			if epoch, age := c.tracker.Proven(); age <= o.StaleFor {
+				if st, ok := c.cachedStanding(ref, epoch, now); ok {
+					c.stale.Add(1)
+					return st.standing(), nil
+				}
+			}
+		}
+		return st, err
+	}
+	if !o.Fresh {
+		if st, ok := c.cachedStanding(ref, epoch, now); ok {
+			c.hits.Add(1)
+			if st.refused != nil {
+				return authz.Standing{}, st.refused
+			}
+			return st.standing(), nil
+		}
+	}
+	c.misses.Add(1)
+	return s.askStanding(ctx, ref, &keeper{c: c, epoch: epoch, now: now})
+}
+
+// tokenStanding is what the table has about a token.
+type tokenStanding struct {
+	revoked bool
+	user    authz.Standing
+	refused error
+}
+
+func (t tokenStanding) standing() authz.Standing {
+	st := t.user
+	st.Revoked = t.revoked
+	return st
+}
+
+func (c *cache) cachedStanding(ref authz.TokenRef, epoch uint32, now time.Time) (st tokenStanding, ok bool) {
+	ms := now.UnixMilli()
+	var memory [8]byte
+	for _, n := range [...]table.Name{{Kind: kindToken, ID: ref.TokenID}, {Kind: kindFamily, ID: ref.Family}} {
+		if n.ID == "" {
+			continue
+		}
+		value, _, ok := c.table.Get(n, ms, epoch, memory[:0])
+		if !ok || len(value) != 1 {
+			return st, false
+		}
+		st.revoked = st.revoked || value[0] != factClear
+	}
+	if ref.UserID == "" {
+		return st, true
+	}
+	var user standing
+	if !c.user(ref.UserID, epoch, ms, &user) {
+		return st, false
+	}
+	st.user, st.refused = user.Standing, user.refused
+	return st, true
+}
+
+// keeper keeps the parts of an answer about a token.
+type keeper struct {
+	c     *cache
+	epoch uint32
+	now   time.Time
+}
+
+func (k *keeper) begin(kind byte, id string) func(facts []byte, ttl time.Duration) {
+	if k == nil {
+		return func([]byte, time.Duration) {}
+	}
+	r := k.c.table.Begin(table.Name{Kind: kind, ID: strings.Clone(id)})
+	return func(facts []byte, ttl time.Duration) { k.c.table.End(r, facts, until(k.now, ttl), k.epoch) }
+}
+
+// mark keeps whether a mark is there, which lives so long.
+func markFacts(ttl time.Duration) ([]byte, time.Duration) {
+	if ttl == ttlAbsent {
+		return []byte{factClear}, absenceLife
+	}
+	return []byte{factRevoked}, ttl
+}
+
+// renewThroughWriter renews a record by the connection whose writes are not
+// announced to us, and keeps what is there then: so our own renewal costs no
+// further question. ok is false where that can't be done, and nothing was done.
+func (c *cache) renewThroughWriter(ctx context.Context, id string, keys recordKeys, f *found, note bool) (ok bool, err error) {
+	epoch, live := c.tracker.Live()
+	if !live || c.noGT.Load() {
+		return false, nil
+	}
+	writer := c.tracker.Writer(ctx, keys.record)
+	if writer == nil {
+		return false, nil
+	}
+	s := c.store
+	now := s.o.Now()
+	r := c.table.Begin(table.Name{Kind: kindSession, ID: strings.Clone(id)})
+	var read func() sessionReply
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	_, err = writer.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		// Never a shorter life, and none for what has no end.
+		p.Do(ctx, "pexpire", keys.record, f.life.Milliseconds(), "gt")
+		if note {
+			p.Set(ctx, keys.seen, now.UnixMilli(), f.memory)
+		}
+		read = readSessionReply(ctx, p, keys)
+		return nil
+	})
+	if err != nil && !answered(err) {
+		c.table.End(r, nil, 0, 0)
+		if redis.HasErrorPrefix(err, "EXECABORT") || redis.HasErrorPrefix(err, "ERR Unsupported option") || redis.HasErrorPrefix(err, "ERR wrong number") {
+			c.noGT.Store(true)
+			return false, nil
+		}
+		if _, refused := errors.AsType[redis.Error](err); refused { // READONLY, MOVED
+			return false, nil
+		}
+		return true, err
+	}
+	reply := read()
+	l := &loaded{}
+	l.found, l.refused = s.judge(reply)
+	l.saved, l.deadFor = reply.dead != ttlAbsent && reply.record.exists, reply.dead
+	facts, deadline := c.factsOf(l, now)
+	c.table.End(r, facts, deadline, epoch)
+	if l.refused != nil {
+		c.drop(table.Name{Kind: kindSession, ID: id})
+	}
+	if l.saved {
+		s.end(ctx, keys)
+	}
+	return true, nil
+}

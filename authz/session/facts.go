@@ -1,0 +1,307 @@
+package session
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
+
+// What the cache keeps is the outcome of reading, not what was read: a few
+// hundred bytes without a pointer in them, which are read again without taking
+// JSON apart.
+//
+// A value begins with what it is.
+const (
+	factPresent byte = 1 + iota // a session, or what stands for and against a user
+	factRefused                 // the reason and the cause why not
+	factClear                   // a token, or a family, that is not revoked
+	factRevoked
+)
+
+// errFacts is what damaged facts are, which nobody should see.
+var errFacts = errors.New("the cache holds what it can't")
+
+// factWriter builds a value.
+type factWriter []byte
+
+func (w *factWriter) time(t time.Time) {
+	if t.IsZero() {
+		w.number(0)
+		return
+	}
+	w.number(t.UnixMicro() + 1) // of no use: the first moment of 1970
+}
+
+func (w *factWriter) number(n int64) { *w = binary.AppendVarint(*w, n) }
+
+func (w *factWriter) text(s string) {
+	*w = binary.AppendUvarint(*w, uint64(len(s)))
+	*w = append(*w, s...)
+}
+
+// optional writes nothing for nil.
+func (w *factWriter) list(list []string) {
+	if list == nil {
+		w.number(-1)
+		return
+	}
+	w.number(int64(len(list)))
+	for _, s := range list {
+		w.text(s)
+	}
+}
+
+// factReader takes a value apart. The texts that it returns are part of it.
+type factReader struct {
+	rest string
+	bad  bool
+}
+
+func (r *factReader) fail() { r.rest, r.bad = "", true }
+
+func (r *factReader) byte() byte {
+	if r.rest == "" {
+		r.fail()
+		return 0
+	}
+	b := r.rest[0]
+	r.rest = r.rest[1:]
+	return b
+}
+
+// uvarint is [binary.Uvarint] of a string.
+func (r *factReader) uvarint() uint64 {
+	var x uint64
+	for i := 0; i < len(r.rest) && i < binary.MaxVarintLen64; i++ {
+		b := r.rest[i]
+		x |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			r.rest = r.rest[i+1:]
+			return x
+		}
+	}
+	r.fail()
+	return 0
+}
+
+func (r *factReader) number() int64 {
+	u := r.uvarint()
+	return int64(u>>1) ^ -int64(u&1) //nolint:gosec // G115: zigzag
+}
+
+func (r *factReader) time() time.Time {
+	n := r.number()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n - 1)
+}
+
+func (r *factReader) text() string {
+	n := r.uvarint()
+	if n > uint64(len(r.rest)) {
+		r.fail()
+		return ""
+	}
+	s := r.rest[:n]
+	r.rest = r.rest[n:]
+	return s
+}
+
+// list appends to the memory that it is given.
+func (r *factReader) list(memory []string) []string {
+	n := r.number()
+	if n < 0 || r.bad {
+		return nil
+	}
+	list := memory[:0]
+	for range n {
+		if r.bad {
+			return nil
+		}
+		list = append(list, r.text())
+	}
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// refusedFacts are those of something that the store refuses for good, until it
+// changes.
+func refusedFacts(err error) []byte {
+	w := factWriter{factRefused}
+	w.text(string(authz.ReasonOf(err)))
+	cause := ""
+	if e, ok := errors.AsType[*authz.Error](err); ok && e.Unwrap() != nil {
+		cause = e.Unwrap().Error()
+	}
+	w.text(cause)
+	return w
+}
+
+func (r *factReader) refusal() error {
+	reason, cause := authz.Reason(r.text()), r.text()
+	if r.bad {
+		return authz.Refuse(authz.ReasonInternal, "%w", errFacts)
+	}
+	return authz.Refuse(reason, "%w", errors.New(cause)) //nolint:err113 // it was one before
+}
+
+// The first bytes of a session's facts, which are changed in place: when it is
+// to be touched next, in Unix milliseconds.
+const touchOffset, touchBytes = 1, 8
+
+func setTouch(facts []byte, at int64) {
+	if len(facts) >= touchOffset+touchBytes && facts[0] == factPresent {
+		binary.LittleEndian.PutUint64(facts[touchOffset:], uint64(at)) //nolint:gosec // G115: read back as it was
+	}
+}
+
+// sessionFacts are those of a session that was found, without its user's
+// standing.
+func (s *Store) sessionFacts(f *found, now time.Time) []byte {
+	w := make(factWriter, 0, 256)
+	w = append(w, factPresent)
+	w = binary.LittleEndian.AppendUint64(w, uint64(s.nextTouch(f, now))) //nolint:gosec // G115: as above
+	w.time(f.LastSeen)
+	w.time(f.AuthTime)
+	w.time(f.Created)
+	w.number(f.life.Milliseconds())
+	w.number(f.memory.Milliseconds())
+	w.text(f.ID)
+	w.text(f.Email)
+	w.text(f.Organization)
+	w.list(f.Roles)
+	w.list(f.Organizations)
+	w.list(ourValuesIn(f.Values).provider)
+	if s.cache.keepRecords {
+		w.text(f.text)
+	}
+	return w
+}
+
+// nextTouch is when a session should be touched next, in Unix milliseconds.
+func (s *Store) nextTouch(f *found, now time.Time) int64 {
+	next := now
+	if !f.LastSeen.IsZero() {
+		next = f.LastSeen.Add(s.o.IdlePrecision)
+	}
+	if s.o.Rolling && f.ttl >= 0 {
+		if renew := now.Add(f.ttl - f.life + min(s.o.TouchInterval, f.life/2)); renew.Before(next) {
+			next = renew
+		}
+	}
+	return next.UnixMilli()
+}
+
+// readSession fills a session from its facts.
+func (s *Store) readSession(facts string, f *found) (touch int64, err error) {
+	r := factReader{rest: facts}
+	switch r.byte() {
+	case factRefused:
+		return 0, r.refusal()
+	case factPresent:
+	default:
+		return 0, authz.Refuse(authz.ReasonInternal, "%w", errFacts)
+	}
+	if len(r.rest) < touchBytes {
+		return 0, authz.Refuse(authz.ReasonInternal, "%w", errFacts)
+	}
+	for i := range touchBytes {
+		touch |= int64(r.rest[i]) << (8 * i)
+	}
+	r.rest = r.rest[touchBytes:]
+	f.LastSeen, f.AuthTime, f.Created = r.time(), r.time(), r.time()
+	f.life, f.memory = time.Duration(r.number())*time.Millisecond, time.Duration(r.number())*time.Millisecond
+	f.ID, f.Email, f.Organization = r.text(), r.text(), r.text()
+	f.Roles, f.Organizations, f.provider = r.list(f.Roles), r.list(f.Organizations), r.list(nil)
+	if s.cache.keepRecords {
+		f.text = r.text()
+	}
+	if r.bad {
+		return 0, authz.Refuse(authz.ReasonInternal, "%w", errFacts)
+	}
+	return touch, nil
+}
+
+// userFacts are what stands for and against a user: the mark, and the profile or
+// why it can't be read.
+func userFacts(st authz.Standing, refused error) []byte {
+	if refused != nil {
+		return refusedFacts(refused)
+	}
+	w := make(factWriter, 0, 64)
+	w = append(w, factPresent)
+	w.time(st.RevokedBefore)
+	p := st.Profile
+	if p == nil {
+		return append(w, 0)
+	}
+	var has byte = profileThere
+	for _, member := range []struct {
+		bit byte
+		has bool
+	}{{profileEmail, p.Email != nil}, {profileRoles, p.Roles != nil}, {profileOrganization, p.Organization != nil}, {profileDisabled, p.Disabled}} {
+		if member.has {
+			has |= member.bit
+		}
+	}
+	w = append(w, has)
+	if p.Email != nil {
+		w.text(*p.Email)
+	}
+	if p.Roles != nil {
+		w.list(append([]string{}, *p.Roles...))
+	}
+	if p.Organization != nil {
+		w.text(*p.Organization)
+	}
+	w.list(p.Organizations)
+	return w
+}
+
+const (
+	profileThere byte = 1 << iota
+	profileEmail
+	profileRoles
+	profileOrganization
+	profileDisabled
+)
+
+// readUserFacts fills a standing from its facts.
+func readUserFacts(facts string, st *authz.Standing) error {
+	r := factReader{rest: facts}
+	switch r.byte() {
+	case factRefused:
+		return r.refusal()
+	case factPresent:
+	default:
+		return authz.Refuse(authz.ReasonInternal, "%w", errFacts)
+	}
+	st.RevokedBefore = r.time()
+	has := r.byte()
+	if has&profileThere != 0 {
+		p := &authz.Profile{Disabled: has&profileDisabled != 0}
+		if has&profileEmail != 0 {
+			p.Email = new(string)
+			*p.Email = r.text()
+		}
+		if has&profileRoles != 0 {
+			p.Roles = new([]string)
+			*p.Roles = r.list(nil)
+		}
+		if has&profileOrganization != 0 {
+			p.Organization = new(string)
+			*p.Organization = r.text()
+		}
+		p.Organizations = r.list(nil)
+		st.Profile = p
+	}
+	if r.bad {
+		return authz.Refuse(authz.ReasonInternal, "%w", errFacts)
+	}
+	return nil
+}
