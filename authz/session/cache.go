@@ -303,6 +303,9 @@ func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fre
 	if fresh {
 		return c.ask(ctx, name, keys, epoch)
 	}
+	if ctx.Err() != nil {
+		return nil, unavailable("read session", ctx.Err())
+	}
 	f, leads := c.board(name, epoch)
 	if !leads {
 		if err := c.wait(ctx, f); err != nil {
@@ -389,10 +392,13 @@ func (c *cache) factsOf(l *loaded, now time.Time) (facts []byte, deadline int64)
 // end that, too.
 const absenceLife = time.Hour
 
-// keepSession keeps a session that was changed by us and nobody else since the
-// reading began.
-func (c *cache) keepSession(r *table.Reading, f *found, now time.Time, epoch uint32) {
-	c.table.End(r, c.store.sessionFacts(f, now), until(now, f.ttl), epoch)
+// used notes that a session was used now. No announcement tells of it.
+func (c *cache) used(id string, now time.Time) {
+	if epoch, live := c.tracker.Live(); live {
+		c.table.Change(table.Name{Kind: kindSession, ID: id}, now.UnixMilli(), epoch, func(facts []byte) {
+			setUsed(facts, now, c.store.o.IdlePrecision)
+		})
+	}
 }
 
 // claimTouch puts the next touch off, so that others who come now don't do the

@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -41,7 +42,7 @@ func (w *factWriter) text(s string) {
 	*w = append(*w, s...)
 }
 
-// optional writes nothing for nil.
+// list tells nil from empty.
 func (w *factWriter) list(list []string) {
 	if list == nil {
 		w.number(-1)
@@ -150,23 +151,58 @@ func (r *factReader) refusal() error {
 	return authz.Refuse(reason, "%w", errors.New(cause)) //nolint:err113 // it was one before
 }
 
-// The first bytes of a session's facts, which are changed in place: when it is
-// to be touched next, in Unix milliseconds.
-const touchOffset, touchBytes = 1, 8
+// Behind the first byte of a session's facts stand three numbers that are changed
+// in place, as little-endian Unix milliseconds: when it is to be touched next,
+// when it was used last, and when its record is to be renewed.
+const (
+	touchAt = 1 + 8*iota
+	seenAt
+	renewAt
+	numbersEnd
+)
 
-func setTouch(facts []byte, at int64) {
-	if len(facts) >= touchOffset+touchBytes && facts[0] == factPresent {
-		binary.LittleEndian.PutUint64(facts[touchOffset:], uint64(at)) //nolint:gosec // G115: read back as it was
+func numberAt(facts string, at int) (n int64) {
+	for i := range 8 {
+		n |= int64(facts[at+i]) << (8 * i)
+	}
+	return n
+}
+
+func setNumber(facts []byte, at int, n int64) {
+	binary.LittleEndian.PutUint64(facts[at:], uint64(n)) //nolint:gosec // G115: read back as it was
+}
+
+// setTouch puts the next touch off until then.
+func setTouch(facts []byte, then int64) {
+	if len(facts) >= numbersEnd && facts[0] == factPresent {
+		setNumber(facts, touchAt, then)
+	}
+}
+
+// setUsed says that the session was used, and that this is known to the store.
+func setUsed(facts []byte, now time.Time, precision time.Duration) {
+	if len(facts) >= numbersEnd && facts[0] == factPresent {
+		setNumber(facts, seenAt, now.UnixMilli())
+		setNumber(facts, touchAt, min(now.Add(precision).UnixMilli(), numberAt(textOfBytes(facts), renewAt)))
 	}
 }
 
 // sessionFacts are those of a session that was found, without its user's
 // standing.
 func (s *Store) sessionFacts(f *found, now time.Time) []byte {
-	w := make(factWriter, 0, 256)
-	w = append(w, factPresent)
-	w = binary.LittleEndian.AppendUint64(w, uint64(s.nextTouch(f, now))) //nolint:gosec // G115: as above
-	w.time(f.LastSeen)
+	renew := int64(math.MaxInt64)
+	if s.o.Rolling && f.ttl >= 0 {
+		renew = now.Add(f.ttl - f.life + min(s.o.TouchInterval, f.life/2)).UnixMilli()
+	}
+	seen, touch := int64(0), int64(0)
+	if !f.LastSeen.IsZero() {
+		seen, touch = f.LastSeen.UnixMilli(), f.LastSeen.Add(s.o.IdlePrecision).UnixMilli()
+	}
+	w := make(factWriter, numbersEnd, 256)
+	w[0] = factPresent
+	setNumber(w, touchAt, min(touch, renew))
+	setNumber(w, seenAt, seen)
+	setNumber(w, renewAt, renew)
 	w.time(f.AuthTime)
 	w.time(f.Created)
 	w.number(f.life.Milliseconds())
@@ -183,20 +219,6 @@ func (s *Store) sessionFacts(f *found, now time.Time) []byte {
 	return w
 }
 
-// nextTouch is when a session should be touched next, in Unix milliseconds.
-func (s *Store) nextTouch(f *found, now time.Time) int64 {
-	next := now
-	if !f.LastSeen.IsZero() {
-		next = f.LastSeen.Add(s.o.IdlePrecision)
-	}
-	if s.o.Rolling && f.ttl >= 0 {
-		if renew := now.Add(f.ttl - f.life + min(s.o.TouchInterval, f.life/2)); renew.Before(next) {
-			next = renew
-		}
-	}
-	return next.UnixMilli()
-}
-
 // readSession fills a session from its facts.
 func (s *Store) readSession(facts string, f *found) (touch int64, err error) {
 	r := factReader{rest: facts}
@@ -207,14 +229,14 @@ func (s *Store) readSession(facts string, f *found) (touch int64, err error) {
 	default:
 		return 0, authz.Refuse(authz.ReasonInternal, "%w", errFacts)
 	}
-	if len(r.rest) < touchBytes {
+	if len(facts) < numbersEnd {
 		return 0, authz.Refuse(authz.ReasonInternal, "%w", errFacts)
 	}
-	for i := range touchBytes {
-		touch |= int64(r.rest[i]) << (8 * i)
+	if seen := numberAt(facts, seenAt); seen != 0 {
+		f.LastSeen = time.UnixMilli(seen)
 	}
-	r.rest = r.rest[touchBytes:]
-	f.LastSeen, f.AuthTime, f.Created = r.time(), r.time(), r.time()
+	r.rest = facts[numbersEnd:]
+	f.AuthTime, f.Created = r.time(), r.time()
 	f.life, f.memory = time.Duration(r.number())*time.Millisecond, time.Duration(r.number())*time.Millisecond
 	f.ID, f.Email, f.Organization = r.text(), r.text(), r.text()
 	f.Roles, f.Organizations, f.provider = r.list(f.Roles), r.list(f.Organizations), r.list(nil)
@@ -224,7 +246,7 @@ func (s *Store) readSession(facts string, f *found) (touch int64, err error) {
 	if r.bad {
 		return 0, authz.Refuse(authz.ReasonInternal, "%w", errFacts)
 	}
-	return touch, nil
+	return numberAt(facts, touchAt), nil
 }
 
 // userFacts are what stands for and against a user: the mark, and the profile or

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
-	"github.com/gatehouse-auth/gatehouse/authz/session/internal/table"
 )
 
 // Options configure a [Store]. The zero value of a field is its default.
@@ -379,9 +377,10 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 			now.UnixMilli(), precision.Milliseconds(), f.memory.Milliseconds(), o.Passive,
 		},
 	})
-	noted := s.beginNote(id, f, now, note && !renew)
 	_, err := s.send(ctx, calls, false)
-	noted(err)
+	if err == nil && note && s.cache != nil {
+		s.cache.used(id, now)
+	}
 	if err != nil {
 		s.o.OnWriteError(fmt.Errorf("renew session: %w", err))
 	}
@@ -396,29 +395,6 @@ func (s *Store) renewCached(ctx context.Context, id string, keys recordKeys, f *
 		return true, err
 	}
 	return s.cache.renewThroughWriter(ctx, id, keys, f, note)
-}
-
-// beginNote returns what is to be called when the time of use was written, and
-// nothing else, which no announcement tells: the cache learns it from us.
-func (s *Store) beginNote(id string, f *found, now time.Time, alone bool) func(error) {
-	if s.cache == nil || !alone {
-		return func(error) {}
-	}
-	epoch, live := s.cache.tracker.Live()
-	if !live {
-		return func(error) {}
-	}
-	r := s.cache.table.Begin(table.Name{Kind: kindSession, ID: strings.Clone(id)})
-	return func(err error) {
-		if err != nil {
-			s.cache.table.End(r, nil, 0, 0)
-			return
-		}
-		used, session := *f, *f.Session
-		used.Session = &session
-		used.LastSeen = now
-		s.cache.keepSession(r, &used, now, epoch)
-	}
 }
 
 // end ends a session that is refused in any case.

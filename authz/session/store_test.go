@@ -35,6 +35,7 @@ type fixture struct {
 	clock  *authztest.Clock
 	client redis.UniversalClient
 	writes *writeErrors
+	cut    func() // the server off, for good
 }
 
 // writeErrors collects what OnWriteError is told.

@@ -146,6 +146,9 @@ func final(err error) error {
 	if !ok {
 		return err
 	}
+	if strings.Contains(answer.Error(), "redirect") { // the subscriber is gone already
+		return err
+	}
 	for _, passing := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "BUSY"} {
 		if strings.HasPrefix(answer.Error(), passing) {
 			return err
