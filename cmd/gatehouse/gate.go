@@ -86,6 +86,7 @@ func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
 // run does the gate's background work until ctx ends.
 func (g *gate) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return g.store.Run(ctx) })
 	for _, r := range g.remoteKeys {
 		group.Go(func() error {
 			if err := r.keys.Run(ctx); ctx.Err() == nil {
@@ -104,6 +105,9 @@ func (g *gate) close() error { return g.client.Close() }
 
 // register adds the gate's own metrics.
 func (g *gate) register(reg prometheus.Registerer) {
+	if _, ok := g.store.CacheState(); ok {
+		reg.MustRegister(cacheMetrics{g.store})
+	}
 	for _, r := range g.remoteKeys {
 		labels := prometheus.Labels{"issuer": r.issuer}
 		reg.MustRegister(
@@ -168,10 +172,38 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 			log.Warn("a session was answered for, and what its use should have changed was not written", slog.Any("error", err))
 		},
 	}
+	if c := cfg.Redis.Cache; c.Enabled {
+		o.Cache = &session.CacheOptions{
+			MaxEntries: c.MaxEntries, Heartbeat: c.Heartbeat, KeepRecords: conditionsReadSessions(cfg),
+			OnState: func(st session.CacheState) { logCache(log, st) },
+		}
+	}
 	if err := o.Validate(); err != nil {
 		return nil, problem(cfg, "sessions", err)
 	}
 	return session.New(client, o), nil
+}
+
+// conditionsReadSessions reports whether a policy's condition may look into the
+// session's record.
+func conditionsReadSessions(cfg *config.Config) bool {
+	for _, p := range cfg.Policies {
+		if strings.Contains(p.Condition, "session") {
+			return true
+		}
+	}
+	return false
+}
+
+func logCache(log *slog.Logger, st session.CacheState) {
+	switch {
+	case st.Live:
+		log.Info("cache coherent: Redis announces what changes")
+	case st.Unsupported:
+		log.Warn("no cache: the store doesn't announce changes, so it is asked every time", slog.Any("error", st.Err))
+	default:
+		log.Warn("cache dropped: Redis is asked every time until it announces changes again", slog.Any("error", st.Err))
+	}
 }
 
 // refreshGrace translates a configured zero, which means none.

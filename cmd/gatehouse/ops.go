@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/gatehouse-auth/gatehouse/authz/session"
 )
 
 // readiness is what /readyz and gRPC health tell: not ready until the store
@@ -21,6 +23,7 @@ type readiness struct {
 	storeErr error
 	checked  time.Time
 	changed  func(ready bool) // called with mu held, on each change
+	cache    func() (_ session.CacheState, ok bool)
 	ready    bool
 }
 
@@ -61,7 +64,25 @@ type storeDetail struct {
 }
 
 type cacheDetail struct {
-	State string `json:"state"` // off, coherent or incoherent
+	State string `json:"state"` // off, unsupported, coherent or incoherent
+	Error string `json:"error,omitempty"`
+}
+
+func (r *readiness) cacheDetail() cacheDetail {
+	st, ok := r.cache()
+	d := cacheDetail{State: "incoherent"}
+	switch {
+	case !ok:
+		return cacheDetail{State: "off"}
+	case st.Live:
+		return cacheDetail{State: "coherent"}
+	case st.Unsupported:
+		d.State = "unsupported"
+	}
+	if st.Err != nil {
+		d.Error = st.Err.Error()
+	}
+	return d
 }
 
 func (r *readiness) detail() (readyDetail, int) {
@@ -70,7 +91,7 @@ func (r *readiness) detail() (readyDetail, int) {
 	d := readyDetail{
 		Status: "ready",
 		Store:  storeDetail{State: "up", Checked: r.checked},
-		Cache:  cacheDetail{State: "off"},
+		Cache:  r.cacheDetail(),
 	}
 	switch {
 	case r.checked.IsZero():

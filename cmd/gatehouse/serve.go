@@ -131,7 +131,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		SessionCookie:    cfg.Sessions.Cookie.Name,
 		Recorder:         telemetry.NewRecorder(log, registry),
 	}), checkTLS)
-	ready := &readiness{changed: check.ready}
+	ready := &readiness{changed: check.ready, cache: gate.store.CacheState}
 	s := &server{
 		log:   log,
 		drain: cfg.Server.Drain,
