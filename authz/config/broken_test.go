@@ -243,11 +243,12 @@ var broken = []struct {
 	{"accept_bearer without bearer", "sessions: {secrets: [0123456789abcdef]}\npolicies: {p: {credentials: [session], on_store_outage: accept_bearer}}", []string{"2:57 policies.p.on_store_outage | accept_bearer speaks of bearer credentials"}},
 	{"accept_bearer that is strict", "policies: {p: {credentials: [bearer], on_store_outage: accept_bearer, freshness: strict}}\nissuers: [{issuer: a, audiences: [a], jwks_file: jwks.json}]", []string{"1:56 policies.p.on_store_outage | accept_bearer contradicts freshness: strict"}},
 	{"serve_stale without an age", "policies: {p: {anonymous: true, on_store_outage: serve_stale}}", []string{
-		"warning 1:50 policies.p.on_store_outage | it acts like deny",
 		"1:50 policies.p.on_store_outage | serve_stale needs stale_for",
 	}},
+	{"serve_stale without a cache", "redis: {cache: {enabled: false}}\npolicies: {p: {anonymous: true, on_store_outage: serve_stale, stale_for: 1s}}", []string{
+		"warning 2:50 policies.p.on_store_outage | it acts like deny",
+	}},
 	{"serve_stale that is strict", "policies: {p: {anonymous: true, on_store_outage: serve_stale, stale_for: 1s, freshness: strict}}", []string{
-		"warning 1:50 policies.p.on_store_outage | it acts like deny",
 		"1:50 policies.p.on_store_outage | serve_stale contradicts freshness: strict",
 	}},
 	{"stale_for without serve_stale", "policies: {p: {anonymous: true, stale_for: 1s}}", []string{"warning 1:44 policies.p.stale_for | has no effect"}},

@@ -42,9 +42,6 @@ func TestSpecSample(t *testing.T) {
 		`gatehouse.yaml:56:96: oidc.providers.corp.client_secret_file: secret: no such file or directory; create the file or correct the path`,
 	}, lines(err))
 	require.Equal(t, []Warning{{
-		File: "gatehouse.yaml", Line: 45, Column: 55, Key: "policies.tolerant.on_store_outage",
-		Message: "this version keeps no sessions in memory yet, so there is nothing to serve: it acts like deny",
-	}, {
 		File: "gatehouse.yaml", Line: 47, Column: 43, Key: "policies.trial.mode",
 		Message: "policy trial only observes: requests that it would deny pass",
 	}}, warnings)
@@ -71,7 +68,7 @@ func TestSpecSampleLoadsFromDisk(t *testing.T) {
 
 	c, warnings, err := Load(file, environment(testEnvironment))
 	require.NoError(t, err)
-	require.Len(t, warnings, 2, "the observing policy, and serve_stale")
+	require.Len(t, warnings, 1, "the observing policy")
 
 	require.Equal(t, "https://gateway.example.com", c.Server.HTTP.PublicURL)
 	require.Equal(t, 1, c.Server.HTTP.TrustedHops)

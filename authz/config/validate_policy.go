@@ -181,8 +181,8 @@ func (v *validator) outage(key string, p Policy) {
 	case p.OnStoreOutage == authz.OutageServeStale && p.StaleFor == 0:
 		v.refuse(on, "serve_stale needs stale_for, the age up to which an answer is served; give it, such as 30s")
 	}
-	if p.OnStoreOutage == authz.OutageServeStale {
-		v.warn(on, "this version keeps no sessions in memory yet, so there is nothing to serve: it acts like deny")
+	if p.OnStoreOutage == authz.OutageServeStale && !v.c.Redis.Cache.Enabled {
+		v.warn(on, "with redis.cache.enabled: false there is nothing old to serve: it acts like deny")
 	}
 	if p.StaleFor > 0 && p.OnStoreOutage != authz.OutageServeStale {
 		v.warn(stale, "has no effect without on_store_outage: serve_stale")

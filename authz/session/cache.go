@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"math"
 	"strings"
@@ -120,7 +119,6 @@ func newCache(s *Store, o CacheOptions) *cache {
 	c.buffers.New = func() any { b := make([]byte, 0, 1024); return &b }
 	c.tracker = tracking.New(s.client, tracking.Options{
 		Prefixes:  []string{s.o.Prefix, prefixUser, prefixRevoked, markDead, markBefore},
-		Beats:     prefixOurs + "beat:" + rand.Text() + ":",
 		Heartbeat: o.Heartbeat, Timeout: s.o.Timeout,
 		Changed: c.changed, ChangedAll: c.changedAll,
 		OnState: func(st tracking.State) {

@@ -74,13 +74,14 @@ func (f fixture) settle(t *testing.T) {
 		f.set(t, "user:"+id, `{"email":"x"}`, time.Minute)
 		ref := authz.TokenRef{UserID: id}
 		require.Eventually(t, func() bool {
-			st, err := f.TokenStanding(t.Context(), ref, authz.ReadOptions{})
-			return err == nil && st.Profile != nil
+			_, err := f.TokenStanding(t.Context(), ref, authz.ReadOptions{})
+			st, held := session.CachedUser(f.Store, id)
+			return err == nil && held && st.Profile != nil
 		}, 20*time.Second, 100*time.Microsecond)
-		f.set(t, "user:"+id, `{"email":"y"}`, time.Minute)
+		require.NoError(t, f.client.Del(t.Context(), "user:"+id).Err())
 		require.Eventually(t, func() bool {
-			st, err := f.TokenStanding(t.Context(), ref, authz.ReadOptions{})
-			return err == nil && *st.Profile.Email == "y"
+			st, held := session.CachedUser(f.Store, id)
+			return !held || st.Profile == nil
 		}, 20*time.Second, 100*time.Microsecond)
 	}
 }
@@ -538,6 +539,7 @@ func TestFrozenServerIsNotTrusted(t *testing.T) {
 func TestRecordsAreKeptForConditions(t *testing.T) {
 	f := newServer(t, backends[1]).cached(t, session.Options{Cache: &session.CacheOptions{KeepRecords: true}})
 	f.set(t, "sess:id", `{"userId":"u","cart":{"n":12345678901234567890}}`, time.Hour)
+	f.settle(t)
 	f.session(t, "id")
 	got := f.session(t, "id")
 	require.Equal(t, json.Number("12345678901234567890"), got.Values["cart"].(map[string]any)["n"])

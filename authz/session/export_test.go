@@ -1,6 +1,18 @@
 package session
 
-import "github.com/redis/go-redis/v9"
+import (
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+)
 
 // ClientOf returns the client of a store.
 func ClientOf(s *Store) redis.UniversalClient { return s.client }
+
+// CachedUser returns what the cache holds of a user right now.
+func CachedUser(s *Store, userID string) (st authz.Standing, ok bool) {
+	epoch, live := s.cache.tracker.Live()
+	var user standing
+	ok = live && s.cache.user(userID, epoch, s.o.Now().UnixMilli(), &user)
+	return user.Standing, ok
+}

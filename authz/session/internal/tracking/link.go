@@ -21,15 +21,16 @@ const channel = "__redis__:invalidate"
 // link is the connections to one server.
 type link struct {
 	t       *Tracker
+	server  *redis.Client // that of the store
 	address string
+	broken  chan<- error
 
 	subscriber *redis.PubSub
-	clients    []*redis.Client // all of them, to be closed
 	writer     *redis.Client
-	beater     *redis.Client
-	broken     chan<- error
+	clients    []*redis.Client // both, to be closed
+	id         int64           // of the subscriber's connection at the server
+	run        string          // names the server's process; "" where it doesn't say
 
-	beats  string // prefix of the keys of the beats
 	mu     sync.Mutex
 	number int
 	sent   map[int]int64 // beats that have not come back: number to time
@@ -38,107 +39,116 @@ type link struct {
 
 // newLink connects. A server that doesn't announce is refused.
 func newLink(ctx context.Context, server *redis.Client, t *Tracker, broken chan<- error) (_ *link, err error) {
-	l := &link{
-		t: t, address: server.Options().Addr, broken: broken,
-		beats: t.o.Beats, sent: map[int]int64{},
-	}
+	l := &link{t: t, server: server, address: server.Options().Addr, broken: broken, sent: map[int]int64{}}
 	defer func() {
 		if err != nil {
 			l.close()
 		}
 	}()
-	if l.beats, err = l.ownKeys(ctx, server); err != nil {
+	if err = l.subscribe(ctx); err != nil {
 		return nil, err
 	}
-	id, err := l.subscribe(ctx, server)
-	if err != nil {
-		return nil, err
-	}
-	if l.writer, err = l.track(ctx, server, id); err != nil {
-		return nil, err
-	}
-	l.beater = l.client(server, func(*redis.Options) {})
-	return l, nil
+	return l, l.track(ctx)
 }
 
-// client returns a client of one connection of its own to the server.
-func (l *link) client(server *redis.Client, change func(*redis.Options)) *redis.Client {
-	o := *server.Options()
+// client returns a client of one connection to the server: when that is gone,
+// so is the client, since what would have come through it is lost. prepare is
+// what the connection begins with.
+func (l *link) client(prepare func(context.Context, *redis.Conn) error, wrap func(net.Conn) net.Conn) *redis.Client {
+	o := *l.server.Options()
 	o.PoolSize, o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 1, 0, 0, 0
 	o.MaxRetries, o.Protocol = -1, 2
 	o.ConnMaxIdleTime, o.ConnMaxLifetime = -1, 0
-	change(&o)
+	dial, before := o.Dialer, o.OnConnect
+	var once atomic.Bool
+	o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if once.Swap(true) {
+			return nil, errors.New("the connection is gone")
+		}
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(c), nil
+	}
+	o.OnConnect = func(ctx context.Context, c *redis.Conn) error {
+		if before != nil {
+			if err := before(ctx, c); err != nil {
+				return err
+			}
+		}
+		return prepare(ctx, c)
+	}
 	c := redis.NewClient(&o)
 	l.clients = append(l.clients, c)
 	return c
 }
 
-// subscribe opens the connection that gets the announcements, and returns its
-// name at the server.
-func (l *link) subscribe(ctx context.Context, server *redis.Client) (id int64, err error) {
-	client := l.client(server, func(o *redis.Options) {
-		before := o.OnConnect
-		o.OnConnect = func(ctx context.Context, c *redis.Conn) (err error) {
-			if before != nil {
-				if err := before(ctx, c); err != nil {
-					return err
-				}
-			}
-			id, err = c.ClientID(ctx).Result()
-			return err
+// subscribe opens the connection that gets the announcements.
+func (l *link) subscribe(ctx context.Context) error {
+	client := l.client(func(ctx context.Context, c *redis.Conn) (err error) {
+		if l.id, err = c.ClientID(ctx).Result(); err == nil {
+			l.run, err = runID(ctx, c)
 		}
-	})
+		return err
+	}, func(c net.Conn) net.Conn { return c })
 	ctx, cancel := context.WithTimeout(ctx, l.patience())
 	defer cancel()
 	l.subscriber = client.Subscribe(ctx, channel)
 	reply, err := l.subscriber.ReceiveTimeout(ctx, l.patience())
 	if err != nil {
-		return 0, final(err)
+		return final(err)
 	}
-	if _, ok := reply.(*redis.Subscription); !ok || id == 0 {
-		return 0, refused{fmt.Errorf("the server answers a subscription with %T", reply)}
+	if _, ok := reply.(*redis.Subscription); !ok || l.id == 0 {
+		return refused{fmt.Errorf("the server answers a subscription with %T", reply)}
 	}
-	return id, nil
+	return nil
+}
+
+// runID names the process of a server; "" where it doesn't say, or we may not
+// ask.
+func runID(ctx context.Context, c interface {
+	Info(ctx context.Context, sections ...string) *redis.StringCmd
+}) (string, error) {
+	info, err := c.Info(ctx, "server").Result()
+	if _, answered := errors.AsType[redis.Error](err); err != nil && !answered {
+		return "", err
+	}
+	for line := range strings.Lines(info) {
+		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
+			return strings.TrimSpace(id), nil
+		}
+	}
+	return "", nil
 }
 
 // patience is the time for opening a connection.
 func (l *link) patience() time.Duration { return max(l.t.o.Timeout, time.Second) }
 
 // track opens the connection for which the server keeps track of changes.
-func (l *link) track(ctx context.Context, server *redis.Client, subscriber int64) (*redis.Client, error) {
-	args := []any{"client", "tracking", "on", "redirect", subscriber, "bcast", "noloop"}
-	for _, prefix := range append(l.t.o.Prefixes, l.beats) {
+func (l *link) track(ctx context.Context) error {
+	args := []any{"client", "tracking", "on", "redirect", l.id, "bcast", "noloop"}
+	for _, prefix := range l.t.o.Prefixes {
 		args = append(args, "prefix", prefix)
 	}
-	var once atomic.Bool
-	client := l.client(server, func(o *redis.Options) {
-		dial, before := o.Dialer, o.OnConnect
-		o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
-			if once.Swap(true) {
-				return nil, errors.New("the connection that tracks is gone") // what it would have announced is lost
-			}
-			c, err := dial(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return watch(c, func(err error) { l.lose(fmt.Errorf("the connection that tracks: %w", err)) }), nil
+	l.writer = l.client(func(ctx context.Context, c *redis.Conn) error {
+		run, err := runID(ctx, c)
+		if err == nil && run != l.run {
+			err = errOther // and its clients have other numbers
 		}
-		o.OnConnect = func(ctx context.Context, c *redis.Conn) error {
-			if before != nil {
-				if err := before(ctx, c); err != nil {
-					return err
-				}
-			}
-			return c.Process(ctx, redis.NewCmd(ctx, args...))
+		if err != nil {
+			return err
 		}
+		return c.Process(ctx, redis.NewCmd(ctx, args...))
+	}, func(c net.Conn) net.Conn {
+		return watch(c, func(err error) { l.lose(fmt.Errorf("the connection that tracks: %w", err)) })
 	})
 	ctx, cancel := context.WithTimeout(ctx, l.patience())
 	defer cancel()
-	if err := client.Ping(ctx).Err(); err != nil {
-		return nil, final(err)
-	}
-	return client, nil
+	return final(l.writer.Ping(ctx).Err())
 }
+
+var errOther = errors.New("the store is another server by now")
 
 // final makes a refusal of what a server answers that doesn't track.
 func final(err error) error {
@@ -157,36 +167,6 @@ func final(err error) error {
 	return refused{err}
 }
 
-// ownKeys returns the prefix of keys that the server has: in a Cluster with a
-// tag in one of its slots.
-func (l *link) ownKeys(ctx context.Context, server *redis.Client) (string, error) {
-	if _, ok := l.t.client.(*redis.ClusterClient); !ok {
-		return l.t.o.Beats, nil
-	}
-	slots, err := server.ClusterSlots(ctx).Result()
-	if err != nil {
-		return "", err
-	}
-	me, err := server.Do(ctx, "cluster", "myid").Text()
-	if err != nil {
-		return "", err
-	}
-	has := func(slot int) bool {
-		for _, s := range slots {
-			if len(s.Nodes) > 0 && s.Nodes[0].ID == me && s.Start <= slot && slot <= s.End {
-				return true
-			}
-		}
-		return false
-	}
-	for i := range 1 << 20 {
-		if tag := strconv.Itoa(i); has(slotOf(tag)) {
-			return l.t.o.Beats + "{" + tag + "}", nil
-		}
-	}
-	return "", errors.New("the server has no slots")
-}
-
 // receive reads announcements until the connection breaks.
 func (l *link) receive() error {
 	for {
@@ -194,17 +174,16 @@ func (l *link) receive() error {
 		switch message := message.(type) {
 		case *redis.Message:
 			for _, key := range message.PayloadSlice {
-				if number, ours := strings.CutPrefix(key, l.beats); ours {
-					l.cameBack(number)
-					continue
-				}
 				l.t.o.Changed(key)
 			}
 			if message.PayloadSlice == nil {
 				l.t.o.ChangedAll()
 			}
 			continue
-		case *redis.Subscription, *redis.Pong:
+		case *redis.Pong:
+			l.cameBack(message.Payload)
+			continue
+		case *redis.Subscription:
 			continue
 		}
 		// FLUSHALL and FLUSHDB are announced by a null, which the library
@@ -217,28 +196,38 @@ func (l *link) receive() error {
 	}
 }
 
-// beatLife is how long the key of a beat lives.
-const beatLife = 10 * time.Second
-
+// beat sends a beat: it makes sure that the store is still at this server, and
+// that the server still tracks for us; then a PING goes by the connection of the
+// announcements, and comes back behind all of them that are older.
 func (l *link) beat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.t.o.Lease())
 	defer cancel()
+	at := l.t.since()
+	run, err := runID(ctx, l.server)
+	if err == nil && run != l.run {
+		l.lose(errOther)
+		return
+	}
+	if err != nil {
+		return // not known: the lease runs out
+	}
+	id, err := l.writer.Do(ctx, "client", "getredir").Int64()
+	switch {
+	case err == nil && id != l.id:
+		l.lose(errors.New("the server has ceased to track"))
+		return
+	case err != nil:
+		return // as above; a connection that breaks is noticed elsewhere
+	}
 	l.mu.Lock()
 	l.number++
 	number := l.number
-	l.sent[number] = l.t.since()
+	l.sent[number] = at
 	l.mu.Unlock()
-	if err := l.beater.Set(ctx, l.beats+strconv.Itoa(number), "", beatLife).Err(); err != nil {
-		l.mu.Lock()
-		delete(l.sent, number)
-		l.mu.Unlock()
-		if _, answered := errors.AsType[redis.Error](err); answered && ctx.Err() == nil {
-			l.lose(fmt.Errorf("write a beat: %w", err)) // READONLY, MOVED: it is no master any more
-		}
-	}
+	_ = l.subscriber.Ping(ctx, strconv.Itoa(number)) // as above
 }
 
-// cameBack learns that a beat was announced.
+// cameBack learns that a beat has come back.
 func (l *link) cameBack(number string) {
 	n, err := strconv.Atoi(number)
 	if err != nil {
@@ -252,7 +241,7 @@ func (l *link) cameBack(number string) {
 		}
 	}
 	l.mu.Unlock()
-	if ok { // else it is the end of a key's life
+	if ok {
 		l.proven.Store(at)
 		l.t.prove()
 	}
@@ -350,21 +339,4 @@ func (w *watched) SetDeadline(t time.Time) error {
 func (w *watched) Close() error {
 	w.once.Do(func() { close(w.closed) })
 	return w.Conn.Close()
-}
-
-// slotOf returns the slot of a hash tag: CRC16 (XMODEM) modulo 16384, by the
-// specification of Redis Cluster.
-func slotOf(tag string) int {
-	var crc uint16
-	for i := range len(tag) {
-		crc ^= uint16(tag[i]) << 8
-		for range 8 {
-			if crc&0x8000 != 0 {
-				crc = crc<<1 ^ 0x1021
-			} else {
-				crc <<= 1
-			}
-		}
-	}
-	return int(crc % 16384)
 }

@@ -2,18 +2,19 @@
 // client-side caching in broadcast mode), and knows at each moment whether it
 // may be relied on to do so.
 //
-// To each server go three connections of their own:
+// To each server go two connections of their own:
 //
 //	subscriber  gets the announcements: SUBSCRIBE __redis__:invalidate
 //	writer      CLIENT TRACKING ON REDIRECT <subscriber> BCAST NOLOOP PREFIX …;
 //	            what is written through it is not announced to us
-//	beater      writes a key of ours from time to time
 //
 // That a server is silent may mean that nothing changes, or that it is frozen,
-// cut off, or has forgotten to whom to talk. So each beat is a write of a key
-// whose announcement must come back by the same way as all others. When it has
-// come, everything that changed before the beat was sent is known here, since
-// announcements keep their order. For a while after that moment (the lease) the
+// cut off, replaced, or has ceased to track. So every heartbeat the store's own
+// connections must lead to the same process, the server must say that it tracks
+// for us, and a PING must come back by the way of the announcements. When it has,
+// everything that was acknowledged before the beat was sent is known here, since
+// an announcement is sent no later than the acknowledgement of its change, and
+// replies keep their order. For a while after that moment (the lease) the
 // announcements are relied on, and not longer. A connection that breaks ends it
 // at once. With several servers the one that was heard of least counts for all.
 //
@@ -38,8 +39,6 @@ type Options struct {
 	// Prefixes of the keys whose changes are announced. None may begin like
 	// another.
 	Prefixes []string
-	// Beats is the prefix of keys that we write, for nobody else.
-	Beats string
 	// Heartbeat is the time between two beats, Timeout that of a round trip.
 	Heartbeat, Timeout time.Duration
 	// Changed is told of each key in the order of the changes, ChangedAll that

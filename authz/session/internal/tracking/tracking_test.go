@@ -70,7 +70,7 @@ func start(t *testing.T, client redis.UniversalClient, heartbeat time.Duration) 
 	t.Helper()
 	w := &watcher{news: make(chan struct{}, 1)}
 	tr := tracking.New(client, tracking.Options{
-		Prefixes: []string{"sess:", "user:"}, Beats: "beat:x:", Heartbeat: heartbeat, Timeout: 5 * time.Second,
+		Prefixes: []string{"sess:", "user:"}, Heartbeat: heartbeat, Timeout: 5 * time.Second,
 		Changed:    func(key string) { w.note(func() { w.keys = append(w.keys, key) }) },
 		ChangedAll: func() { w.note(func() { w.all++ }) },
 		OnState:    func(s tracking.State) { w.note(func() { w.states = append(w.states, s) }) },
