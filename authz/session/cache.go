@@ -93,7 +93,6 @@ type cache struct {
 
 	mu      sync.Mutex
 	flights map[table.Name]*flight
-	noGT    atomic.Bool // the server doesn't know PEXPIRE … GT
 
 	hits, misses, shared, stale, invalidations, flushes, drops atomic.Int64
 }
@@ -292,29 +291,31 @@ func until(now time.Time, ttl time.Duration) int64 {
 
 // loadSession asks Redis for a session and keeps the answer. Where fresh is
 // false it waits for another one's question if there is one under way.
-func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fresh bool) (*loaded, error) {
+func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fresh bool) (l *loaded, first bool, err error) {
 	epoch, live := c.tracker.Live()
 	if !live {
-		return c.store.load(ctx, keys, c.guess(id))
+		l, err = c.store.load(ctx, keys, c.guess(id))
+		return l, true, err
 	}
 	name := table.Name{Kind: kindSession, ID: strings.Clone(id)}
 	if fresh {
-		return c.ask(ctx, name, keys, epoch)
+		l, err = c.ask(ctx, name, keys, epoch)
+		return l, true, err
 	}
 	if ctx.Err() != nil {
-		return nil, unavailable("read session", ctx.Err())
+		return nil, false, unavailable("read session", ctx.Err())
 	}
 	f, leads := c.board(name, epoch)
 	if !leads {
 		if err := c.wait(ctx, f); err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		return f.session, f.err
+		return f.session, false, f.err
 	}
 	// The others must not lose their answer because this client went away.
 	f.session, f.err = c.ask(context.WithoutCancel(ctx), name, keys, epoch)
 	c.land(name, f)
-	return f.session, f.err
+	return f.session, true, f.err
 }
 
 // board joins the flight of a name, or begins one.
@@ -401,7 +402,11 @@ func (c *cache) used(id string, now time.Time) {
 
 // claimTouch puts the next touch off, so that others who come now don't do the
 // same.
-func (c *cache) claimTouch(id string, epoch uint32, now time.Time) (claimed bool) {
+func (c *cache) claimTouch(id string, now time.Time) (claimed bool) {
+	epoch, live := c.tracker.Live()
+	if !live {
+		return false
+	}
 	ms := now.UnixMilli()
 	c.table.Change(table.Name{Kind: kindSession, ID: id}, ms, epoch, func(facts []byte) {
 		claimed = true
@@ -520,53 +525,64 @@ func markFacts(ttl time.Duration) ([]byte, time.Duration) {
 
 // renewThroughWriter renews a record by the connection whose writes are not
 // announced to us, and keeps what is there then: so our own renewal costs no
-// further question. ok is false where that can't be done, and nothing was done.
-func (c *cache) renewThroughWriter(ctx context.Context, id string, keys recordKeys, f *found, note bool) (ok bool, err error) {
+// further question. It does what reviveScript does, by a transaction, since what
+// a script writes is announced in any case. done is false where it can't be done
+// so, and nothing was done.
+func (c *cache) renewThroughWriter(ctx context.Context, id string, keys recordKeys, f *found, note bool, interval time.Duration) (done bool, err error) {
 	epoch, live := c.tracker.Live()
-	if !live || c.noGT.Load() {
-		return false, nil
-	}
 	writer := c.tracker.Writer(ctx, keys.record)
-	if writer == nil {
+	if !live || writer == nil {
 		return false, nil
 	}
 	s := c.store
 	now := s.o.Now()
 	r := c.table.Begin(table.Name{Kind: kindSession, ID: strings.Clone(id)})
-	var read func() sessionReply
+	var facts []byte
+	var deadline int64
+	defer func() { c.table.End(r, facts, deadline, epoch) }()
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	_, err = writer.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		// Never a shorter life, and none for what has no end.
-		p.Do(ctx, "pexpire", keys.record, f.life.Milliseconds(), "gt")
-		if note {
-			p.Set(ctx, keys.seen, now.UnixMilli(), f.memory)
+	err = writer.Watch(ctx, func(tx *redis.Tx) error {
+		pipe := tx.Pipeline()
+		ttl, dead := pipe.PTTL(ctx, keys.record), pipe.Exists(ctx, keys.dead)
+		if err := exec(ctx, pipe); err != nil {
+			return err
 		}
-		read = readSessionReply(ctx, p, keys)
+		renew := ttl.Val() >= 0 && f.life-ttl.Val() >= interval
+		if dead.Val() != 0 || ttl.Val() == ttlAbsent || !renew && !note {
+			return nil // it ended, or another replica was first; that was announced
+		}
+		var read func() sessionReply
+		cmds, err := tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
+			if note {
+				p.Set(ctx, keys.seen, now.UnixMilli(), f.memory)
+			}
+			if renew {
+				p.PExpire(ctx, keys.record, f.life)
+			}
+			read = readSessionReply(ctx, p, keys)
+			return nil
+		})
+		if errors.Is(err, redis.TxFailedErr) {
+			return nil // as above
+		}
+		if !answered(err) {
+			return err
+		}
+		for _, cmd := range cmds {
+			if !answered(cmd.Err()) {
+				return cmd.Err()
+			}
+		}
+		reply := read()
+		l := &loaded{deadFor: reply.dead}
+		if l.found, l.refused = s.judge(reply); l.refused == nil {
+			facts, deadline = c.factsOf(l, now)
+		}
 		return nil
-	})
-	if err != nil && !answered(err) {
-		c.table.End(r, nil, 0, 0)
-		if redis.HasErrorPrefix(err, "EXECABORT") || redis.HasErrorPrefix(err, "ERR Unsupported option") || redis.HasErrorPrefix(err, "ERR wrong number") {
-			c.noGT.Store(true)
-			return false, nil
-		}
-		if _, refused := errors.AsType[redis.Error](err); refused { // READONLY, MOVED
-			return false, nil
-		}
-		return true, err
+	}, keys.record, keys.dead)
+	if _, refused := errors.AsType[redis.Error](err); refused { // READONLY, MOVED, NOPERM
+		return false, nil
 	}
-	reply := read()
-	l := &loaded{}
-	l.found, l.refused = s.judge(reply)
-	l.saved, l.deadFor = reply.dead != ttlAbsent && reply.record.exists, reply.dead
-	facts, deadline := c.factsOf(l, now)
-	c.table.End(r, facts, deadline, epoch)
-	if l.refused != nil {
-		c.drop(table.Name{Kind: kindSession, ID: id})
-	}
-	if l.saved {
-		s.end(ctx, keys)
-	}
-	return true, nil
+	return true, err
 }

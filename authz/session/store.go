@@ -239,12 +239,12 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 			// Another replica may have seen a request that this one hasn't.
 			if ok && (o.IdleTimeout == 0 || l.found == nil || l.found.idle(now) <= o.IdleTimeout) {
 				s.cache.hits.Add(1)
-				due := touch <= now.UnixMilli() && s.cache.claimTouch(id, epoch, now)
+				due := touch <= now.UnixMilli() && s.cache.claimTouch(id, now)
 				return s.admit(ctx, id, keys, l, o, due)
 			}
 		}
 	}
-	l, err := s.ask(ctx, id, keys, o)
+	l, first, err := s.ask(ctx, id, keys, o)
 	if err != nil {
 		if s.cache != nil && o.StaleFor > 0 && authz.ReasonOf(err) == authz.ReasonStoreUnavailable {
 			if l, ok := s.cache.old(id, o.StaleFor, now); ok {
@@ -257,15 +257,21 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 		}
 		return nil, err
 	}
-	return s.admit(ctx, id, keys, l, o, true)
+	return s.admit(ctx, id, keys, l, o, first)
 }
 
-// ask asks Redis for a session.
-func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.ReadOptions) (*loaded, error) {
+// ask asks Redis for a session. first is false for those who only waited for
+// another one's question: that one touches the session.
+func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.ReadOptions) (l *loaded, first bool, err error) {
 	if s.cache == nil {
-		return s.load(ctx, keys, "")
+		l, err = s.load(ctx, keys, "")
+		return l, true, err
 	}
-	return s.cache.loadSession(ctx, id, keys, o.Fresh || o.IdleTimeout > 0)
+	l, first, err = s.cache.loadSession(ctx, id, keys, o.Fresh || o.IdleTimeout > 0)
+	if first && err == nil {
+		s.cache.claimTouch(id, s.o.Now())
+	}
+	return l, first, err
 }
 
 // admit returns the session if it is one, and touches it where that is due.
@@ -362,7 +368,7 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 	}
 	if renew && !o.Passive && s.cache != nil {
 		// The index is first: see there.
-		if done, err := s.renewCached(ctx, id, keys, f, note, calls); done {
+		if done, err := s.renewCached(ctx, id, keys, f, note, interval, calls); done {
 			if err != nil {
 				s.o.OnWriteError(fmt.Errorf("renew session: %w", err))
 			}
@@ -387,14 +393,14 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 }
 
 // renewCached renews a session that the cache holds, so that it still does.
-func (s *Store) renewCached(ctx context.Context, id string, keys recordKeys, f *found, note bool, index []*scriptCall) (done bool, err error) {
+func (s *Store) renewCached(ctx context.Context, id string, keys recordKeys, f *found, note bool, interval time.Duration, index []*scriptCall) (done bool, err error) {
 	if s.cache.tracker.Writer(ctx, keys.record) == nil {
 		return false, nil
 	}
 	if _, err := s.send(ctx, index, false); err != nil {
 		return true, err
 	}
-	return s.cache.renewThroughWriter(ctx, id, keys, f, note)
+	return s.cache.renewThroughWriter(ctx, id, keys, f, note, interval)
 }
 
 // end ends a session that is refused in any case.
