@@ -120,7 +120,23 @@ func askOnce(tb testing.TB, s *extauthz.Server, req *authv3.CheckRequest) *authv
 	response, err := s.Check(tb.Context(), req)
 	require.NoError(tb, err, "Envoy makes an allow of it under failure_mode_allow")
 	requireSound(tb, response)
+	sameInWire(tb, s, req, response)
 	return response
+}
+
+// sameInWire asserts that the bytes of the request get the bytes of the reply.
+func sameInWire(tb testing.TB, s *extauthz.Server, req *authv3.CheckRequest, want *authv3.CheckResponse) {
+	tb.Helper()
+	data, err := proto.Marshal(req)
+	if err != nil {
+		return // no client can send it
+	}
+	reply, err := extauthz.CheckWire(tb.Context(), s, data)
+	require.NoError(tb, err)
+	got := &authv3.CheckResponse{}
+	require.NoError(tb, proto.Unmarshal(reply, got))
+	require.Equal(tb, stable(tb, want), stable(tb, got))
+	require.Equal(tb, proto.Size(got), len(reply), "nothing is written in two ways")
 }
 
 // requireSound asserts what every reply promises, whatever was asked.

@@ -34,7 +34,7 @@ func newRequest(req *authv3.CheckRequest) (*authz.Request, error) {
 		HasPolicyName: hasPolicy,
 	})
 	if http == nil {
-		return r, authz.Refuse(authz.ReasonBadRequest, "the check holds no HTTP request")
+		return r, errNoHTTP()
 	}
 	return r, err
 }
@@ -97,7 +97,7 @@ func (h rawHeaders) Header(name string) (string, bool) {
 		}
 		v := header.GetValue()
 		if len(header.GetRawValue()) > 0 {
-			v = sanitized(header.GetRawValue())
+			v = sanitized(string(header.GetRawValue()))
 		}
 		if found {
 			more = append(more, v)
@@ -127,13 +127,13 @@ func (h rawHeaders) All() iter.Seq2[string, string] {
 }
 
 // sanitized replaces each byte that is not part of valid UTF-8, one by one.
-func sanitized(raw []byte) string {
-	if utf8.Valid(raw) {
-		return string(raw)
+func sanitized(raw string) string {
+	if utf8.ValidString(raw) {
+		return raw
 	}
-	b := slices.Clone(raw)
+	b := []byte(raw)
 	for i := 0; i < len(b); {
-		_, n := utf8.DecodeRune(raw[i:])
+		_, n := utf8.DecodeRuneInString(raw[i:])
 		if c := raw[i]; n == 1 && c >= utf8.RuneSelf {
 			b[i] = '!'
 		}

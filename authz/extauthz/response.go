@@ -82,29 +82,11 @@ func overwrite(headers []authz.Header) []*corev3.HeaderValueOption {
 	return options
 }
 
-// metadata is what Envoy's access log, RBAC and rate-limit filters can read
-// below envoy.filters.http.ext_authz. Values that are not known are left out.
+// metadata is [metadataOf] as a message.
 func metadata(d *authz.Decision, decision string) *structpb.Struct {
-	fields := map[string]*structpb.Value{
-		"decision": structpb.NewStringValue(decision),
-		"reason":   structpb.NewStringValue(string(d.Reason)),
-	}
-	add := func(name, value string) {
-		if value != "" {
-			fields[name] = structpb.NewStringValue(value)
-		}
-	}
-	if d.Policy != nil {
-		add("policy", d.Policy.Name)
-	}
-	add("credential", string(d.Kind))
-	if d.Observed != nil {
-		add("would_deny", string(authz.ReasonOf(d.Observed)))
-	}
-	if p := d.Principal; p != nil {
-		add("user", validUTF8(p.ID))
-		add("organization", validUTF8(p.Organization))
-		add("degraded", string(p.Degraded))
+	fields := map[string]*structpb.Value{}
+	for _, f := range metadataOf(d, decision, nil) {
+		fields[f.name] = structpb.NewStringValue(f.value)
 	}
 	return &structpb.Struct{Fields: fields}
 }

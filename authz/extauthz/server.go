@@ -45,30 +45,90 @@ func NewServer(a *authz.Authorizer, o Options) *Server {
 	return &Server{authorizer: a, o: o, spellings: o.Headers.ClientSpellings()}
 }
 
-// Check implements the service. It never returns an error.
+// Check implements the service for servers that read and write the generated
+// types. It never returns an error.
 func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response *authv3.CheckResponse, _ error) {
 	start := time.Now()
 	defer func() {
-		// Beyond what decide catches: a bug in a recorder or in a reply must
-		// be a refusal too, and leave the process alive.
 		if p := recover(); p != nil {
-			d := &authz.Decision{Reason: authz.ReasonInternal}
-			response = deniedResponse(d, authz.AnswerTo(d, &authz.Request{Headers: authz.HeaderMap(nil)}, authz.Refuse(authz.ReasonInternal, "panic: %v", p)))
+			response = panicked(p)
 		}
 	}()
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
-	r, d, set, err := s.decide(ctx, req)
+	r, d, set, err := s.decide(ctx, func() (*authz.Request, error) { return newRequest(req) })
 	if err != nil {
-		d.Reason = authz.ReasonOf(err)
-		response = deniedResponse(d, authz.AnswerTo(d, r, err))
+		response = s.denied(r, d, err)
 	} else {
 		response = okResponse(d, set, s.remove(r, d, set))
 	}
+	s.record(ctx, r, d, err, start)
+	return response, nil
+}
+
+// check answers a request in wire format.
+func (s *Server) check(ctx context.Context, w *wireRequest) (reply *wireReply) {
+	start := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			reply = encoded(panicked(p))
+		}
+	}()
+	ctx, cancel := withMargin(ctx, start)
+	defer cancel()
+	r, d, set, err := s.decide(ctx, func() (*authz.Request, error) { return wireRequestOf(w) })
+	if err != nil {
+		reply = encoded(s.denied(r, d, err))
+	} else {
+		reply = newReply()
+		reply.bytes = appendOK(reply.bytes, d, set, s.remove(r, d, set))
+	}
+	s.record(ctx, r, d, err, start)
+	return reply
+}
+
+// wireRequestOf brings a check into canonical form, as [newRequest] does.
+func wireRequestOf(w *wireRequest) (*authz.Request, error) {
+	r, err := authz.NewRequest(w.parts())
+	if !w.http {
+		return r, errNoHTTP()
+	}
+	return r, err
+}
+
+func errNoHTTP() error {
+	return authz.Refuse(authz.ReasonBadRequest, "the check holds no HTTP request")
+}
+
+func (s *Server) denied(r *authz.Request, d *authz.Decision, err error) *authv3.CheckResponse {
+	d.Reason = authz.ReasonOf(err)
+	return deniedResponse(d, authz.AnswerTo(d, r, err))
+}
+
+// panicked is the refusal for a bug beyond what decide catches, in a recorder or
+// in a reply: the process stays alive.
+func panicked(p any) *authv3.CheckResponse {
+	d := &authz.Decision{Reason: authz.ReasonInternal}
+	return deniedResponse(d, authz.AnswerTo(d, &authz.Request{Headers: authz.HeaderMap(nil)}, authz.Refuse(authz.ReasonInternal, "panic: %v", p)))
+}
+
+// encoded returns the bytes of a response.
+func encoded(m *authv3.CheckResponse) *wireReply {
+	reply := newReply()
+	if err := reply.encode(m); err != nil {
+		// A string that is not UTF-8, which none of ours is.
+		reply.bytes = reply.bytes[:0]
+		if err := reply.encode(panicked(err)); err != nil {
+			panic(err)
+		}
+	}
+	return reply
+}
+
+func (s *Server) record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, start time.Time) {
 	if s.o.Recorder != nil {
 		s.o.Recorder.Record(ctx, r, d, err, time.Since(start))
 	}
-	return response, nil
 }
 
 // longestDecision bounds a decision for a caller that sets no deadline.
@@ -88,14 +148,14 @@ func withMargin(ctx context.Context, now time.Time) (context.Context, context.Ca
 
 // decide returns the headers to set, or the refusal. A panic below it is a
 // refusal too: Envoy must not be left with a gRPC error.
-func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest) (r *authz.Request, d *authz.Decision, set []authz.Header, err error) {
+func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)) (r *authz.Request, d *authz.Decision, set []authz.Header, err error) {
 	r, d = &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{} //nolint:wastedassign // what a panic returns
 	defer func() {
 		if p := recover(); p != nil {
 			err = authz.Refuse(authz.ReasonInternal, "panic: %v", p)
 		}
 	}()
-	if r, err = newRequest(req); err != nil {
+	if r, err = read(); err != nil {
 		return r, d, nil, err
 	}
 	if d, err = s.authorizer.Authorize(ctx, r); err != nil {

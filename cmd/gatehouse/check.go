@@ -13,6 +13,8 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+
+	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 )
 
 const (
@@ -32,8 +34,9 @@ type checkServer struct {
 	health *health.Server
 }
 
-func newCheckServer(authorization authv3.AuthorizationServer, tlsConfig *tls.Config) *checkServer {
+func newCheckServer(authorization *extauthz.Server, tlsConfig *tls.Config) *checkServer {
 	options := []grpc.ServerOption{
+		extauthz.ServerOption(),
 		// A check that is too large is a gRPC error, which is an allow under
 		// failure_mode_allow. Gatehouse reads no bodies, but a gateway may be
 		// set to send them.
@@ -51,7 +54,7 @@ func newCheckServer(authorization authv3.AuthorizationServer, tlsConfig *tls.Con
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer()}
-	authv3.RegisterAuthorizationServer(s.grpc, authorization)
+	extauthz.Register(s.grpc, authorization)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.ready(false)

@@ -1,0 +1,111 @@
+package extauthz
+
+import (
+	"context"
+	"sync"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec of all other methods
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
+// ServerOption is for the gRPC server with which a [Server] is registered: it
+// has checks read and answered as bytes. Other services on it, such as health
+// and reflection, go the ordinary way.
+func ServerOption() grpc.ServerOption {
+	return grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")})
+}
+
+// Register registers the service on a gRPC server that was made with
+// [ServerOption].
+func Register(r grpc.ServiceRegistrar, s *Server) {
+	r.RegisterService(&grpc.ServiceDesc{
+		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
+		HandlerType: (*checker)(nil),
+		Methods:     []grpc.MethodDesc{{MethodName: "Check", Handler: handle}},
+		Metadata:    authv3.Authorization_ServiceDesc.Metadata,
+	}, s)
+}
+
+// checker is what answers checks as bytes.
+type checker interface {
+	check(ctx context.Context, w *wireRequest) *wireReply
+}
+
+// handle is the method of the service.
+func handle(s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc's order
+	w := wireRequests.Get().(*wireRequest)
+	defer w.release()
+	if err := decode(w); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return s.(checker).check(ctx, w), nil
+	}
+	info := &grpc.UnaryServerInfo{Server: s, FullMethod: authv3.Authorization_Check_FullMethodName}
+	return interceptor(ctx, w, info, func(ctx context.Context, _ any) (any, error) {
+		return s.(checker).check(ctx, w), nil
+	})
+}
+
+// codec reads and writes what [handle] has; all else as grpc does.
+type codec struct{ encoding.CodecV2 }
+
+// Unmarshal implements [encoding.CodecV2].
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	w, ok := v.(*wireRequest)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	for _, part := range data {
+		w.bytes = append(w.bytes, part.ReadOnlyData()...)
+	}
+	return w.read()
+}
+
+// Marshal implements [encoding.CodecV2].
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	r, ok := v.(*wireReply)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	return mem.BufferSlice{mem.NewBuffer(&r.bytes, replyPool{r})}, nil
+}
+
+// wireReply is a CheckResponse in bytes. It is used again when grpc has sent it.
+type wireReply struct{ bytes []byte }
+
+var wireReplies = sync.Pool{New: func() any { return &wireReply{bytes: make([]byte, 0, replySize)} }}
+
+// replySize is the capacity of a reply. It must be above what grpc is willing to
+// give back (mem.IsBelowBufferPoolingThreshold).
+const replySize = 2 << 10
+
+func newReply() *wireReply {
+	r := wireReplies.Get().(*wireReply)
+	r.bytes = r.bytes[:0]
+	return r
+}
+
+// encode writes a message of the generated type.
+func (r *wireReply) encode(m *authv3.CheckResponse) error {
+	var err error
+	r.bytes, err = proto.MarshalOptions{}.MarshalAppend(r.bytes, m)
+	return err
+}
+
+// replyPool takes a reply back.
+type replyPool struct{ r *wireReply }
+
+// Get implements [mem.BufferPool], and is not called.
+func (replyPool) Get(length int) *[]byte { b := make([]byte, length); return &b }
+
+// Put implements [mem.BufferPool].
+func (p replyPool) Put(*[]byte) {
+	if cap(p.r.bytes) <= 16<<10 {
+		wireReplies.Put(p.r)
+	}
+}
