@@ -52,7 +52,7 @@ vulnerabilities: $(TOOLS)/bin/govulncheck ## look for known vulnerabilities (nee
 	@scripts/vulnerabilities.sh $(TOOLS)/bin/govulncheck
 
 .PHONY: bench
-bench: build ## compare through a real Envoy: no filter, a no-op server, jwt_authn, Gatehouse
+bench: build ## compare through a real Envoy: no filter, a no-op server, the usual one, jwt_authn, Gatehouse
 	@scripts/tools.sh envoy
 	@scripts/tools.sh redis
 	$(GO) run ./bench $(BENCH_FLAGS)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -27,11 +28,11 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
-// TestMain lets the test binary be the no-op server, as bench itself is.
+// TestMain lets the test binary be the other servers, as bench itself is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == noopCommand {
+	if args := os.Args[1:]; isServer(args) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err := runNoop(ctx, os.Stdout)
+		err := runServer(ctx, args, os.Stdout)
 		stop()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -56,8 +57,8 @@ func TestBenchRunsEveryScenario(t *testing.T) {
 
 	var stdout, stderr bytes.Buffer
 	err = run(t.Context(), []string{
-		"-gatehouse", gatehouse, "-envoy", shippedEnvoy, "-json", file, "-users", "20",
-		"-connections", "4", "-rounds", "2", "-requests", "100", "-duration", "20s", "-warmup", "5s",
+		"-gatehouse", gatehouse, "-envoy", shippedEnvoy, "-json", file, "-users", "20,30",
+		"-connections", "2,4", "-rounds", "2", "-requests", "100", "-duration", "20s", "-warmup", "5s",
 	}, &stdout, &stderr)
 	require.NoError(t, err, stderr.String())
 
@@ -65,20 +66,38 @@ func TestBenchRunsEveryScenario(t *testing.T) {
 	require.NoError(t, err)
 	var got report
 	require.NoError(t, json.Unmarshal(text, &got))
-	require.Len(t, got.Scenarios, len(scenarios))
-	for i, s := range got.Scenarios {
-		require.Equal(t, scenarios[i].name, s.Name)
-		require.Len(t, s.Rounds, 2)
-		for _, f := range s.Rounds {
-			require.Equal(t, 100, f.Requests)
-			require.Positive(t, f.P50)
-			require.GreaterOrEqual(t, f.P99, f.P50)
-			for _, process := range []string{"envoy", "redis", clusterNoop, clusterGatehouse, generator} {
-				require.Contains(t, f.CPU, process)
+	require.Len(t, got.Parts, 2)
+	for n, p := range got.Parts {
+		require.Equal(t, []int{2, 4}[n], p.Load.Connections)
+		require.Len(t, p.Scenarios, len(scenarios)+1)
+		for i, s := range p.Scenarios {
+			if i < len(scenarios) {
+				require.Equal(t, scenarios[i].name, s.Name)
 			}
+			require.Len(t, s.Rounds, 2)
+			for _, f := range s.Rounds {
+				require.Equal(t, 100, f.Requests)
+				require.Positive(t, f.P50)
+				require.GreaterOrEqual(t, f.P99, f.P50)
+				for _, process := range []string{"envoy", "redis", "server", generator} {
+					require.Contains(t, f.CPU, process)
+				}
+				if s.Name == baseUsual {
+					require.InDelta(t, 1000, f.CommandsEach["get"], 1e-6, "one GET per request")
+				}
+			}
+			require.Positive(t, s.To[baseNoop].P50)
+			require.Contains(t, stdout.String(), s.Title)
 		}
-		require.Positive(t, s.To[baseNoop].P50)
-		require.Contains(t, stdout.String(), s.Title)
+	}
+	require.Len(t, got.Memory, 3)
+	require.Equal(t, "gatehouse_30", got.Memory[2].Process)
+	require.Equal(t, 30, got.Memory[2].Sessions)
+	require.GreaterOrEqual(t, got.Memory[2].Entries, 30.0)
+	for _, m := range got.Memory {
+		require.Positive(t, m.RSS)
+		require.Positive(t, m.Bytes)
+		require.True(t, m.Coherent)
 	}
 	require.NotEmpty(t, got.Machine.Envoy)
 	require.NotEmpty(t, got.Machine.Redis)
@@ -95,32 +114,29 @@ func TestBenchRefusesToMeasureSomethingElse(t *testing.T) {
 	unchecked := none
 	unchecked.name, unchecked.counter = "unchecked", "ext_authz.ok"
 	allowed := scenario{
-		name: "allowed", filter: "ext_authz", cluster: clusterNoop,
-		headers: sessionCookies, status: http.StatusUnauthorized, counter: "ext_authz.ok",
+		name: "allowed", filter: "ext_authz", server: checkServer{program: programNoop},
+		status: http.StatusUnauthorized, counter: "ext_authz.ok",
 	}
-	o := options{
-		load: load{Connections: 2, Requests: 50, Duration: 10 * time.Second}, warmup: time.Second, rounds: 1, users: 1,
-		scenarios: []scenario{none, unchecked, allowed},
-	}
+	l := load{Connections: 2, Requests: 50, Duration: 10 * time.Second}
 	s, err := startStack(t.Context(), stackOptions{
-		dir: t.TempDir(), gatehouse: "unused", shipped: shippedEnvoy, scenarios: o.scenarios, users: o.users,
+		dir: t.TempDir(), gatehouse: "unused", shipped: shippedEnvoy, scenarios: []scenario{none, unchecked, allowed}, sessions: 1,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.stop()) })
 
-	_, err = measureWindow(t.Context(), s, none, none.target(s.creds), o)
+	_, err = measureWindow(t.Context(), s, none, none.target(s.creds, 1), l, time.Second, nil)
 	require.NoError(t, err)
-	_, err = measureWindow(t.Context(), s, unchecked, unchecked.target(s.creds), o)
+	_, err = measureWindow(t.Context(), s, unchecked, unchecked.target(s.creds, 1), l, time.Second, nil)
 	require.ErrorContains(t, err, "of 100 requests Envoy's counter http.unchecked.ext_authz.ok saw 0")
-	_, err = measureWindow(t.Context(), s, allowed, allowed.target(s.creds), o)
+	_, err = measureWindow(t.Context(), s, allowed, allowed.target(s.creds, 1), l, time.Second, nil)
 	require.ErrorContains(t, err, `warm-up: 50 of 50 answers were not the expected 401; one of them: 200 "hello\n"`)
 }
 
 func TestMissingBinaryIsExplained(t *testing.T) {
 	proctest.Need(t, "redis-server")
 	_, err := startStack(t.Context(), stackOptions{
-		dir: t.TempDir(), gatehouse: filepath.Join(t.TempDir(), "none"), shipped: shippedEnvoy, users: 1,
-		scenarios: []scenario{{name: "session", filter: "ext_authz", cluster: clusterGatehouse}},
+		dir: t.TempDir(), gatehouse: filepath.Join(t.TempDir(), "none"), shipped: shippedEnvoy, sessions: 1,
+		scenarios: []scenario{{name: "session", filter: "ext_authz", server: checkServer{program: programGatehouse}}},
 	})
 	require.ErrorContains(t, err, "run make build first, or set -gatehouse")
 }
@@ -169,10 +185,11 @@ func TestShippedFilterMustBeThere(t *testing.T) {
 func TestCredentialsAreShownInTurn(t *testing.T) {
 	c, err := newCredentials(3, time.Now())
 	require.NoError(t, err)
-	for _, s := range scenarios {
+	for _, s := range append(slices.Clone(scenarios), manySessions(2)) {
 		seen := map[string]bool{}
-		for _, request := range s.target(c).requests {
-			text := string(request)
+		to := s.target(c, 3)
+		for range to.shown.len() {
+			text := string(to.next(nil))
 			require.True(t, strings.HasSuffix(text, "\r\n\r\n"), s.name)
 			require.Equal(t, strings.Count(text, "\n"), strings.Count(text, "\r\n"), s.name)
 			require.False(t, seen[text], "%s sends the same credential twice in a turn", s.name)
@@ -180,7 +197,9 @@ func TestCredentialsAreShownInTurn(t *testing.T) {
 		}
 		require.NotEmpty(t, seen, s.name)
 	}
-	require.Len(t, scenarios[0].target(c).requests, 3)
+	require.Equal(t, 3, scenarios[0].target(c, 3).shown.len())
+	require.Equal(t, 2, scenarios[0].target(c, 2).shown.len())
+	require.Equal(t, 2, manySessions(2).target(c, 3).shown.len())
 }
 
 // slowServer allows, but takes its time for it.
@@ -209,7 +228,7 @@ func TestSlowCheckIsLatencyNotRefusal(t *testing.T) {
 	addr := startFront(t, slow).addr
 	const n = 16
 	c := newClient(t, addr, n)
-	got, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Requests: n})
+	got, err := c.run(t.Context(), asks(200, "/"), load{Requests: n})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, got.percentile(0.5), slow.takes)
 	require.Equal(t, int64(n), slow.calls.Load(), "no second tries")
@@ -233,9 +252,8 @@ func (s *flakyServer) Check(ctx context.Context, req *authv3.CheckRequest) (*aut
 func TestSecondTriesFailTheRun(t *testing.T) {
 	proctest.Need(t, "envoy")
 	front := startFront(t, &flakyServer{})
-	_, err := measureWindow(t.Context(), front.stack, front.scenario, target{[][]byte{get("/")}, 200}, options{
-		load: load{Connections: 1, Requests: 20, Duration: 10 * time.Second}, warmup: 5 * time.Second,
-	})
+	_, err := measureWindow(t.Context(), front.stack, front.scenario, asks(200, "/"),
+		load{Connections: 1, Requests: 20, Duration: 10 * time.Second}, 5*time.Second, nil)
 	require.ErrorContains(t, err, "of 40 requests Envoy's counter cluster.front.upstream_rq_total saw 41")
 }
 
@@ -257,13 +275,13 @@ func startFront(t *testing.T, check authv3.AuthorizationServer) front {
 
 	shipped, err := shippedFilter(shippedEnvoy)
 	require.NoError(t, err)
-	sc := scenario{name: "front", filter: "ext_authz", cluster: "front", status: 200, counter: "ext_authz.ok"}
+	sc := scenario{name: "front", filter: "ext_authz", server: checkServer{program: "front"}, status: 200, counter: "ext_authz.ok"}
 	ports := proctest.FreePorts(t, 2)
 	config, err := envoyConfig{
 		AdminPort: ports[0],
 		Shipped:   shipped,
-		Listeners: []envoyListener{{Name: sc.name, Port: ports[1], Filter: sc.filter, Cluster: sc.cluster}},
-		Clusters:  []envoyCluster{{Name: sc.cluster, Port: l.Addr().(*net.TCPAddr).Port}},
+		Listeners: []envoyListener{{Name: sc.name, Port: ports[1], Filter: sc.filter, Cluster: sc.server.name()}},
+		Clusters:  []envoyCluster{{Name: sc.server.name(), address: address{Port: l.Addr().(*net.TCPAddr).Port}}},
 	}.render()
 	require.NoError(t, err)
 	envoy := proctest.StartEnvoy(t, config, proc.EnvoyOptions{})

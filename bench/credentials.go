@@ -20,50 +20,66 @@ import (
 )
 
 const (
-	issuer     = "https://idp.example.com"
-	audience   = "api"
-	sessionTTL = 24 * time.Hour
+	issuer        = "https://idp.example.com"
+	audience      = "api"
+	sessionTTL    = 24 * time.Hour
+	sessionPrefix = "sess:"
+	cookieName    = "sessionId"
+	// maxTokens bounds how many tokens are made: a signature takes a
+	// millisecond.
+	maxTokens = 1000
 )
 
 // credentials are what the clients of a run show. They are made for the run
 // and open nothing elsewhere.
 type credentials struct {
 	secret    string
-	ids       []string // of sessions
-	cookies   []string // their signed cookie values
-	tokens    []string
-	publicKey []byte // PEM
+	cookies   packed // signed values
+	tokens    packed
+	sign      func(claims ...any) (string, error) // makes a token
+	publicKey []byte                              // PEM
 	jwks      string
 	apiKey    string
 }
 
-// newCredentials makes n sessions and n tokens.
+// newCredentials makes n sessions, and as many tokens, but at most maxTokens.
 func newCredentials(n int, now time.Time) (*credentials, error) {
 	c := &credentials{secret: rand.Text() + rand.Text(), apiKey: rand.Text()}
-	if err := c.sign(n); err != nil {
+	if err := c.makeKey(); err != nil {
 		return nil, err
 	}
-	return c, c.mint(n, now)
-}
-
-// sign makes session ids as long as those of express-session.
-func (c *credentials) sign(n int) error {
 	signer, err := session.NewSigner([]string{c.secret})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	const idLen = 32
 	for range n {
-		id := (rand.Text() + rand.Text())[:idLen]
-		c.ids = append(c.ids, id)
-		c.cookies = append(c.cookies, signer.Sign(id))
+		c.cookies.add(signer.Sign((rand.Text() + rand.Text())[:idLen]))
 	}
-	return nil
+	for i := range min(n, maxTokens) {
+		token, err := c.token(i, rand.Text(), now)
+		if err != nil {
+			return nil, err
+		}
+		c.tokens.add(token)
+	}
+	return c, nil
 }
 
-// mint makes RS256 tokens with the claims that a provider usually puts into
-// one, and the public key as Gatehouse and as Envoy want it.
-func (c *credentials) mint(n int, now time.Time) error {
+// Session ids are as long as those of express-session, and stand behind the
+// start of the cookie.
+const (
+	idLen    = 32
+	idBefore = "s%3A"
+)
+
+// id returns the id of session i.
+func (c *credentials) id(i int) string {
+	return string(c.cookies.at(i)[len(idBefore) : len(idBefore)+idLen])
+}
+
+// makeKey makes the key that signs tokens, and its public half as Gatehouse
+// and as Envoy want it.
+func (c *credentials) makeKey() error {
 	const bits, kid = 2048, "bench"
 	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
@@ -86,27 +102,33 @@ func (c *credentials) mint(n int, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for i := range n {
-		u := user(i)
-		token, err := jwt.Signed(signer).Claims(jwt.Claims{
-			Issuer:    issuer,
-			Subject:   u.ID,
-			Audience:  jwt.Audience{audience},
-			Expiry:    jwt.NewNumericDate(now.Add(sessionTTL)),
-			NotBefore: jwt.NewNumericDate(now),
-			IssuedAt:  jwt.NewNumericDate(now),
-			ID:        rand.Text(),
-		}).Claims(map[string]any{
-			"email": u.Email, "email_verified": true, "name": "Person " + u.ID,
-			"roles": u.Roles, "org_id": u.Organization,
-			"azp": "web", "scope": "openid profile email orders:read",
-		}).Serialize()
-		if err != nil {
-			return err
+	c.sign = func(claims ...any) (string, error) {
+		b := jwt.Signed(signer)
+		for _, some := range claims {
+			b = b.Claims(some)
 		}
-		c.tokens = append(c.tokens, token)
+		return b.Serialize()
 	}
 	return nil
+}
+
+// token makes the RS256 token number i, with the claims that a provider
+// usually puts into one, and more of them if given.
+func (c *credentials) token(i int, id string, now time.Time, more ...any) (string, error) {
+	u := user(i)
+	return c.sign(append([]any{jwt.Claims{
+		Issuer:    issuer,
+		Subject:   u.ID,
+		Audience:  jwt.Audience{audience},
+		Expiry:    jwt.NewNumericDate(now.Add(sessionTTL)),
+		NotBefore: jwt.NewNumericDate(now),
+		IssuedAt:  jwt.NewNumericDate(now),
+		ID:        id,
+	}, map[string]any{
+		"email": u.Email, "email_verified": true, "name": "Person " + u.ID,
+		"roles": u.Roles, "org_id": u.Organization,
+		"azp": "web", "scope": "openid profile email orders:read",
+	}}, more...)...)
 }
 
 // identity is who a session or a token belongs to, with the names that a
@@ -127,43 +149,54 @@ func user(i int) identity {
 	}
 }
 
+// record is a session as express-session writes it.
+type record struct {
+	Cookie recordCookie `json:"cookie"`
+	identity
+	AuthTime int64 `json:"authTime"`
+}
+
+type recordCookie struct {
+	OriginalMaxAge int64  `json:"originalMaxAge"`
+	Expires        string `json:"expires"`
+	Secure         bool   `json:"secure"`
+	HTTPOnly       bool   `json:"httpOnly"`
+	Path           string `json:"path"`
+	SameSite       string `json:"sameSite"`
+}
+
+func newRecord(u identity, now time.Time, life time.Duration) ([]byte, error) {
+	return json.Marshal(record{
+		recordCookie{
+			OriginalMaxAge: life.Milliseconds(),
+			Expires:        now.Add(life).UTC().Format("2006-01-02T15:04:05.000Z"),
+			Secure:         true, HTTPOnly: true, Path: "/", SameSite: "strict",
+		},
+		u,
+		now.Unix(),
+	})
+}
+
 // store writes the sessions into Redis, as express-session and connect-redis
-// do.
+// do, some thousand at a time.
 func (c *credentials) store(ctx context.Context, addr string, now time.Time) error {
-	type cookie struct {
-		OriginalMaxAge int64  `json:"originalMaxAge"`
-		Expires        string `json:"expires"`
-		Secure         bool   `json:"secure"`
-		HTTPOnly       bool   `json:"httpOnly"`
-		Path           string `json:"path"`
-		SameSite       string `json:"sameSite"`
-	}
+	const batch = 5000
 	rdb := redis.NewClient(&redis.Options{Addr: addr})
 	defer func() { _ = rdb.Close() }()
-	_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, id := range c.ids {
-			record, err := json.Marshal(struct {
-				Cookie cookie `json:"cookie"`
-				identity
-				AuthTime int64 `json:"authTime"`
-			}{
-				cookie{
-					OriginalMaxAge: sessionTTL.Milliseconds(),
-					Expires:        now.Add(sessionTTL).UTC().Format("2006-01-02T15:04:05.000Z"),
-					Secure:         true, HTTPOnly: true, Path: "/", SameSite: "strict",
-				},
-				user(i),
-				now.Unix(),
-			})
-			if err != nil {
-				return err
+	for start := 0; start < c.cookies.len(); start += batch {
+		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i := start; i < min(start+batch, c.cookies.len()); i++ {
+				value, err := newRecord(user(i), now, sessionTTL)
+				if err != nil {
+					return err
+				}
+				p.Set(ctx, sessionPrefix+c.id(i), value, sessionTTL)
 			}
-			p.Set(ctx, "sess:"+id, record, sessionTTL)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("store the sessions: %w", err)
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("store the sessions: %w", err)
 	}
 	return nil
 }

@@ -1,11 +1,13 @@
 // Command bench compares what a request costs: through a real Envoy with no
-// filter, with a no-op ext_authz server, with Envoy's own jwt_authn filter, and
-// with Gatehouse, side by side in one run on one machine.
+// filter, with a no-op ext_authz server, with the server that people usually
+// write (one GET per request), with Envoy's own jwt_authn filter, and with
+// Gatehouse, side by side in one run on one machine.
 //
-//	make bench                                  # about three minutes
+//	make bench                                  # about six minutes
 //	make bench BENCH_FLAGS=-quick               # under one
-//	go run ./bench -rate 1000 -json out.json    # needs make build
-//	go run ./bench -scenarios none,noop,session -connections 128
+//	go run ./bench -rate 0,1000 -json out.json  # saturated, and at a rate; needs make build
+//	go run ./bench -sweep                       # 1 to 256 connections
+//	go run ./bench -scenarios none,noop,session -users 1000,200000,1000000
 //
 // It is a table of scenarios (scenario.go) times one shape of load (load.go).
 // docs/performance.md explains the method and has results.
@@ -21,10 +23,15 @@
 //     hardening and no access log: these cost every scenario the same, and
 //     would only make the ratios smaller.
 //   - Gatehouse is the built binary with its defaults, Redis a real one on
-//     loopback. 1,000 sessions, or tokens, are used in turn.
+//     loopback. 1,000 sessions, or tokens, are used in turn, each of them once
+//     before the first round. Where more sessions are asked for, they have a
+//     Gatehouse of their own in the same run, whose cache may keep them all.
 //   - In each round every scenario runs once, in random order, so that a
 //     machine that gets slower with time treats all alike. Ratios are taken
 //     within a round; the median over the rounds is reported.
+//   - CPU is that of Envoy, of the check server of the scenario and of Redis;
+//     Redis's commands are those of the scenario, without the heartbeats of
+//     Gatehouses that wait for their turn.
 //   - Every answer must have the expected status, and Envoy's own counters must
 //     say that the filter decided each request, with one check each; otherwise
 //     the run fails.
@@ -33,5 +40,6 @@
 // worker, and machines with cores to spare, where the parts don't compete. The
 // load generator runs on the same cores; what it uses is reported too.
 //
-// "bench noop" is the no-op server, which bench starts itself.
+// "bench noop" and "bench usual" are the servers to compare with, which bench
+// starts itself.
 package main

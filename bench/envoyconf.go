@@ -41,7 +41,14 @@ type envoyListener struct {
 
 type envoyCluster struct {
 	Name string
+	address
+}
+
+// address is where a check server listens: a port of loopback, or the path of
+// a Unix socket.
+type address struct {
 	Port int
+	Pipe string
 }
 
 // shippedFilter reads the ext_authz filter out of a gateway configuration, so

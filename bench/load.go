@@ -60,12 +60,6 @@ func (o outcome) percentile(q float64) time.Duration {
 	return o.Latencies[min(max(rank, 1), len(o.Latencies))-1]
 }
 
-// target is what a window asks for.
-type target struct {
-	requests [][]byte // whole requests, sent one after the other, then from the start
-	status   int      // that each of them must be answered with
-}
-
 // client sends load over its connections, which stay open from window to
 // window. It is not safe for concurrent use.
 type client struct {
@@ -98,7 +92,7 @@ func (c *client) close() error {
 // run sends one window of load and waits for its last answer. Any answer but
 // the expected one is an error, and so is a connection that ends: the figures
 // of such a window would be those of something else.
-func (c *client) run(ctx context.Context, t target, l load) (outcome, error) {
+func (c *client) run(ctx context.Context, t *target, l load) (outcome, error) {
 	w := &window{target: t, load: l, start: time.Now()}
 	if l.Duration > 0 {
 		deadline := w.start.Add(l.Duration + answerGrace)
@@ -155,7 +149,7 @@ func (c *client) run(ctx context.Context, t target, l load) (outcome, error) {
 
 // window is what the workers of one window share.
 type window struct {
-	target
+	*target
 	load  load
 	start time.Time
 	next  atomic.Int64
@@ -202,7 +196,8 @@ func (k *worker) run(ctx context.Context, w *window, c *conn) {
 			}
 			sent = time.Now()
 		}
-		status, err := c.exchange(w.requests[n%len(w.requests)])
+		c.out = w.target.next(c.out[:0])
+		status, err := c.exchange(c.out)
 		if err != nil {
 			w.over.Store(true)
 			k.err = fmt.Errorf("request %d: %w", n+1, err)
@@ -236,6 +231,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 type conn struct {
 	net.Conn
 	in   *bufio.Reader
+	out  []byte // the last request
 	body []byte // the start of the last answer's body
 }
 

@@ -16,8 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func get(path string) []byte {
-	return []byte("GET " + path + " HTTP/1.1\r\nHost: test\r\n\r\n")
+// asks is a target of these paths in turn.
+func asks(status int, paths ...string) *target {
+	return newTarget("GET ", pack(paths...), " HTTP/1.1\r\nHost: test\r\n\r\n", status)
 }
 
 func newClient(t *testing.T, addr string, n int) *client {
@@ -41,7 +42,7 @@ func TestEveryRequestIsSentOnceAndCounted(t *testing.T) {
 	}))
 	defer server.Close()
 	c := newClient(t, server.Listener.Addr().String(), 4)
-	to := target{requests: [][]byte{get("/a"), get("/b"), get("/b")}, status: 200}
+	to := asks(200, "/a", "/b", "/b")
 	for range 2 { // over the same connections
 		got, err := c.run(t.Context(), to, load{Requests: 300})
 		require.NoError(t, err)
@@ -64,7 +65,7 @@ func TestUnexpectedStatusFailsTheWindow(t *testing.T) {
 	}))
 	defer server.Close()
 	c := newClient(t, server.Listener.Addr().String(), 2)
-	_, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Requests: 50})
+	_, err := c.run(t.Context(), asks(200, "/"), load{Requests: 50})
 	require.EqualError(t, err, `5 of 50 answers were not the expected 200; one of them: 503 "overloaded\n"`)
 }
 
@@ -72,7 +73,7 @@ func TestDurationEndsAClosedLoop(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
 	c := newClient(t, server.Listener.Addr().String(), 2)
-	got, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Duration: 100 * time.Millisecond})
+	got, err := c.run(t.Context(), asks(200, "/"), load{Duration: 100 * time.Millisecond})
 	require.NoError(t, err)
 	require.NotEmpty(t, got.Latencies)
 	require.GreaterOrEqual(t, got.Elapsed, 100*time.Millisecond)
@@ -82,7 +83,7 @@ func TestRateSpacesRequests(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
 	c := newClient(t, server.Listener.Addr().String(), 2)
-	got, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Rate: 500, Duration: 200 * time.Millisecond})
+	got, err := c.run(t.Context(), asks(200, "/"), load{Rate: 500, Duration: 200 * time.Millisecond})
 	require.NoError(t, err)
 	require.Len(t, got.Latencies, 100, "that many are due within the duration, however fast the server is")
 	require.GreaterOrEqual(t, got.Elapsed, 198*time.Millisecond, "the last one is due 198 ms after the first")
@@ -103,7 +104,7 @@ func TestRateCountsTheWaitForABusyConnection(t *testing.T) {
 	}))
 	defer server.Close()
 	c := newClient(t, server.Listener.Addr().String(), 1)
-	got, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Rate: 1000, Requests: 100})
+	got, err := c.run(t.Context(), asks(200, "/"), load{Rate: 1000, Requests: 100})
 	require.NoError(t, err)
 	require.Len(t, got.Latencies, 100)
 	require.GreaterOrEqual(t, got.percentile(0.5), stall/3, "the fiftieth was due 50 ms into the stall")
@@ -175,7 +176,7 @@ func TestWhatCannotBeMeasuredFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, answering(t, tc.answer), 1)
-			_, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Requests: 3})
+			_, err := c.run(t.Context(), asks(200, "/"), load{Requests: 3})
 			require.ErrorContains(t, err, tc.want)
 		})
 	}
@@ -184,7 +185,7 @@ func TestWhatCannotBeMeasuredFails(t *testing.T) {
 func TestBodiesAreReadToTheirEnd(t *testing.T) {
 	body := strings.Repeat("HTTP/1.1 503 not a status line\r\n", 1000)
 	c := newClient(t, answering(t, fmt.Sprintf("HTTP/1.1 200\r\ncontent-LENGTH:%d\r\n\r\n%s", len(body), body)), 1)
-	got, err := c.run(t.Context(), target{[][]byte{get("/")}, 200}, load{Requests: 20})
+	got, err := c.run(t.Context(), asks(200, "/"), load{Requests: 20})
 	require.NoError(t, err)
 	require.Len(t, got.Latencies, 20)
 }
@@ -202,7 +203,7 @@ func TestCancelEndsAWindowThatWaitsForAnAnswer(t *testing.T) {
 		<-asked
 		cancel()
 	}()
-	_, err := c.run(ctx, target{[][]byte{get("/")}, 200}, load{Requests: 1})
+	_, err := c.run(ctx, asks(200, "/"), load{Requests: 1})
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, c.close()) // lets the handler end
 }

@@ -10,14 +10,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 )
-
-// noopCommand is the argument that makes this program the no-op server.
-const noopCommand = "noop"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -38,16 +38,37 @@ var errUsage = errors.New("usage")
 
 // options are the flags.
 type options struct {
-	load      load
+	parts     []part
+	scenarios []scenario // of all parts
 	warmup    time.Duration
 	rounds    int
 	users     int
+	sessions  int // the most that any scenario shows
 	seed      uint64
-	scenarios []scenario
 	json      string
+	svg       string
 	gatehouse string
 	shipped   string
 }
+
+// part is one table of the report: scenarios under one load.
+type part struct {
+	load      load
+	scenarios []scenario
+	sweep     bool // one of several numbers of connections
+}
+
+// What -sweep measures unless told otherwise.
+const (
+	sweepScenarios   = "none,noop,usual,session"
+	sweepConnections = "1,8,32,128,256"
+)
+
+// Bounds of the flags.
+const (
+	maxUsers       = 1_000_000
+	maxConnections = 10_000
+)
 
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	o := options{}
@@ -57,17 +78,20 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stderr, "usage: go run ./bench [flags]     (make bench builds bin/gatehouse first)")
 		flags.PrintDefaults()
 	}
-	flags.IntVar(&o.load.Connections, "connections", 32, "keep-alive HTTP/1.1 `connections`")
-	flags.Float64Var(&o.load.Rate, "rate", 0, "requests per second, whatever the answers; 0: as fast as they come")
-	flags.DurationVar(&o.load.Duration, "duration", 4*time.Second, "of one scenario in one round, at most")
-	flags.IntVar(&o.load.Requests, "requests", 0, "of one scenario in one round, at most; 0: only -duration counts")
+	var l load
+	connections := flags.String("connections", "32", "keep-alive HTTP/1.1 connections; several `numbers`, separated by commas, are measured beside each other")
+	rates := flags.String("rate", "0", "requests per second, whatever the answers; 0: as fast as they come; or several `numbers`")
+	flags.DurationVar(&l.Duration, "duration", 4*time.Second, "of one scenario in one round, at most")
+	flags.IntVar(&l.Requests, "requests", 0, "of one scenario in one round, at most; 0: only -duration counts")
 	flags.DurationVar(&o.warmup, "warmup", 500*time.Millisecond, "before each measurement, not measured")
 	flags.IntVar(&o.rounds, "rounds", 5, "in each of which every scenario runs once")
-	flags.IntVar(&o.users, "users", 1000, "sessions, and tokens, that are used in turn")
+	users := flags.String("users", "1000", "sessions, and tokens (at most 1,000), that are used in turn, up to a million; of several `numbers`, the first is for all scenarios, and each other one for a Gatehouse of its own")
 	flags.Uint64Var(&o.seed, "seed", 0, "of the order of scenarios; 0: a new one")
 	names := flags.String("scenarios", "", "comma-separated `names`; all without it")
+	sweep := flags.Bool("sweep", false, "throughput by connections: "+sweepConnections+" of them with "+sweepScenarios+", where -connections and -scenarios don't say otherwise")
 	quick := flags.Bool("quick", false, "2 rounds of 1 s, for a first look: -rounds, -duration and -warmup don't count")
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this `file`")
+	flags.StringVar(&o.svg, "svg", "", "draw what a check adds, by process, into this `file`")
 	flags.StringVar(&o.gatehouse, "gatehouse", filepath.Join("bin", "gatehouse"), "the built `binary`")
 	flags.StringVar(&o.shipped, "envoy", filepath.Join("envoy", "envoy.yaml"), "Envoy configuration `file` whose ext_authz filter is measured")
 	if err := flags.Parse(args); err != nil {
@@ -76,22 +100,31 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		}
 		return o, errUsage // the flag package has said why
 	}
+	if *sweep {
+		given := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if !given["connections"] {
+			*connections = sweepConnections
+		}
+		if !given["scenarios"] {
+			*names = sweepScenarios
+		}
+	}
 	if *quick {
-		o.rounds, o.load.Duration, o.warmup = 2, time.Second, 300*time.Millisecond
+		o.rounds, l.Duration, o.warmup = 2, time.Second, 300*time.Millisecond
 	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())
 	}
-	var err error
-	o.scenarios, err = chooseScenarios(*names)
+	err := o.plan(l, *names, *connections, *rates, *users, *sweep)
 	switch {
 	case err != nil:
 	case flags.NArg() > 0:
 		err = fmt.Errorf("there is no argument %q", flags.Arg(0))
-	case o.load.Connections < 1 || o.rounds < 1 || o.users < 1 || o.warmup <= 0 || o.load.Duration <= 0:
-		err = errors.New("-connections, -rounds, -users, -duration and -warmup must be more than 0")
-	case o.load.Rate < 0 || o.load.Requests < 0:
-		err = errors.New("-rate and -requests must not be negative")
+	case o.rounds < 1 || o.warmup <= 0 || l.Duration <= 0:
+		err = errors.New("-rounds, -duration and -warmup must be more than 0")
+	case l.Requests < 0:
+		err = errors.New("-requests must not be negative")
 	default:
 		return o, nil
 	}
@@ -100,10 +133,56 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	return o, errUsage
 }
 
+// plan turns lists into parts and scenarios.
+func (o *options) plan(l load, names, connections, rates, users string, sweep bool) error {
+	chosen, err := chooseScenarios(names)
+	if err != nil {
+		return err
+	}
+	conns, err := numbers("-connections", connections, 1, maxConnections)
+	if err != nil {
+		return err
+	}
+	perSecond, err := numbers("-rate", rates, 0, 1_000_000)
+	if err != nil {
+		return err
+	}
+	counts, err := numbers("-users", users, 1, maxUsers)
+	if err != nil {
+		return err
+	}
+	o.users, o.sessions = counts[0], slices.Max(counts)
+	o.scenarios = slices.Clone(chosen)
+	for _, n := range counts[1:] {
+		o.scenarios = append(o.scenarios, manySessions(n))
+	}
+	for _, rate := range perSecond {
+		for _, n := range conns {
+			p := part{load: l, scenarios: o.scenarios, sweep: sweep}
+			p.load.Connections, p.load.Rate = n, float64(rate)
+			o.parts = append(o.parts, p)
+		}
+	}
+	return nil
+}
+
+// numbers reads a comma-separated list of different numbers.
+func numbers(name, list string, least, most int) ([]int, error) {
+	var all []int
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < least || n > most || slices.Contains(all, n) {
+			return nil, fmt.Errorf("%s: expected different whole numbers from %d to %d, separated by commas, not %q", name, least, most, list)
+		}
+		all = append(all, n)
+	}
+	return all, nil
+}
+
 // run is main without the process: tests call it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	if len(args) == 1 && args[0] == noopCommand {
-		return runNoop(ctx, stdout)
+	if isServer(args) {
+		return runServer(ctx, args, stdout)
 	}
 	o, err := parseOptions(args, stderr)
 	if err != nil {
@@ -115,7 +194,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	s, err := startStack(ctx, stackOptions{
-		dir: dir, gatehouse: o.gatehouse, shipped: o.shipped, scenarios: o.scenarios, users: o.users,
+		dir: dir, gatehouse: o.gatehouse, shipped: o.shipped, scenarios: o.scenarios, sessions: o.sessions,
 	})
 	if err != nil {
 		return err
@@ -130,20 +209,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	if o.json != "" {
-		if err := writeJSONFile(o.json, r); err != nil {
+		if err := writeFile(o.json, r.writeJSON); err != nil {
 			return err
 		}
 	}
 	return r.writeMarkdown(stdout)
 }
 
-func writeJSONFile(name string, r *report) (err error) {
+func writeFile(name string, write func(io.Writer) error) (err error) {
 	f, err := os.Create(name) //nolint:gosec // G304: the file that the user names
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return r.writeJSON(f)
+	return write(f)
 }
 
 // measure runs all rounds. progress gets a line per window.
@@ -151,39 +230,92 @@ func measure(ctx context.Context, s *stack, o options, progress io.Writer) (*rep
 	r := &report{
 		Started: time.Now().UTC().Truncate(time.Second),
 		Machine: newMachine(ctx, s, o.gatehouse),
-		Load: loadReport{
-			Connections: o.load.Connections, Rate: o.load.Rate,
-			Requests: o.load.Requests, Seconds: o.load.Duration.Seconds(), Users: o.users,
-		},
-		Rounds: o.rounds,
-		Seed:   o.seed,
+		Users:   o.users,
+		Rounds:  o.rounds,
+		Seed:    o.seed,
 	}
-	targets := make([]target, len(o.scenarios))
-	for i, sc := range o.scenarios {
-		targets[i] = sc.target(s.creds)
-		r.Scenarios = append(r.Scenarios, scenarioReport{Name: sc.name, Title: sc.title, Status: sc.status})
+	targets := map[string]*target{}
+	for _, sc := range o.scenarios {
+		targets[sc.name] = sc.target(s.creds, o.users)
+	}
+	type window struct {
+		part     int
+		scenario int // of the part
+	}
+	var windows []window
+	for n, p := range o.parts {
+		r.Parts = append(r.Parts, newPartReport(p))
+		for i := range p.scenarios {
+			windows = append(windows, window{n, i})
+		}
+	}
+	if err := fillCaches(ctx, s, o, targets, progress); err != nil {
+		return nil, err
+	}
+	idle, err := s.idleBeats(ctx)
+	if err != nil {
+		return nil, err
 	}
 	order := rand.New(rand.NewPCG(o.seed, 0)) //nolint:gosec // G404: shuffles scenarios
 	for round := range o.rounds {
-		for _, i := range order.Perm(len(o.scenarios)) {
-			sc := o.scenarios[i]
-			f, err := measureWindow(ctx, s, sc, targets[i], o)
+		for _, i := range order.Perm(len(windows)) {
+			w := windows[i]
+			p := o.parts[w.part]
+			sc := p.scenarios[w.scenario]
+			f, err := measureWindow(ctx, s, sc, targets[sc.name], p.load, o.warmup, idle)
 			if err != nil {
 				return nil, fmt.Errorf("round %d, %s: %w", round+1, sc.name, err)
 			}
-			r.Scenarios[i].Rounds = append(r.Scenarios[i].Rounds, f)
-			fmt.Fprintf(progress, "round %d/%d  %-16s %6.0f requests/s  p50 %s ms  p99 %s ms\n",
-				round+1, o.rounds, sc.name, f.PerSecond, digits(f.P50), digits(f.P99))
+			rounds := &r.Parts[w.part].Scenarios[w.scenario].Rounds
+			*rounds = append(*rounds, f)
+			fmt.Fprintf(progress, "round %d/%d  %-16s %3d connections %7.0f requests/s  p50 %s ms  p99 %s ms\n",
+				round+1, o.rounds, sc.name, p.load.Connections, f.PerSecond, digits(f.P50), digits(f.P99))
 		}
+	}
+	if r.Memory, err = s.memory(ctx, o.users, o.scenarios); err != nil {
+		return nil, err
 	}
 	r.summarize()
 	return r, nil
 }
 
+// fillCaches shows every credential to each Gatehouse once, so that the first
+// round is like the others.
+func fillCaches(ctx context.Context, s *stack, o options, targets map[string]*target, progress io.Writer) error {
+	type filled struct {
+		server checkServer
+		shows  credentialKind
+	}
+	done := map[filled]bool{}
+	for _, sc := range o.scenarios {
+		fill := filled{sc.server, sc.shows}
+		if sc.server.program != programGatehouse || done[fill] {
+			continue
+		}
+		done[fill] = true
+		if err := s.awaitCoherent(ctx, sc.server.name()); err != nil {
+			return err
+		}
+		const connections, most = 32, 20 * time.Minute
+		c, err := dialClient(ctx, proc.Local(s.ports[sc.name]), connections)
+		if err != nil {
+			return err
+		}
+		n := targets[sc.name].shown.len()
+		out, err := c.run(ctx, targets[sc.name], load{Requests: n, Duration: most})
+		err = errors.Join(err, c.close())
+		if err != nil {
+			return fmt.Errorf("fill the cache with %s: %w", sc.name, err)
+		}
+		fmt.Fprintf(progress, "filled the cache of %s with %d credentials (%s) in %.1f s\n", sc.server.name(), n, sc.name, out.Elapsed.Seconds())
+	}
+	return nil
+}
+
 // measureWindow measures one scenario once, after a warm-up over the same
 // connections.
-func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o options) (figures, error) {
-	c, err := dialClient(ctx, proc.Local(s.ports[sc.name]), o.load.Connections)
+func measureWindow(ctx context.Context, s *stack, sc scenario, t *target, l load, warmup time.Duration, idle beats) (figures, error) {
+	c, err := dialClient(ctx, proc.Local(s.ports[sc.name]), l.Connections)
 	if err != nil {
 		return figures{}, err
 	}
@@ -192,17 +324,21 @@ func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o optio
 	if err != nil {
 		return figures{}, err
 	}
-	warm := o.load
-	warm.Duration = o.warmup
+	warm := l
+	warm.Duration = warmup
 	warmed, err := c.run(ctx, t, warm)
 	if err != nil {
 		return figures{}, fmt.Errorf("warm-up: %w", err)
+	}
+	commandsBefore, err := s.commandCounts(ctx)
+	if err != nil {
+		return figures{}, err
 	}
 	before, err := s.cpuTimes()
 	if err != nil {
 		return figures{}, err
 	}
-	out, err := c.run(ctx, t, o.load)
+	out, err := c.run(ctx, t, l)
 	if err != nil {
 		return figures{}, err
 	}
@@ -211,6 +347,10 @@ func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o optio
 		return figures{}, err
 	}
 	cpu, others := spent(before, after, out.Elapsed)
+	commandsAfter, err := s.commandCounts(ctx)
+	if err != nil {
+		return figures{}, err
+	}
 	now, err := envoyStats(ctx, s.envoy.Admin)
 	if err != nil {
 		return figures{}, err
@@ -221,7 +361,12 @@ func measureWindow(ctx context.Context, s *stack, sc scenario, t target, o optio
 			return figures{}, fmt.Errorf("of %d requests Envoy's counter %s saw %d: what was measured is not what was meant", sent, name, saw)
 		}
 	}
-	f := newFigures(out, cpu)
+	f := newFigures(out, cpuOf(cpu, sc.server.name()))
 	f.Others = others
+	bystanders := len(s.ops)
+	if sc.server.program == programGatehouse {
+		bystanders--
+	}
+	f.Commands, f.CommandsEach = idle.perThousand(commandsBetween(commandsBefore, commandsAfter), bystanders, out.Elapsed, f.Requests)
 	return f, nil
 }

@@ -13,12 +13,31 @@ import (
 
 // report is the result of a run, as -json writes it.
 type report struct {
-	Started   time.Time        `json:"started"`
-	Machine   machine          `json:"machine"`
+	Started time.Time `json:"started"`
+	Machine machine   `json:"machine"`
+	Users   int       `json:"users"`
+	Rounds  int       `json:"rounds"`
+	Seed    uint64    `json:"seed"` // of the order of the scenarios
+	// Parts are the loads, measured in the same rounds.
+	Parts  []partReport   `json:"parts"`
+	Memory []memoryReport `json:"memory"`
+}
+
+// partReport is one load.
+type partReport struct {
 	Load      loadReport       `json:"load"`
-	Rounds    int              `json:"rounds"`
-	Seed      uint64           `json:"seed"` // of the order of the scenarios
 	Scenarios []scenarioReport `json:"scenarios"`
+}
+
+func newPartReport(p part) partReport {
+	r := partReport{Load: loadReport{
+		Connections: p.load.Connections, Rate: p.load.Rate,
+		Requests: p.load.Requests, Seconds: p.load.Duration.Seconds(), Sweep: p.sweep,
+	}}
+	for _, sc := range p.scenarios {
+		r.Scenarios = append(r.Scenarios, scenarioReport{Name: sc.name, Title: sc.title, Status: sc.status})
+	}
+	return r
 }
 
 // loadReport is the load of each window.
@@ -27,7 +46,15 @@ type loadReport struct {
 	Rate        float64 `json:"rate"`     // requests per second; 0: closed loop
 	Requests    int     `json:"requests"` // bounds of a window; 0: none
 	Seconds     float64 `json:"seconds"`
-	Users       int     `json:"users"`
+	Sweep       bool    `json:"sweep"` // one of several, shown in one table
+}
+
+// shape names the load.
+func (l loadReport) shape() string {
+	if l.Rate > 0 {
+		return fmt.Sprintf("%v requests/s", l.Rate)
+	}
+	return "closed loop"
 }
 
 // scenarioReport is one row.
@@ -41,6 +68,17 @@ type scenarioReport struct {
 	// To has, for each base that ran, the median over the rounds of this
 	// scenario's figures divided by the base's in the same round.
 	To map[string]ratios `json:"to"`
+	// Added is what the check adds, see added.
+	Added added `json:"added"`
+}
+
+// added is what a request costs more than without a filter, by process, in
+// milliseconds of CPU per 1,000 requests: medians over the rounds. Noise can
+// make Envoy's part of a cheap filter less than 0.
+type added struct {
+	Envoy  float64 `json:"envoy"`
+	Server float64 `json:"server"`
+	Redis  float64 `json:"redis"`
 }
 
 // figures are what one window showed.
@@ -53,18 +91,26 @@ type figures struct {
 	// CPU is in milliseconds per 1,000 requests (microseconds per request), by
 	// process: user and system time of all its threads. It is known in steps
 	// of 10 ms per window.
+	// The processes are envoy, server (that of this scenario), redis and
+	// generator.
 	CPU map[string]float64 `json:"cpu_ms_per_1000"`
+	// Commands are those that Redis executed per 1,000 requests, with those
+	// within scripts; without the beats of Gatehouses that took no part.
+	Commands     float64            `json:"redis_commands_per_1000"`
+	CommandsEach map[string]float64 `json:"redis_commands_each"`
 	// Others is the share of the machine's processor time, 0 to 1, that other
 	// processes took meanwhile.
 	Others float64 `json:"others"`
 }
 
 // ratios compare two scenarios. A ratio that is not known is 0: a window was
-// too short for its CPU time to be seen.
+// too short for its CPU time to be seen, or no filter was not measured.
 type ratios struct {
-	P50 float64 `json:"p50"`
-	P99 float64 `json:"p99"`
-	CPU float64 `json:"cpu"` // of all processes together, see figures.cpu
+	P50    float64 `json:"p50"`
+	P99    float64 `json:"p99"`
+	CPU    float64 `json:"cpu"`    // of all processes together, see figures.cpu
+	Server float64 `json:"server"` // of the check server
+	Added  float64 `json:"added"`  // of all processes, less that of no filter
 }
 
 // newFigures turns a window and the CPU times that it took into figures.
@@ -99,23 +145,43 @@ func (f figures) cpu() float64 {
 
 // summarize fills in medians and ratios.
 func (r *report) summarize() {
-	base := func(name string) []figures {
-		for _, s := range r.Scenarios {
-			if s.Name == name {
-				return s.Rounds
-			}
-		}
-		return nil
+	for i := range r.Parts {
+		r.Parts[i].summarize()
 	}
-	for i := range r.Scenarios {
-		s := &r.Scenarios[i]
+}
+
+// rounds returns those of the scenario with this name, nil when it didn't run.
+func (p *partReport) rounds(name string) []figures {
+	for _, s := range p.Scenarios {
+		if s.Name == name {
+			return s.Rounds
+		}
+	}
+	return nil
+}
+
+func (p *partReport) summarize() {
+	none := p.rounds(baseNone)
+	for i := range p.Scenarios {
+		s := &p.Scenarios[i]
 		s.Median = medianFigures(s.Rounds)
 		s.To = map[string]ratios{}
-		for _, name := range []string{baseNone, baseNoop} {
-			if b := base(name); len(b) == len(s.Rounds) && len(b) > 0 {
-				s.To[name] = medianRatios(s.Rounds, b)
+		for _, name := range []string{baseNone, baseNoop, baseUsual} {
+			if base := p.rounds(name); len(base) == len(s.Rounds) && len(base) > 0 {
+				s.To[name] = medianRatios(s.Rounds, base, none)
 			}
 		}
+		if len(none) != len(s.Rounds) {
+			continue
+		}
+		over := func(process string) float64 {
+			values := make([]float64, len(none))
+			for n, f := range s.Rounds {
+				values[n] = f.CPU[process] - none[n].CPU[process]
+			}
+			return median(values)
+		}
+		s.Added = added{Envoy: over("envoy"), Server: over("server"), Redis: over("redis")}
 	}
 }
 
@@ -135,6 +201,7 @@ func medianFigures(rounds []figures) figures {
 		Max:       over(func(f figures) float64 { return f.Max }),
 		Others:    over(func(f figures) float64 { return f.Others }),
 		CPU:       map[string]float64{},
+		Commands:  over(func(f figures) float64 { return f.Commands }),
 	}
 	if len(rounds) > 0 {
 		for name := range rounds[0].CPU {
@@ -144,7 +211,9 @@ func medianFigures(rounds []figures) figures {
 	return m
 }
 
-func medianRatios(rounds, base []figures) ratios {
+// medianRatios divides round by round. none are the rounds without a filter,
+// as many or not at all.
+func medianRatios(rounds, base, none []figures) ratios {
 	over := func(get func(figures) float64) float64 {
 		var values []float64
 		for i := range rounds {
@@ -154,11 +223,22 @@ func medianRatios(rounds, base []figures) ratios {
 		}
 		return median(values)
 	}
-	return ratios{
-		P50: over(func(f figures) float64 { return f.P50 }),
-		P99: over(func(f figures) float64 { return f.P99 }),
-		CPU: over(figures.cpu),
+	r := ratios{
+		P50:    over(func(f figures) float64 { return f.P50 }),
+		P99:    over(func(f figures) float64 { return f.P99 }),
+		CPU:    over(figures.cpu),
+		Server: over(func(f figures) float64 { return f.CPU["server"] }),
 	}
+	if len(none) == len(rounds) {
+		var values []float64
+		for i := range rounds {
+			if b := base[i].cpu() - none[i].cpu(); b > 0 {
+				values = append(values, (rounds[i].cpu()-none[i].cpu())/b)
+			}
+		}
+		r.Added = max(median(values), 0)
+	}
+	return r
 }
 
 // median returns the middle value, the mean of the two middle ones of an even
@@ -176,9 +256,9 @@ func median(values []float64) float64 {
 }
 
 // others returns the mean share that other processes took over all windows.
-func (r *report) others() float64 {
+func (p *partReport) others() float64 {
 	sum, n := 0.0, 0
-	for _, s := range r.Scenarios {
+	for _, s := range p.Scenarios {
 		for _, f := range s.Rounds {
 			sum += f.Others
 			n++
@@ -190,9 +270,9 @@ func (r *report) others() float64 {
 // spread returns by how much a figure differed between two rounds of one
 // scenario, as a share of its median: that of the scenario where it differed
 // most.
-func (r *report) spread(get func(figures) float64) float64 {
+func (p *partReport) spread(get func(figures) float64) float64 {
 	most := 0.0
-	for _, s := range r.Scenarios {
+	for _, s := range p.Scenarios {
 		values := make([]float64, len(s.Rounds))
 		for i, f := range s.Rounds {
 			values[i] = get(f)
@@ -214,60 +294,132 @@ func (r *report) writeJSON(w io.Writer) error {
 // machines too.
 func (r *report) writeMarkdown(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n%s\n\n", r.Machine.markdown(), r.describeLoad())
-
-	b.WriteString("Ratios: how many times as much as without a filter, and as with a no-op server.\n\n")
-	table(&b, []string{
-		"scenario",
-		"p50 ÷ no filter", "p99 ÷ no filter", "CPU ÷ no filter",
-		"p50 ÷ no-op", "p99 ÷ no-op", "CPU ÷ no-op",
-	}, r.Scenarios, func(s scenarioReport) []string {
-		none, noop := s.To[baseNone], s.To[baseNoop]
-		return []string{
-			s.Title,
-			ratio(none.P50), ratio(none.P99), ratio(none.CPU),
-			ratio(noop.P50), ratio(noop.P99), ratio(noop.CPU),
+	b.WriteString(r.Machine.markdown() + "\n")
+	swept := false
+	for i := range r.Parts {
+		p := &r.Parts[i]
+		if p.Load.Sweep {
+			swept = true
+			continue
 		}
-	})
-
-	b.WriteString("\nFigures: latency in ms; CPU in ms per 1,000 requests, in all and by process. The load generator's comes on top.\n\n")
-	table(&b, []string{
-		"scenario", "requests/s", "p50", "p99",
-		"CPU", "Envoy", "check server", "Redis", "(generator)",
-	}, r.Scenarios, func(s scenarioReport) []string {
-		m := s.Median
-		return []string{
-			s.Title, strconv.FormatFloat(math.Round(m.PerSecond), 'f', -1, 64), digits(m.P50), digits(m.P99),
-			digits(m.cpu()), digits(m.CPU["envoy"]), digits(m.CPU[clusterNoop] + m.CPU[clusterGatehouse]),
-			digits(m.CPU["redis"]), digits(m.CPU[generator]),
-		}
-	})
-
-	fmt.Fprintf(&b, "\nLargest difference between two rounds of one scenario: p50 %.0f %%, p99 %.0f %%, CPU %.0f %%.\n",
-		100*r.spread(func(f figures) float64 { return f.P50 }),
-		100*r.spread(func(f figures) float64 { return f.P99 }),
-		100*r.spread(figures.cpu))
-	fmt.Fprintf(&b, "Other processes took %.0f %% of the machine meanwhile.\n", 100*r.others())
-	if r.others() > quiet {
-		b.WriteString("\n**The machine was not quiet: trust the ratios of CPU, not the latencies.**\n")
+		fmt.Fprintf(&b, "\n%s\n\n", p.describeLoad(r.Users, r.Rounds))
+		p.writeRatios(&b)
+		p.writeFigures(&b)
+		p.writeQuality(&b)
 	}
-	for _, s := range r.Scenarios {
-		// Less than that is no longer the load that was asked for.
-		const kept = 0.98
-		if r.Load.Rate > 0 && s.Median.PerSecond < kept*r.Load.Rate {
-			fmt.Fprintf(&b, "\n%s did not keep up with %v requests/s: its latencies are those of a growing queue.\n", s.Title, r.Load.Rate)
-		}
+	if swept {
+		r.writeSweep(&b)
 	}
+	r.writeMemory(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (r *report) describeLoad() string {
-	l := r.Load
-	shape := "closed loop"
-	if l.Rate > 0 {
-		shape = fmt.Sprintf("%v requests/s", l.Rate)
+func (p *partReport) writeRatios(b *strings.Builder) {
+	b.WriteString("Ratios: how many times as much as without a filter, as with a no-op server, and as with the usual server. Added is the CPU of all processes, less that of no filter.\n\n")
+	table(b, []string{
+		"scenario", "CPU ÷ no filter",
+		"server CPU ÷ no-op", "added CPU ÷ no-op", "added CPU ÷ usual",
+		"p50 ÷ no-op", "p99 ÷ no-op", "p99 ÷ usual",
+	}, p.Scenarios, func(s scenarioReport) []string {
+		none, noop, usual := s.To[baseNone], s.To[baseNoop], s.To[baseUsual]
+		return []string{
+			s.Title, ratio(none.CPU),
+			ratio(noop.Server), ratio(noop.Added), ratio(usual.Added),
+			ratio(noop.P50), ratio(noop.P99), ratio(usual.P99),
+		}
+	})
+}
+
+func (p *partReport) writeFigures(b *strings.Builder) {
+	b.WriteString("\nFigures: latency in ms; CPU in ms per 1,000 requests, in all and by process, the load generator's on top; commands that Redis executed per 1,000 requests.\n\n")
+	table(b, []string{
+		"scenario", "requests/s", "p50", "p99",
+		"CPU", "Envoy", "check server", "Redis", "(generator)", "Redis commands",
+	}, p.Scenarios, func(s scenarioReport) []string {
+		m := s.Median
+		return []string{
+			s.Title, whole(m.PerSecond), digits(m.P50), digits(m.P99),
+			digits(m.cpu()), digits(m.CPU["envoy"]), digits(m.CPU["server"]),
+			digits(m.CPU["redis"]), digits(m.CPU[generator]), digits(m.Commands),
+		}
+	})
+}
+
+// writeQuality says how far the figures can be trusted.
+func (p *partReport) writeQuality(b *strings.Builder) {
+	fmt.Fprintf(b, "\nLargest difference between two rounds of one scenario: p50 %.0f %%, p99 %.0f %%, CPU %.0f %%.\n",
+		100*p.spread(func(f figures) float64 { return f.P50 }),
+		100*p.spread(func(f figures) float64 { return f.P99 }),
+		100*p.spread(figures.cpu))
+	fmt.Fprintf(b, "Other processes took %.0f %% of the machine meanwhile.\n", 100*p.others())
+	if p.others() > quiet {
+		b.WriteString("\n**The machine was not quiet: trust the ratios of CPU, not the latencies.**\n")
 	}
+	for _, s := range p.Scenarios {
+		// Less than that is no longer the load that was asked for.
+		const kept = 0.98
+		if p.Load.Rate > 0 && s.Median.PerSecond < kept*p.Load.Rate {
+			fmt.Fprintf(b, "\n%s did not keep up with %v requests/s: its latencies are those of a growing queue.\n", s.Title, p.Load.Rate)
+		}
+	}
+}
+
+// writeSweep writes one table for all loads that differ in connections.
+func (r *report) writeSweep(b *strings.Builder) {
+	type row struct {
+		load loadReport
+		scenarioReport
+	}
+	var rows []row
+	others := 0.0
+	for i := range r.Parts {
+		if p := &r.Parts[i]; p.Load.Sweep {
+			others = max(others, p.others())
+			for _, s := range p.Scenarios {
+				rows = append(rows, row{p.Load, s})
+			}
+		}
+	}
+	fmt.Fprintf(b, "\nBy connections, %d users, %d rounds. Latency in ms, CPU in ms per 1,000 requests; ratios as above.\n\n", r.Users, r.Rounds)
+	table(b, []string{
+		"scenario", "connections", "load", "requests/s", "p50", "p99", "CPU", "check server",
+		"server CPU ÷ no-op", "added CPU ÷ no-op", "added CPU ÷ usual", "p99 ÷ no-op",
+	}, rows, func(s row) []string {
+		m, noop, usual := s.Median, s.To[baseNoop], s.To[baseUsual]
+		return []string{
+			s.Title, strconv.Itoa(s.load.Connections), s.load.shape(),
+			whole(m.PerSecond), digits(m.P50), digits(m.P99), digits(m.cpu()), digits(m.CPU["server"]),
+			ratio(noop.Server), ratio(noop.Added), ratio(usual.Added), ratio(noop.P99),
+		}
+	})
+	fmt.Fprintf(b, "\nOther processes took at most %.0f %% of the machine, with any number of connections.\n", 100*others)
+}
+
+func (r *report) writeMemory(b *strings.Builder) {
+	if len(r.Memory) == 0 {
+		return
+	}
+	b.WriteString("\nMemory of Gatehouse after the last window.\n\n")
+	table(b, []string{"process", "sessions shown", "resident, MB", "cache entries", "cache, MB", "bytes per entry", "bytes per session shown", "coherent"}, r.Memory, func(m memoryReport) []string {
+		const mb = 1e6
+		perEntry := unknown
+		if m.Entries > 0 {
+			perEntry = whole(m.Bytes / m.Entries)
+		}
+		perSession := whole(m.Bytes / float64(max(m.Sessions, 1)))
+		coherent := "no"
+		if m.Coherent {
+			coherent = "yes"
+		}
+		return []string{
+			m.Process, thousands(m.Sessions), digits(float64(m.RSS) / mb), thousands(int(m.Entries)), digits(m.Bytes / mb), perEntry, perSession, coherent,
+		}
+	})
+}
+
+func (p *partReport) describeLoad(users, rounds int) string {
+	l := p.Load
 	var bounds []string
 	if l.Requests > 0 {
 		bounds = append(bounds, fmt.Sprintf("%d requests", l.Requests))
@@ -276,12 +428,12 @@ func (r *report) describeLoad() string {
 		bounds = append(bounds, fmt.Sprintf("%v s", l.Seconds))
 	}
 	return fmt.Sprintf("Load: %s over %d connections, %d users; %d rounds of at most %s per scenario.",
-		shape, l.Connections, l.Users, r.Rounds, strings.Join(bounds, " and "))
+		l.shape(), l.Connections, users, rounds, strings.Join(bounds, " and "))
 }
 
 // table writes a Markdown table whose first column is text and whose others
 // are numbers, padded so that it can be read in a terminal too.
-func table(b *strings.Builder, head []string, rows []scenarioReport, cells func(scenarioReport) []string) {
+func table[Row any](b *strings.Builder, head []string, rows []Row, cells func(Row) []string) {
 	lines := [][]string{head}
 	for _, row := range rows {
 		lines = append(lines, cells(row))
@@ -325,6 +477,9 @@ func ratio(r float64) string {
 	}
 	return strconv.FormatFloat(r, 'f', 2, 64)
 }
+
+// whole shows no digits behind the point.
+func whole(v float64) string { return strconv.FormatFloat(math.Round(v), 'f', -1, 64) }
 
 // digits shows three of them: more would pretend a precision that is not
 // there.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math"
 	"strings"
 	"testing"
@@ -16,18 +17,23 @@ func sample() *report {
 	window := func(p50, p99, envoy, check float64) figures {
 		return figures{
 			Requests: 1000, PerSecond: 1000 / p50, P50: p50, P99: p99, Others: 0.03,
-			CPU: map[string]float64{"envoy": envoy, clusterNoop: check, clusterGatehouse: 0, "redis": 0, generator: 10},
+			CPU: map[string]float64{"envoy": envoy, "server": check, "redis": 0, generator: 10},
 		}
 	}
 	r := &report{
 		Started: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
 		Machine: machine{CPU: "Abacus 3000", Cores: 2, Kernel: "6.1", LoadAvg: "0.01", Go: "1.26.0", Envoy: "1.40.0", Redis: "7.0.15"},
-		Load:    loadReport{Connections: 32, Seconds: 4, Users: 1000},
+		Users:   1000,
 		Rounds:  2,
-		Scenarios: []scenarioReport{
-			{Name: baseNone, Title: "no filter", Status: 200, Rounds: []figures{window(1, 2, 20, 0), window(2, 4, 40, 0)}},
-			{Name: baseNoop, Title: "no-op server", Status: 200, Rounds: []figures{window(3, 8, 60, 20), window(6, 20, 120, 40)}},
-		},
+		Parts: []partReport{{
+			Load: loadReport{Connections: 32, Seconds: 4},
+			Scenarios: []scenarioReport{
+				{Name: baseNone, Title: "no filter", Status: 200, Rounds: []figures{window(1, 2, 20, 0), window(2, 4, 40, 0)}},
+				{Name: baseNoop, Title: "no-op server", Status: 200, Rounds: []figures{window(3, 8, 60, 20), window(6, 20, 120, 40)}},
+				{Name: "session", Title: "Gatehouse", Status: 200, Rounds: []figures{window(2, 6, 40, 11), window(4, 10, 90, 20)}},
+			},
+		}},
+		Memory: []memoryReport{{Process: "gatehouse", Sessions: 200000, RSS: 123456789, Entries: 200000, Bytes: 57e6, Coherent: true}},
 	}
 	r.summarize()
 	return r
@@ -40,28 +46,36 @@ func TestMarkdown(t *testing.T) {
 
 Load: closed loop over 32 connections, 1000 users; 2 rounds of at most 4 s per scenario.
 
-Ratios: how many times as much as without a filter, and as with a no-op server.
+Ratios: how many times as much as without a filter, as with a no-op server, and as with the usual server. Added is the CPU of all processes, less that of no filter.
 
-| scenario     | p50 ÷ no filter | p99 ÷ no filter | CPU ÷ no filter | p50 ÷ no-op | p99 ÷ no-op | CPU ÷ no-op |
-|--------------|----------------:|----------------:|----------------:|------------:|------------:|------------:|
-| no filter    |            1.00 |            1.00 |            1.00 |        0.33 |        0.23 |        0.25 |
-| no-op server |            3.00 |            4.50 |            4.00 |        1.00 |        1.00 |        1.00 |
+| scenario     | CPU ÷ no filter | server CPU ÷ no-op | added CPU ÷ no-op | added CPU ÷ usual | p50 ÷ no-op | p99 ÷ no-op | p99 ÷ usual |
+|--------------|----------------:|-------------------:|------------------:|------------------:|------------:|------------:|------------:|
+| no filter    |            1.00 |                  – |                 – |                 – |        0.33 |        0.23 |           – |
+| no-op server |            4.00 |               1.00 |              1.00 |                 – |        1.00 |        1.00 |           – |
+| Gatehouse    |            2.65 |               0.53 |              0.55 |                 – |        0.67 |        0.62 |           – |
 
-Figures: latency in ms; CPU in ms per 1,000 requests, in all and by process. The load generator's comes on top.
+Figures: latency in ms; CPU in ms per 1,000 requests, in all and by process, the load generator's on top; commands that Redis executed per 1,000 requests.
 
-| scenario     | requests/s |  p50 |  p99 |  CPU | Envoy | check server | Redis | (generator) |
-|--------------|-----------:|-----:|-----:|-----:|------:|-------------:|------:|------------:|
-| no filter    |        750 | 1.50 | 3.00 | 30.0 |  30.0 |            0 |     0 |        10.0 |
-| no-op server |        250 | 4.50 | 14.0 |  120 |  90.0 |         30.0 |     0 |        10.0 |
+| scenario     | requests/s |  p50 |  p99 |  CPU | Envoy | check server | Redis | (generator) | Redis commands |
+|--------------|-----------:|-----:|-----:|-----:|------:|-------------:|------:|------------:|---------------:|
+| no filter    |        750 | 1.50 | 3.00 | 30.0 |  30.0 |            0 |     0 |        10.0 |              0 |
+| no-op server |        250 | 4.50 | 14.0 |  120 |  90.0 |         30.0 |     0 |        10.0 |              0 |
+| Gatehouse    |        375 | 3.00 | 8.00 | 80.5 |  65.0 |         15.5 |     0 |        10.0 |              0 |
 
-Largest difference between two rounds of one scenario: p50 67 %, p99 86 %, CPU 67 %.
+Largest difference between two rounds of one scenario: p50 67 %, p99 86 %, CPU 73 %.
 Other processes took 3 % of the machine meanwhile.
+
+Memory of Gatehouse after the last window.
+
+| process   | sessions shown | resident, MB | cache entries | cache, MB | bytes per entry | bytes per session shown | coherent |
+|-----------|---------------:|-------------:|--------------:|----------:|----------------:|------------------------:|---------:|
+| gatehouse |        200,000 |          123 |       200,000 |      57.0 |             285 |                     285 |      yes |
 `, got.String())
 }
 
 func TestMarkdownSaysWhoDidNotKeepUp(t *testing.T) {
 	r := sample()
-	r.Load.Rate, r.Load.Requests = 500, 1000
+	r.Parts[0].Load.Rate, r.Parts[0].Load.Requests = 500, 1000
 	var got bytes.Buffer
 	require.NoError(t, r.writeMarkdown(&got))
 	require.Contains(t, got.String(), "Load: 500 requests/s over 32 connections, 1000 users; 2 rounds of at most 1000 requests and 4 s per scenario.")
@@ -75,30 +89,30 @@ func TestMarkdownSaysThatTheMachineWasNotQuiet(t *testing.T) {
 	r := sample()
 	require.NoError(t, r.writeMarkdown(&got))
 	require.NotContains(t, got.String(), warning)
-	r.Scenarios[1].Rounds[0].Others = 0.5
+	r.Parts[0].Scenarios[1].Rounds[0].Others = 0.5
 	require.NoError(t, r.writeMarkdown(&got))
-	require.Contains(t, got.String(), "Other processes took 15 % of the machine meanwhile.\n\n**"+warning)
+	require.Contains(t, got.String(), "Other processes took 11 % of the machine meanwhile.\n\n**"+warning)
 }
 
 func TestRatiosNeedTheirBase(t *testing.T) {
 	r := sample()
-	r.Scenarios = r.Scenarios[1:]
+	r.Parts[0].Scenarios = r.Parts[0].Scenarios[1:]
 	r.summarize()
-	require.NotContains(t, r.Scenarios[0].To, baseNone)
+	require.NotContains(t, r.Parts[0].Scenarios[0].To, baseNone)
 	var got bytes.Buffer
 	require.NoError(t, r.writeMarkdown(&got))
-	require.Contains(t, got.String(), "| no-op server |               – |               – |               – |        1.00 |")
+	require.Contains(t, got.String(), "| no-op server |               – |               1.00 |                 – |                 – |        1.00 |")
 }
 
 // A window too short for the kernel's clock has no CPU time: its ratios are
 // unknown, not infinite, which JSON could not hold.
 func TestRatioToNothingIsUnknown(t *testing.T) {
 	r := sample()
-	for i := range r.Scenarios[0].Rounds {
-		r.Scenarios[0].Rounds[i].CPU = map[string]float64{"envoy": 0, generator: 10}
+	for i := range r.Parts[0].Scenarios[0].Rounds {
+		r.Parts[0].Scenarios[0].Rounds[i].CPU = map[string]float64{"envoy": 0, generator: 10}
 	}
 	r.summarize()
-	require.Equal(t, ratios{P50: 3, P99: 4.5}, r.Scenarios[1].To[baseNone])
+	require.Equal(t, ratios{P50: 3, P99: 4.5}, r.Parts[0].Scenarios[1].To[baseNone])
 	var got bytes.Buffer
 	require.NoError(t, r.writeJSON(&got))
 }
@@ -148,14 +162,17 @@ func TestChooseScenarios(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"none", "session"}, []string{some[0].name, some[1].name}, "in the order of the table")
 	_, err = chooseScenarios("none,sesion")
-	require.ErrorContains(t, err, `there is no "sesion"; there are none,noop,`)
+	require.ErrorContains(t, err, `there is no "sesion"; there are none,jwt_authn,`)
 }
 
 func TestArgumentsAreChecked(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"-rounds 0", "must be more than 0"},
+		{"-requests -1", "must not be negative"},
+		{"-users 1000001", "-users: expected different whole numbers from 1 to 1000000, separated by commas, not \"1000001\""},
+		{"-connections 1,8,1", "-connections: expected different"},
 		{"-duration 0s", "must be more than 0"},
-		{"-rate -1", "must not be negative"},
+		{"-rate -1", "-rate: expected different whole numbers from 0 to 1000000"},
 		{"-scenarios x", `there is no "x"`},
 		{"quick", `there is no argument "quick"`},
 		{"-fast", "flag provided but not defined: -fast"},
@@ -166,4 +183,47 @@ func TestArgumentsAreChecked(t *testing.T) {
 		require.Contains(t, stderr.String(), tc.want)
 		require.Contains(t, stderr.String(), "usage: go run ./bench")
 	}
+}
+
+// Many connections are one table of many rows, beside the others.
+func TestMarkdownOfASweep(t *testing.T) {
+	r := sample()
+	more := r.Parts[0]
+	more.Load.Connections = 256
+	r.Parts = append(r.Parts, more)
+	for i := range r.Parts {
+		r.Parts[i].Load.Sweep = true
+	}
+	r.Memory = nil
+	var got bytes.Buffer
+	require.NoError(t, r.writeMarkdown(&got))
+	require.NotContains(t, got.String(), "Load: ")
+	require.Contains(t, got.String(), `
+| scenario     | connections |        load | requests/s |  p50 |  p99 |  CPU | check server | server CPU ÷ no-op | added CPU ÷ no-op | added CPU ÷ usual | p99 ÷ no-op |
+|--------------|------------:|------------:|-----------:|-----:|-----:|-----:|-------------:|-------------------:|------------------:|------------------:|------------:|
+| no filter    |          32 | closed loop |        750 | 1.50 | 3.00 | 30.0 |            0 |                  – |                 – |                 – |        0.23 |
+`)
+	require.Contains(t, got.String(), "\n| Gatehouse    |         256 | closed loop |")
+}
+
+func TestSweepIsTheDefaultOfItsLists(t *testing.T) {
+	o, err := parseOptions([]string{"-sweep"}, io.Discard)
+	require.NoError(t, err)
+	require.Len(t, o.parts, 5)
+	require.Equal(t, 256, o.parts[4].load.Connections)
+	require.Equal(t, []string{baseNone, baseNoop, baseUsual, "session"}, namesOf(o.parts[4].scenarios))
+	o, err = parseOptions(strings.Fields("-sweep -connections 4 -rate 0,1000 -scenarios none -users 1000,200000"), io.Discard)
+	require.NoError(t, err)
+	require.Len(t, o.parts, 2)
+	require.Equal(t, []string{baseNone, "session_200000"}, namesOf(o.scenarios))
+	require.Equal(t, 200000, o.sessions)
+	require.InDelta(t, 1000, o.parts[1].load.Rate, 0)
+}
+
+func namesOf(scenarios []scenario) []string {
+	var names []string
+	for _, s := range scenarios {
+		names = append(names, s.name)
+	}
+	return names
 }

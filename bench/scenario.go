@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -11,107 +12,135 @@ import (
 type scenario struct {
 	name  string // in -scenarios, in JSON, and of Envoy's listener and its counters
 	title string
-	// What decides: no filter, ext_authz with a cluster and, of Gatehouse, a
-	// policy, or jwt_authn with a cache of so many tokens.
+	// What decides: no filter, ext_authz with a check server and, of Gatehouse,
+	// a policy, or jwt_authn with a cache of so many tokens.
 	filter     string
-	cluster    string
+	server     checkServer
 	policy     string
 	tokenCache int
-	// headers returns the credential headers that the clients show in turn.
-	headers func(*credentials) []string
-	status  int
+	shows      credentialKind
+	status     int
 	// counter is the counter of Envoy's that counts what the filter decided,
 	// below the listener's own.
 	counter string
 }
+
+// checkServer is a process that decides, and a cluster of Envoy's. The zero
+// value is none.
+type checkServer struct {
+	program string
+	unix    bool // it listens on a Unix socket, not on TCP
+	// sessions is how many sessions are shown to it; 0 for the usual number.
+	// Each number has a process of its own, so that their caches differ.
+	sessions int
+	// proxied: its connections to Redis go through a proxy that can freeze.
+	proxied bool
+}
+
+// Programs that decide.
+const (
+	programNoop      = "noop"
+	programUsual     = "usual"
+	programGatehouse = "gatehouse"
+)
+
+// name is the name of the process and of the cluster; "" for none.
+func (c checkServer) name() string {
+	name := c.program
+	if c.unix {
+		name += "_unix"
+	}
+	if c.proxied {
+		name += "_proxied"
+	}
+	if c.sessions > 0 {
+		name += "_" + strconv.Itoa(c.sessions)
+	}
+	return name
+}
+
+// credentialKind is what clients show.
+type credentialKind int
+
+const (
+	showsSession credentialKind = iota
+	showsBearer
+	showsAPIKey
+	showsNothing
+)
 
 // counters returns the counters of Envoy's that must each go up by one for
 // every request: what the filter decided, and what it asked the check server.
 // A check that was tried again would be measured as a slow one.
 func (s scenario) counters() []string {
 	names := []string{"http." + s.name + "." + s.counter}
-	if s.cluster != "" {
-		names = append(names, "cluster."+s.cluster+".upstream_rq_total")
+	if cluster := s.server.name(); cluster != "" {
+		names = append(names, "cluster."+cluster+".upstream_rq_total")
 	}
 	return names
 }
 
-// The names of the two scenarios that others are compared with.
+// The names of the scenarios that others are compared with.
 const (
-	baseNone = "none"
-	baseNoop = "noop"
-)
-
-// Clusters of Envoy, and names of the processes behind them.
-const (
-	clusterNoop      = "noop"
-	clusterGatehouse = "gatehouse"
+	baseNone  = "none"
+	baseNoop  = "noop"
+	baseUsual = "usual"
 )
 
 var scenarios = []scenario{
 	{
 		name: baseNone, title: "no filter",
-		headers: sessionCookies, status: 200,
-		counter: "downstream_rq_2xx",
-	},
-	{
-		name: baseNoop, title: "no-op ext_authz server",
-		filter: "ext_authz", cluster: clusterNoop,
-		headers: sessionCookies, status: 200,
-		counter: "ext_authz.ok",
+		status: 200, counter: "downstream_rq_2xx",
 	},
 	{
 		name: "jwt_authn", title: "Envoy's jwt_authn",
-		filter:  "jwt_authn",
-		headers: bearerTokens, status: 200,
-		counter: "jwt_authn.allowed",
+		filter: "jwt_authn", shows: showsBearer,
+		status: 200, counter: "jwt_authn.allowed",
 	},
 	{
 		name: "jwt_authn_cache", title: "Envoy's jwt_authn with its token cache",
-		filter: "jwt_authn", tokenCache: 10000,
-		headers: bearerTokens, status: 200,
-		counter: "jwt_authn.allowed",
+		filter: "jwt_authn", tokenCache: 10000, shows: showsBearer,
+		status: 200, counter: "jwt_authn.allowed",
 	},
-	{
-		name: "session", title: "Gatehouse, session",
-		filter: "ext_authz", cluster: clusterGatehouse, policy: "session",
-		headers: sessionCookies, status: 200,
-		counter: "ext_authz.ok",
-	},
-	{
-		name: "bearer", title: "Gatehouse, bearer token",
-		filter: "ext_authz", cluster: clusterGatehouse, policy: "bearer",
-		headers: bearerTokens, status: 200,
-		counter: "ext_authz.ok",
-	},
-	{
-		name: "api_key", title: "Gatehouse, API key",
-		filter: "ext_authz", cluster: clusterGatehouse, policy: "api_key",
-		headers: func(c *credentials) []string { return []string{"x-internal-api-key: " + c.apiKey} }, status: 200,
-		counter: "ext_authz.ok",
-	},
+	checked(baseNoop, "no-op ext_authz server", checkServer{program: programNoop}, "", showsSession),
+	checked("noop_unix", "no-op server, Unix socket", checkServer{program: programNoop, unix: true}, "", showsSession),
+	checked(baseUsual, "usual server, one GET", checkServer{program: programUsual}, "", showsSession),
+	checked("session", "Gatehouse, session", checkServer{program: programGatehouse}, "session", showsSession),
+	checked("session_unix", "Gatehouse, session, Unix socket", checkServer{program: programGatehouse, unix: true}, "session", showsSession),
+	checked("bearer", "Gatehouse, bearer token", checkServer{program: programGatehouse}, "bearer", showsBearer),
+	checked("api_key", "Gatehouse, API key", checkServer{program: programGatehouse}, "api_key", showsAPIKey),
+	checked("strict", "Gatehouse, session, strict", checkServer{program: programGatehouse}, "strict", showsSession),
+	checked("limited", "Gatehouse, session, rate limit", checkServer{program: programGatehouse}, "limited", showsSession),
 	{
 		name: "refused", title: "Gatehouse, no credential (401)",
-		filter: "ext_authz", cluster: clusterGatehouse, policy: "session",
-		headers: func(*credentials) []string { return []string{"cookie: theme=dark"} }, status: 401,
-		counter: "ext_authz.denied",
+		filter: "ext_authz", server: checkServer{program: programGatehouse}, policy: "session", shows: showsNothing,
+		status: 401, counter: "ext_authz.denied",
 	},
 }
 
-func sessionCookies(c *credentials) []string {
-	headers := make([]string, len(c.cookies))
-	for i, value := range c.cookies {
-		headers[i] = "cookie: theme=dark; sessionId=" + value
+// checked is a scenario of a check server that allows.
+func checked(name, title string, server checkServer, policy string, shows credentialKind) scenario {
+	return scenario{
+		name: name, title: title,
+		filter: "ext_authz", server: server, policy: policy, shows: shows,
+		status: 200, counter: "ext_authz.ok",
 	}
-	return headers
 }
 
-func bearerTokens(c *credentials) []string {
-	headers := make([]string, len(c.tokens))
-	for i, token := range c.tokens {
-		headers[i] = "authorization: Bearer " + token
+// manySessions is the session scenario with so many sessions, all of which a
+// Gatehouse of its own has in its cache.
+func manySessions(n int) scenario {
+	return checked(fmt.Sprintf("session_%d", n), fmt.Sprintf("Gatehouse, %s sessions", thousands(n)),
+		checkServer{program: programGatehouse, sessions: n}, "session", showsSession)
+}
+
+// thousands writes 200000 as 200,000.
+func thousands(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
 	}
-	return headers
+	return text
 }
 
 // chooseScenarios returns those with the names of a comma-separated list, in
@@ -137,13 +166,8 @@ func chooseScenarios(list string) ([]scenario, error) {
 	return chosen, nil
 }
 
-// target renders what is sent: the request of a page's script, with each
-// credential once.
-func (s scenario) target(c *credentials) target {
-	t := target{status: s.status}
-	for _, header := range s.headers(c) {
-		t.requests = append(t.requests, []byte(strings.ReplaceAll(
-			`GET /orders/42?expand=items HTTP/1.1
+// The request of a page's script, but for the credential and the empty line.
+const pageRequest = `GET /orders/42?expand=items HTTP/1.1
 host: gateway.example.com
 user-agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36
 accept: application/json
@@ -153,7 +177,34 @@ referer: https://gateway.example.com/orders
 sec-fetch-site: same-origin
 sec-fetch-mode: cors
 sec-fetch-dest: empty
-`+header+"\n\n", "\n", "\r\n")))
+`
+
+// Headers up to the credential.
+const (
+	cookieBefore = "cookie: theme=dark; " + cookieName + "="
+	bearerBefore = "authorization: Bearer "
+	apiKeyBefore = "x-internal-api-key: " //nolint:gosec // G101: the name of the header
+)
+
+// target renders what is sent: the request of a page's script, with one
+// credential after the other, the first users of them.
+func (s scenario) target(c *credentials, users int) *target {
+	if s.server.sessions > 0 {
+		users = s.server.sessions
 	}
-	return t
+	var header string
+	var shown packed
+	switch s.shows {
+	case showsSession:
+		header, shown = cookieBefore, c.cookies.first(users)
+	case showsBearer:
+		header, shown = bearerBefore, c.tokens.first(users)
+	case showsAPIKey:
+		header, shown = apiKeyBefore, pack(c.apiKey)
+	case showsNothing:
+		header, shown = "cookie: theme=", pack("dark")
+	}
+	return newTarget(crlf(pageRequest+header), shown, "\r\n\r\n", s.status)
 }
+
+func crlf(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
@@ -23,10 +24,13 @@ import (
 // [stack.stop], and with this process in any case.
 type stack struct {
 	envoy     *proc.Envoy
-	processes []namedProcess // in the order of their start
-	ports     map[string]int // of the scenarios' listeners
+	processes []namedProcess    // in the order of their start
+	ports     map[string]int    // of the scenarios' listeners
+	ops       map[string]string // host:port of the ops listeners of Gatehouses, by their names
 	creds     *credentials
+	redis     *redis.Client // one connection, opened before anything is counted
 	redisAddr string
+	proxy     *freezer // before Redis, for check servers that are proxied
 }
 
 type namedProcess struct {
@@ -40,7 +44,7 @@ type stackOptions struct {
 	gatehouse string // the binary
 	shipped   string // Envoy configuration that has the ext_authz filter
 	scenarios []scenario
-	users     int // sessions, and tokens
+	sessions  int // and tokens, see newCredentials
 }
 
 // trouble finds the counters of Envoy that say why a check failed.
@@ -53,35 +57,40 @@ const startTimeout = 30 * time.Second
 // startStack starts what the scenarios need and returns when each process is
 // ready.
 func startStack(ctx context.Context, o stackOptions) (s *stack, err error) {
-	s = &stack{ports: map[string]int{}}
+	s = &stack{ports: map[string]int{}, ops: map[string]string{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
 		}
 	}()
 	now := time.Now()
-	if s.creds, err = newCredentials(o.users, now); err != nil {
+	if s.creds, err = newCredentials(o.sessions, now); err != nil {
 		return s, err
 	}
-	redis, err := proc.StartRedis(ctx, proc.RedisOptions{Dir: o.dir})
+	server, err := proc.StartRedis(ctx, proc.RedisOptions{Dir: o.dir})
 	if err != nil {
 		return s, err
 	}
-	s.add("redis", redis.Process)
-	s.redisAddr = redis.Addr
-	if err := s.creds.store(ctx, redis.Addr, now); err != nil {
+	s.add("redis", server.Process)
+	s.redisAddr = server.Addr
+	if err := s.creds.store(ctx, server.Addr, now); err != nil {
 		return s, err
 	}
-	clusters := map[string]int{}
+	s.redis = redis.NewClient(&redis.Options{Addr: server.Addr, PoolSize: 1})
+	if err := s.redis.Ping(ctx).Err(); err != nil {
+		return s, err
+	}
+	clusters := map[string]address{}
 	for _, sc := range o.scenarios {
-		if _, started := clusters[sc.cluster]; started || sc.cluster == "" {
+		name := sc.server.name()
+		if _, started := clusters[name]; started || name == "" {
 			continue
 		}
-		start := s.startGatehouse
-		if sc.cluster == clusterNoop {
-			start = s.startNoop
+		start := s.startPlain
+		if sc.server.program == programGatehouse {
+			start = s.startGatehouse
 		}
-		if clusters[sc.cluster], err = start(ctx, o); err != nil {
+		if clusters[name], err = start(ctx, sc.server, o); err != nil {
 			return s, err
 		}
 	}
@@ -100,91 +109,143 @@ func (s *stack) stop() error {
 		s.processes = s.processes[:len(s.processes)-1]
 		errs = append(errs, last.Stop())
 	}
+	if s.proxy != nil {
+		errs = append(errs, s.proxy.close())
+	}
+	if s.redis != nil {
+		errs = append(errs, s.redis.Close())
+	}
 	return errors.Join(errs...)
 }
 
-// startNoop runs this program again as the no-op server.
-func (s *stack) startNoop(ctx context.Context, _ stackOptions) (port int, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	p, err := proc.Start(ctx, self, []string{noopCommand}, proc.Options{})
-	if err != nil {
-		return 0, err
-	}
-	s.add(clusterNoop, p)
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	line, err := p.AwaitLine(ctx, func(line string) bool { return strings.HasPrefix(line, noopPrefix) })
-	if err != nil {
-		return 0, err
-	}
-	_, text, err := net.SplitHostPort(strings.TrimPrefix(line, noopPrefix))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(text)
+const unixScheme = "unix://"
+
+// socket is the path of a check server's Unix socket.
+func socket(dir string, server checkServer) string {
+	return filepath.Join(dir, server.name()+".sock")
 }
 
+// startPlain runs this program again as one of the servers without Gatehouse.
+func (s *stack) startPlain(ctx context.Context, server checkServer, o stackOptions) (address, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return address{}, err
+	}
+	args := []string{server.program, "127.0.0.1:0"}
+	if server.unix {
+		args[1] = unixScheme + socket(o.dir, server)
+	}
+	if server.program == programUsual {
+		args = append(args, s.redisAddr)
+	}
+	p, err := proc.Start(ctx, self, args, proc.Options{})
+	if err != nil {
+		return address{}, err
+	}
+	s.add(server.name(), p)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	line, err := p.AwaitLine(ctx, func(line string) bool { return strings.HasPrefix(line, listeningOn) })
+	if err != nil {
+		return address{}, err
+	}
+	if server.unix {
+		return address{Pipe: socket(o.dir, server)}, nil
+	}
+	_, text, err := net.SplitHostPort(strings.TrimPrefix(line, listeningOn))
+	if err != nil {
+		return address{}, err
+	}
+	port, err := strconv.Atoi(text)
+	return address{Port: port}, err
+}
+
+// spareEntries is how many more entries than sessions a cache may have: some
+// belong to tokens and users.
+const spareEntries = 50_000
+
 // startGatehouse runs the built binary with its defaults, but for a longer
-// deadline for Redis: see the package comment on timeouts.
-func (s *stack) startGatehouse(ctx context.Context, o stackOptions) (port int, err error) {
+// deadline for Redis: see the package comment on timeouts. Where more sessions
+// are shown than its cache keeps by default, it may keep them all.
+func (s *stack) startGatehouse(ctx context.Context, server checkServer, o stackOptions) (address, error) {
 	if _, err := os.Stat(o.gatehouse); err != nil {
-		return 0, fmt.Errorf("run make build first, or set -gatehouse: %w", err)
+		return address{}, fmt.Errorf("run make build first, or set -gatehouse: %w", err)
 	}
 	binary, err := filepath.Abs(o.gatehouse)
 	if err != nil {
-		return 0, err
+		return address{}, err
 	}
 	ports, err := proc.FreePorts(3)
 	if err != nil {
-		return 0, err
+		return address{}, err
 	}
-	check, http, ops := ports[0], ports[1], ports[2]
+	check, listen := address{Port: ports[0]}, proc.Local(ports[0])
+	if server.unix {
+		check = address{Pipe: socket(o.dir, server)}
+		listen = unixScheme + check.Pipe
+	}
+	http, ops := proc.Local(ports[1]), proc.Local(ports[2])
+	store := s.redisAddr
+	if server.proxied {
+		if s.proxy, err = newFreezer(ctx, s.redisAddr); err != nil {
+			return address{}, err
+		}
+		store = s.proxy.addr()
+	}
+	cache := map[string]any{}
+	if server.sessions > 0 {
+		cache["max_entries"] = server.sessions + spareEntries
+	}
 	keyFile := filepath.Join(o.dir, "issuer.pem")
 	if err := os.WriteFile(keyFile, s.creds.publicKey, 0o600); err != nil {
-		return 0, err
+		return address{}, err
 	}
 	config, err := yaml.Dump(map[string]any{
 		"server": map[string]any{
-			"check": map[string]any{"listen": proc.Local(check)},
-			"http":  map[string]any{"listen": proc.Local(http)},
-			"ops":   map[string]any{"listen": proc.Local(ops)},
+			"check": map[string]any{"listen": listen},
+			"http":  map[string]any{"listen": http},
+			"ops":   map[string]any{"listen": ops},
 			"drain": "0s",
 		},
-		"redis":    map[string]any{"url": "redis://" + s.redisAddr + "/0", "timeout": "5s"},
+		"redis":    map[string]any{"url": "redis://" + store + "/0", "timeout": "5s", "cache": cache},
 		"sessions": map[string]any{"secrets": []string{s.creds.secret}},
 		"issuers": []any{map[string]any{
 			"issuer": issuer, "public_key_file": keyFile, "audiences": []string{audience},
 		}},
+		"rate_limits": map[string]any{
+			// So much that nothing is refused: each request asks the limiter.
+			"large": map[string]any{"by": "session", "limit": 1_000_000, "per": "1s"},
+		},
 		"policies": map[string]any{
 			"session": map[string]any{"credentials": []string{"session"}},
 			"bearer":  map[string]any{"credentials": []string{"bearer"}},
 			"api_key": map[string]any{"credentials": []string{"api_key"}},
+			"strict":  map[string]any{"credentials": []string{"session"}, "freshness": "strict"},
+			"limited": map[string]any{"credentials": []string{"session"}, "rate_limit": "large"},
 		},
 		"api_keys": []any{map[string]any{
 			"name": "bench", "sha256": s.creds.apiKeyHash(), "policies": []string{"api_key"},
 		}},
 	})
 	if err != nil {
-		return 0, err
+		return address{}, err
 	}
-	configFile := filepath.Join(o.dir, "gatehouse.yaml")
+	configFile := filepath.Join(o.dir, server.name()+".yaml")
 	if err := os.WriteFile(configFile, config, 0o600); err != nil {
-		return 0, err
+		return address{}, err
 	}
 	p, err := proc.Start(ctx, binary, []string{"serve", "--config", configFile}, proc.Options{})
 	if err != nil {
-		return 0, err
+		return address{}, err
 	}
-	s.add(clusterGatehouse, p)
+	s.add(server.name(), p)
+	s.ops[server.name()] = ops
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return check, p.Ready(ctx, proc.HTTP("http://"+proc.Local(ops)+"/readyz"))
+	return check, p.Ready(ctx, proc.HTTP("http://"+ops+"/readyz"))
 }
 
-func (s *stack) startEnvoy(ctx context.Context, o stackOptions, clusters map[string]int) error {
+func (s *stack) startEnvoy(ctx context.Context, o stackOptions, clusters map[string]address) error {
 	shipped, err := shippedFilter(o.shipped)
 	if err != nil {
 		return err
@@ -200,14 +261,14 @@ func (s *stack) startEnvoy(ctx context.Context, o stackOptions, clusters map[str
 		Audience:  audience,
 		JWKS:      s.creds.jwks,
 	}
-	for name, port := range clusters {
-		c.Clusters = append(c.Clusters, envoyCluster{Name: name, Port: port})
+	for name, at := range clusters {
+		c.Clusters = append(c.Clusters, envoyCluster{Name: name, address: at})
 	}
 	for i, sc := range o.scenarios {
 		s.ports[sc.name] = ports[i+1]
 		c.Listeners = append(c.Listeners, envoyListener{
 			Name: sc.name, Port: ports[i+1],
-			Filter: sc.filter, Cluster: sc.cluster, Policy: sc.policy, TokenCache: sc.tokenCache,
+			Filter: sc.filter, Cluster: sc.server.name(), Policy: sc.policy, TokenCache: sc.tokenCache,
 		})
 	}
 	text, err := c.render()
