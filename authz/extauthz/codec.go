@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec of all other methods
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/proto"
 )
 
 // ServerOption is for the gRPC server with which a [Server] is registered: it
@@ -24,15 +23,15 @@ func ServerOption() grpc.ServerOption {
 func Register(r grpc.ServiceRegistrar, s *Server) {
 	r.RegisterService(&grpc.ServiceDesc{
 		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
-		HandlerType: (*checker)(nil),
+		HandlerType: (*answerer)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Check", Handler: handle}},
 		Metadata:    authv3.Authorization_ServiceDesc.Metadata,
 	}, s)
 }
 
-// checker is what answers checks as bytes.
-type checker interface {
-	check(ctx context.Context, w *wireRequest) *wireReply
+// answerer is what answers checks as bytes.
+type answerer interface {
+	answer(ctx context.Context, w *wireRequest, to []byte) []byte
 }
 
 // handle is the method of the service.
@@ -42,13 +41,16 @@ func handle(s any, ctx context.Context, decode func(any) error, interceptor grpc
 	if err := decode(w); err != nil {
 		return nil, err
 	}
+	answer := func(ctx context.Context, _ any) (any, error) {
+		r := wireReplies.Get().(*wireReply)
+		r.bytes = s.(answerer).answer(ctx, w, r.bytes[:0])
+		return r, nil
+	}
 	if interceptor == nil {
-		return s.(checker).check(ctx, w), nil
+		return answer(ctx, w)
 	}
 	info := &grpc.UnaryServerInfo{Server: s, FullMethod: authv3.Authorization_Check_FullMethodName}
-	return interceptor(ctx, w, info, func(ctx context.Context, _ any) (any, error) {
-		return s.(checker).check(ctx, w), nil
-	})
+	return interceptor(ctx, w, info, answer)
 }
 
 // codec reads and writes what [handle] has; all else as grpc does.
@@ -83,19 +85,6 @@ var wireReplies = sync.Pool{New: func() any { return &wireReply{bytes: make([]by
 // replySize is the capacity of a reply. It must be above what grpc is willing to
 // give back (mem.IsBelowBufferPoolingThreshold).
 const replySize = 2 << 10
-
-func newReply() *wireReply {
-	r := wireReplies.Get().(*wireReply)
-	r.bytes = r.bytes[:0]
-	return r
-}
-
-// encode writes a message of the generated type.
-func (r *wireReply) encode(m *authv3.CheckResponse) error {
-	var err error
-	r.bytes, err = proto.MarshalOptions{}.MarshalAppend(r.bytes, m)
-	return err
-}
 
 // replyPool takes a reply back.
 type replyPool struct{ r *wireReply }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
@@ -66,22 +67,34 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response 
 	return response, nil
 }
 
-// check answers a request in wire format.
-func (s *Server) check(ctx context.Context, w *wireRequest) (reply *wireReply) {
+// Answer answers a CheckRequest in wire format, and appends the CheckResponse to
+// reply. The error is that the request is no such message. Servers with [Register]
+// need not call it.
+func (s *Server) Answer(ctx context.Context, request, reply []byte) ([]byte, error) {
+	w := wireRequests.Get().(*wireRequest)
+	defer w.release()
+	w.bytes = append(w.bytes, request...)
+	if err := w.read(); err != nil {
+		return reply, err
+	}
+	return s.answer(ctx, w, reply), nil
+}
+
+// answer appends the reply to a request.
+func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply []byte) {
 	start := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
-			reply = encoded(panicked(p))
+			reply = appendMessage(to, panicked(p))
 		}
 	}()
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
 	r, d, set, err := s.decide(ctx, func() (*authz.Request, error) { return wireRequestOf(w) })
 	if err != nil {
-		reply = encoded(s.denied(r, d, err))
+		reply = appendMessage(to, s.denied(r, d, err))
 	} else {
-		reply = newReply()
-		reply.bytes = appendOK(reply.bytes, d, set, s.remove(r, d, set))
+		reply = appendOK(to, d, set, s.remove(r, d, set))
 	}
 	s.record(ctx, r, d, err, start)
 	return reply
@@ -112,17 +125,16 @@ func panicked(p any) *authv3.CheckResponse {
 	return deniedResponse(d, authz.AnswerTo(d, &authz.Request{Headers: authz.HeaderMap(nil)}, authz.Refuse(authz.ReasonInternal, "panic: %v", p)))
 }
 
-// encoded returns the bytes of a response.
-func encoded(m *authv3.CheckResponse) *wireReply {
-	reply := newReply()
-	if err := reply.encode(m); err != nil {
-		// A string that is not UTF-8, which none of ours is.
-		reply.bytes = reply.bytes[:0]
-		if err := reply.encode(panicked(err)); err != nil {
-			panic(err)
-		}
+// appendMessage appends the bytes of a response.
+func appendMessage(to []byte, m *authv3.CheckResponse) []byte {
+	b, err := proto.MarshalOptions{}.MarshalAppend(to, m)
+	if err != nil { // a string that is not UTF-8, which none of ours is
+		b, err = proto.MarshalOptions{}.MarshalAppend(to, panicked(err))
 	}
-	return reply
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 func (s *Server) record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, start time.Time) {

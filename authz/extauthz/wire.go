@@ -60,11 +60,8 @@ func (w *wireRequest) release() {
 	wireRequests.Put(w)
 }
 
-// read reads a CheckRequest. It keeps a copy.
-func (w *wireRequest) read(parts ...[]byte) error {
-	for _, part := range parts {
-		w.bytes = append(w.bytes, part...)
-	}
+// read reads the CheckRequest in bytes.
+func (w *wireRequest) read() error {
 	return fields(w.bytes, func(num protowire.Number, typ protowire.Type, value []byte) error {
 		if num == 1 && typ == protowire.BytesType {
 			return w.attributes(value)
@@ -73,7 +70,8 @@ func (w *wireRequest) read(parts ...[]byte) error {
 	})
 }
 
-func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+// text is string(b) without a copy, for bytes that stay as long as the request.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) } //nolint:gosec // G103: see release
 
 var (
 	errWire = errors.New("not a message in wire format")
@@ -128,7 +126,7 @@ func (w *wireRequest) attributes(b []byte) error {
 		if typ != protowire.BytesType {
 			return nil
 		}
-		switch num {
+		switch num { //nolint:exhaustive // field numbers are no list of cases
 		case 1: // source
 			return w.peer(value)
 		case 4: // request
@@ -158,7 +156,7 @@ func (w *wireRequest) peerAddress(b []byte) error {
 		if typ != protowire.BytesType {
 			return nil
 		}
-		switch num {
+		switch num { //nolint:exhaustive // field numbers are no list of cases
 		case 1: // socket_address
 			return w.socket(value)
 		case 2, 3: // pipe, envoy_internal_address
@@ -197,7 +195,7 @@ func (w *wireRequest) httpRequest(b []byte) error {
 		if typ != protowire.BytesType {
 			return nil
 		}
-		switch num {
+		switch num { //nolint:exhaustive // field numbers are no list of cases
 		case 2:
 			return stringField(&w.method, value)
 		case 3:
@@ -219,7 +217,7 @@ func pair(b []byte) (key, value string, err error) {
 		if typ != protowire.BytesType {
 			return nil
 		}
-		switch num {
+		switch num { //nolint:exhaustive // field numbers are no list of cases
 		case 1:
 			return stringField(&key, v)
 		case 2:
@@ -259,7 +257,7 @@ func (w *wireRequest) headerList(b []byte) error {
 			if typ != protowire.BytesType {
 				return nil
 			}
-			switch num {
+			switch num { //nolint:exhaustive // field numbers are no list of cases
 			case 1:
 				return stringField(&h.name, value)
 			case 2:
@@ -317,9 +315,9 @@ func (h *wireHeaders) Header(name string) (string, bool) {
 	if h.list {
 		return h.joined(name)
 	}
-	for i := len(h.fields) - 1; i >= 0; i-- {
-		if h.fields[i].name == name {
-			return h.fields[i].value, true
+	for _, f := range slices.Backward(h.fields) {
+		if f.name == name {
+			return f.value, true
 		}
 	}
 	return "", false
@@ -391,7 +389,7 @@ func shapeOf(d protoreflect.MessageDescriptor, known map[protoreflect.FullName]*
 	s := &shape{strings: map[protowire.Number]bool{}, messages: map[protowire.Number]*shape{}}
 	known[d.FullName()] = s
 	for i := range d.Fields().Len() {
-		switch f := d.Fields().Get(i); f.Kind() {
+		switch f := d.Fields().Get(i); f.Kind() { //nolint:exhaustive // all others can hold whatever they like
 		case protoreflect.StringKind:
 			s.strings[f.Number()] = true
 		case protoreflect.MessageKind:

@@ -102,9 +102,8 @@ type flight struct {
 	epoch uint32
 	done  chan struct{}
 	// Set before done is closed:
-	session  *loaded
-	standing authz.Standing
-	err      error
+	session *loaded
+	err     error
 }
 
 func newCache(s *Store, o CacheOptions) *cache {
@@ -229,7 +228,7 @@ func (s *Store) nameOf(key string) (table.Name, bool) {
 
 // textOfBytes is string(b) without a copy, for bytes that nobody changes as long
 // as the string is used.
-func textOfBytes(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+func textOfBytes(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) } //nolint:gosec // G103: as said
 
 // session returns what the table has about a session and its user, in memory of
 // its own.

@@ -135,7 +135,7 @@ func TestCachedStoreIsAStore(t *testing.T) {
 						require.NoError(t, f.client.Del(t.Context(), "user:"+userID).Err())
 						return
 					}
-					require.NoError(t, f.Store.SaveProfile(t.Context(), userID, *p))
+					require.NoError(t, f.SaveProfile(t.Context(), userID, *p))
 				},
 				Expire: func(t *testing.T, id string) {
 					t.Helper()
@@ -159,6 +159,7 @@ type eager struct {
 	t *testing.T
 }
 
+//nolint:contextcheck // settle has the test's own
 func (e eager) Session(ctx context.Context, id string, o authz.ReadOptions) (*authz.Session, error) {
 	if st, _ := e.CacheState(); st.Live {
 		e.settle(e.t)
@@ -167,6 +168,7 @@ func (e eager) Session(ctx context.Context, id string, o authz.ReadOptions) (*au
 	return e.fixture.Session(ctx, id, o)
 }
 
+//nolint:contextcheck // as above
 func (e eager) TokenStanding(ctx context.Context, ref authz.TokenRef, o authz.ReadOptions) (authz.Standing, error) {
 	if st, _ := e.CacheState(); st.Live {
 		e.settle(e.t)
@@ -210,7 +212,7 @@ func TestHitsAskRedisNothing(t *testing.T) {
 }
 
 // Every change by another program is seen, whatever it is.
-func TestChangesByOthersAreSeen(t *testing.T) {
+func TestChangesByOthersAreSeen(t *testing.T) { //nolint:contextcheck // helpers have the test's own
 	onBackends(t, announcing, func(s *server) {
 		t := s.t
 		f := s.cached(t, session.Options{Rolling: true, Profiles: true})
@@ -578,7 +580,7 @@ func TestCacheAgainstAModel(t *testing.T) {
 					case err == nil:
 						_, _ = fmt.Sscan(session.Email, &got)
 					case authz.ReasonOf(err) == authz.ReasonSessionUnknown:
-						got = int(models[i].gone(least))
+						got = int(models[i].gone())
 					case authz.ReasonOf(err) == authz.ReasonStoreUnavailable:
 						continue // a connection was cut under it
 					default:
@@ -651,15 +653,15 @@ func (m *model) write(t *testing.T, f fixture, remove bool) {
 	f.set(t, m.key, fmt.Sprintf(`{"userId":"u","email":"%d"}`, m.version), time.Hour)
 }
 
-// gone returns the latest version in which it was not there, if it is not
-// before the given one; a session that nobody wrote yet is version 0.
-func (m *model) gone(least int64) int64 {
+// gone returns the latest version in which it was not there; a session that
+// nobody wrote yet is version 0.
+func (m *model) gone() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.holes) == 0 {
 		return 0
 	}
-	return max(m.holes[len(m.holes)-1], 0)
+	return m.holes[len(m.holes)-1]
 }
 
 // killConnections kills one of the connections on which the cache depends.

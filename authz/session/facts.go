@@ -89,7 +89,7 @@ func (r *factReader) uvarint() uint64 {
 
 func (r *factReader) number() int64 {
 	u := r.uvarint()
-	return int64(u>>1) ^ -int64(u&1) //nolint:gosec // G115: zigzag
+	return int64(u>>1) ^ -int64(u&1)
 }
 
 func (r *factReader) time() time.Time {
@@ -262,7 +262,7 @@ func userFacts(st authz.Standing, refused error) []byte {
 	if p == nil {
 		return append(w, 0)
 	}
-	var has byte = profileThere
+	has := profileThere
 	for _, member := range []struct {
 		bit byte
 		has bool

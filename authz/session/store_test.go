@@ -1296,7 +1296,7 @@ func TestIdle(t *testing.T) {
 			f.session(t, "id")
 			f.clock.Advance(6 * time.Minute)
 			scripts := 0
-			f.client.AddHook(&roundTrips{fail: func(names []string) error {
+			f.client.AddHook(&roundTrips{fail: func([]string) error {
 				if scripts++; scripts%2 == 0 { // the one that ends it
 					return errors.New("cut off")
 				}

@@ -109,7 +109,8 @@ func (l *link) subscribe(ctx context.Context) error {
 // ask.
 func runID(ctx context.Context, c interface {
 	Info(ctx context.Context, sections ...string) *redis.StringCmd
-}) (string, error) {
+},
+) (string, error) {
 	info, err := c.Info(ctx, "server").Result()
 	if _, answered := errors.AsType[redis.Error](err); err != nil && !answered {
 		return "", err

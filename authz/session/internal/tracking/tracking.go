@@ -220,7 +220,7 @@ func (t *Tracker) follow(ctx context.Context, links []*link, broken <-chan error
 	defer readers.Wait()
 	defer t.end(links) // which ends the readers
 	for _, l := range links {
-		readers.Go(func() { l.lose(l.receive()) })
+		readers.Go(func() { l.lose(l.receive()) }) //nolint:contextcheck // it ends with the connection
 	}
 	ticker := time.NewTicker(t.o.Heartbeat)
 	defer ticker.Stop()

@@ -2,6 +2,7 @@ package tracking_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,12 +56,7 @@ func (w *watcher) await(t *testing.T, what string, ok func() bool) {
 
 func (w *watcher) has(key string) func() bool {
 	return func() bool {
-		for _, k := range w.keys {
-			if k == key {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(w.keys, key)
 	}
 }
 

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+)
+
+// checkBench is everything that a check goes through but grpc, on a real Redis.
+type checkBench struct {
+	server *extauthz.Server
+	gate   *gate
+	cookie string
+}
+
+func newCheckBench(tb testing.TB) *checkBench {
+	tb.Helper()
+	proctest.Need(tb, "redis-server")
+	r, err := proc.StartRedis(tb.Context(), proc.RedisOptions{Dir: tb.TempDir()})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { _ = r.Stop() })
+	cfg, _, err := config.Parse("gatehouse.yaml", []byte(`
+redis: {url: "redis://`+r.Addr+`/0", timeout: 5s}
+sessions: {secrets: [0123456789abcdef0123456789abcdef]}
+policies:
+  session: {credentials: [session]}
+default_policy: session
+`), func(string) (string, bool) { return "", false })
+	require.NoError(tb, err)
+	log := slog.New(slog.DiscardHandler)
+	g, err := newGate(cfg, log)
+	require.NoError(tb, err)
+	ctx := tb.Context()
+	done := make(chan error, 1)
+	go func() { done <- g.run(ctx) }()
+	tb.Cleanup(func() {
+		require.NoError(tb, <-done)
+		require.NoError(tb, g.close())
+	})
+	require.Eventually(tb, func() bool { st, _ := g.store.CacheState(); return st.Live }, 10*time.Second, time.Millisecond)
+	id, err := g.store.Create(ctx, session.NewSession{})
+	require.Error(tb, err)
+	require.Empty(tb, id)
+	b := &checkBench{gate: g, server: extauthz.NewServer(g.authorizer, extauthz.Options{
+		Headers: cfg.Identity.Headers.Authz(), MaxHeaderBytes: cfg.Identity.MaxHeaderBytes,
+		Recorder: telemetry.NewRecorder(log, prometheus.NewRegistry()),
+	})}
+	return b
+}
+
+// session makes a session and returns a check that shows it, as Envoy sends it.
+func (b *checkBench) session(tb testing.TB, user int) []byte {
+	tb.Helper()
+	l := session.NewSession{}
+	l.ID, l.Email, l.Organization = fmt.Sprint("user-", user), fmt.Sprintf("user-%d@example.com", user), "org-1"
+	l.Roles = []string{"member", "sales"}
+	id, err := b.gate.store.Create(tb.Context(), l)
+	require.NoError(tb, err)
+	data, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+			SocketAddress: &corev3.SocketAddress{Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 40000}},
+		}}},
+		Destination: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+			SocketAddress: &corev3.SocketAddress{Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 8080}},
+		}}},
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Id: "1234567890123456789", Method: "GET", Path: "/orders/42?expand=items", Host: "gateway.example.com", Scheme: "http", Protocol: "HTTP/1.1",
+			Headers: map[string]string{
+				":authority": "gateway.example.com", ":path": "/orders/42?expand=items", ":method": "GET", ":scheme": "http",
+				"user-agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36", "accept": "application/json", "accept-language": "en-GB,en;q=0.9",
+				"cookie": "theme=dark; sessionId=" + b.gate.signer.Sign(id), "x-request-id": "2b9b7c0e-51c3-4b5b-9df1-6f3d6ad2f2a1", "sec-fetch-site": "same-origin",
+			},
+		}},
+		MetadataContext: &corev3.Metadata{}, RouteMetadataContext: &corev3.Metadata{},
+	}})
+	require.NoError(tb, err)
+	return data
+}
+
+// One check of a cached session, from bytes to bytes.
+func BenchmarkCheck(b *testing.B) {
+	for _, sessions := range []int{1000, 200_000} {
+		b.Run(fmt.Sprint(sessions), func(b *testing.B) {
+			bench := newCheckBench(b)
+			requests := make([][]byte, min(sessions, 5000))
+			for i := range requests {
+				requests[i] = bench.session(b, i)
+			}
+			reply := make([]byte, 0, 4096)
+			for range 2 {
+				for _, r := range requests {
+					_, err := bench.server.Answer(b.Context(), r, reply)
+					require.NoError(b, err)
+				}
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if _, err := bench.server.Answer(b.Context(), requests[i], reply); err != nil {
+					b.Fatal(err)
+				}
+				if i++; i == len(requests) {
+					i = 0
+				}
+			}
+		})
+	}
+}
