@@ -90,6 +90,13 @@ func TestBenchRunsEveryScenario(t *testing.T) {
 			require.Contains(t, stdout.String(), s.Title)
 		}
 	}
+	require.Len(t, got.Wire, 3)
+	nothing, cookie, token := got.Wire[0], got.Wire[1], got.Wire[2]
+	require.Equal(t, nothing.HTTP1+wireCalls*int64(cookie.Header), cookie.HTTP1)
+	require.Equal(t, nothing.HTTP1+wireCalls*int64(token.Header), token.HTTP1)
+	require.Greater(t, token.HTTP2First, cookie.HTTP2First)
+	require.Less(t, token.HTTP2First, token.HTTP1)
+	require.LessOrEqual(t, token.HTTP2Next, token.HTTP2First)
 	require.Len(t, got.Memory, 3)
 	require.Equal(t, "gatehouse_30", got.Memory[2].Process)
 	require.Equal(t, 30, got.Memory[2].Sessions)

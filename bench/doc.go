@@ -24,8 +24,9 @@
 //     would only make the ratios smaller.
 //   - Gatehouse is the built binary with its defaults, Redis a real one on
 //     loopback. 1,000 sessions, or tokens, are used in turn, each of them once
-//     before the first round. Where more sessions are asked for, they have a
-//     Gatehouse of their own in the same run, whose cache may keep them all.
+//     before the first round. Where further numbers of sessions are asked for,
+//     each has a Gatehouse of its own in the same run, whose cache may keep
+//     them all, and which renews each once an hour, not once a minute.
 //   - In each round every scenario runs once, in random order, so that a
 //     machine that gets slower with time treats all alike. Ratios are taken
 //     within a round; the median over the rounds is reported.

@@ -272,6 +272,11 @@ func measure(ctx context.Context, s *stack, o options, progress io.Writer) (*rep
 				round+1, o.rounds, sc.name, p.load.Connections, f.PerSecond, digits(f.P50), digits(f.P99))
 		}
 	}
+	if _, there := s.ports[baseNone]; there {
+		if r.Wire, err = measureWire(ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	if r.Memory, err = s.memory(ctx, o.users, o.scenarios); err != nil {
 		return nil, err
 	}

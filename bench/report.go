@@ -21,6 +21,7 @@ type report struct {
 	// Parts are the loads, measured in the same rounds.
 	Parts  []partReport   `json:"parts"`
 	Memory []memoryReport `json:"memory"`
+	Wire   []wireReport   `json:"wire"`
 }
 
 // partReport is one load.
@@ -311,6 +312,7 @@ func (r *report) writeMarkdown(w io.Writer) error {
 		r.writeSweep(&b)
 	}
 	r.writeMemory(&b)
+	r.writeWire(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -415,6 +417,16 @@ func (r *report) writeMemory(b *strings.Builder) {
 		return []string{
 			m.Process, thousands(m.Sessions), digits(float64(m.RSS) / mb), thousands(int(m.Entries)), digits(m.Bytes / mb), perEntry, perSession, coherent,
 		}
+	})
+}
+
+func (r *report) writeWire(b *strings.Builder) {
+	if len(r.Wire) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\nBytes that a client writes for a page of %d calls over one connection.\n\n", wireCalls)
+	table(b, []string{"shown with each call", "its header, B", "HTTP/1.1, B", "HTTP/2, first page, B", "HTTP/2, each further page, B"}, r.Wire, func(w wireReport) []string {
+		return []string{w.Shown, thousands(w.Header), thousands(int(w.HTTP1)), thousands(int(w.HTTP2First)), thousands(int(w.HTTP2Next))}
 	})
 }
 

@@ -160,13 +160,16 @@ func (s *stack) startPlain(ctx context.Context, server checkServer, o stackOptio
 	return address{Port: port}, err
 }
 
-// spareEntries is how many more entries than sessions a cache may have: some
-// belong to tokens and users.
-const spareEntries = 50_000
+// entriesFor is the size of a cache that can hold so many sessions: each has
+// an entry, and so has its user.
+func entriesFor(sessions int) int { return 2*sessions + 10_000 }
 
 // startGatehouse runs the built binary with its defaults, but for a longer
-// deadline for Redis: see the package comment on timeouts. Where more sessions
-// are shown than its cache keeps by default, it may keep them all.
+// deadline for Redis: see the package comment on timeouts. One that is shown a
+// number of sessions of its own may keep all of them in its cache, and renews
+// each once an hour only: with the default of a minute, most requests of a
+// short window would be the first of their session for a minute, and the
+// renewals would be measured, not the cache.
 func (s *stack) startGatehouse(ctx context.Context, server checkServer, o stackOptions) (address, error) {
 	if _, err := os.Stat(o.gatehouse); err != nil {
 		return address{}, fmt.Errorf("run make build first, or set -gatehouse: %w", err)
@@ -192,9 +195,10 @@ func (s *stack) startGatehouse(ctx context.Context, server checkServer, o stackO
 		}
 		store = s.proxy.addr()
 	}
-	cache := map[string]any{}
+	cache, sessions := map[string]any{}, map[string]any{"secrets": []string{s.creds.secret}}
 	if server.sessions > 0 {
-		cache["max_entries"] = server.sessions + spareEntries
+		cache["max_entries"] = entriesFor(server.sessions)
+		sessions["touch_interval"] = "1h"
 	}
 	keyFile := filepath.Join(o.dir, "issuer.pem")
 	if err := os.WriteFile(keyFile, s.creds.publicKey, 0o600); err != nil {
@@ -208,7 +212,7 @@ func (s *stack) startGatehouse(ctx context.Context, server checkServer, o stackO
 			"drain": "0s",
 		},
 		"redis":    map[string]any{"url": "redis://" + store + "/0", "timeout": "5s", "cache": cache},
-		"sessions": map[string]any{"secrets": []string{s.creds.secret}},
+		"sessions": sessions,
 		"issuers": []any{map[string]any{
 			"issuer": issuer, "public_key_file": keyFile, "audiences": []string{audience},
 		}},
