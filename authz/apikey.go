@@ -21,6 +21,8 @@ type APIKey struct {
 	Policies []string  // names of the policies that the key may use; empty: none
 	AuthAPI  bool      // the key may call the internal part of the auth API
 	Expires  time.Time // zero: never
+
+	id string // of its principal
 }
 
 // APIKeys authenticates internal callers by the header x-internal-api-key.
@@ -36,7 +38,11 @@ func NewAPIKeys(keys []APIKey, now func() time.Time) *APIKeys {
 	if now == nil {
 		now = time.Now
 	}
-	return &APIKeys{keys: slices.Clone(keys), now: now}
+	keys = slices.Clone(keys)
+	for i := range keys {
+		keys[i].id = ServicePrefix + keys[i].Name
+	}
+	return &APIKeys{keys: keys, now: now}
 }
 
 // Kind returns KindAPIKey.
@@ -78,7 +84,7 @@ func (a *APIKeys) Authenticate(_ context.Context, presented string, p *Policy) (
 		return nil, &Error{ReasonAPIKeyPolicy, errors.New("key " + key.Name + " may not use policy " + p.Name)}
 	}
 	return &Principal{
-		Identity: Identity{ID: ServicePrefix + key.Name},
+		Identity: Identity{ID: key.id},
 		Kind:     KindAPIKey,
 		APIKey:   key.Name,
 	}, nil

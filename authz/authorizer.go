@@ -67,6 +67,10 @@ type Decision struct {
 	Observed error
 	// RetryAfter is how many seconds a limited client should wait.
 	RetryAfter int
+
+	// What Quick makes its answers in.
+	memory    Memory
+	principal Principal
 }
 
 // Authorize decides a canonical request. The decision is never nil; an error
@@ -138,7 +142,7 @@ func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) 
 		if principal == nil || principal.ID == "" {
 			return Refuse(ReasonInternal, "the authenticator of kind %q names nobody and gives no error", kind)
 		}
-		if kind != KindAPIKey && strings.HasPrefix(principal.ID, ServicePrefix) {
+		if impersonates(kind, principal.ID) {
 			return Refuse(impostor(kind), "a user's id may not begin with %q: services would take it for an internal caller's", ServicePrefix)
 		}
 		if err := d.Policy.recent(principal, a.o.Now()); err != nil {
@@ -148,6 +152,11 @@ func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) 
 		return nil
 	}
 	return Refuse(ReasonNoCredential, "none of %q was presented", d.Policy.Credentials)
+}
+
+// impersonates reports whether a principal that is no service has a service's id.
+func impersonates(kind Kind, id string) bool {
+	return kind != KindAPIKey && strings.HasPrefix(id, ServicePrefix)
 }
 
 // impostor is the reason for a principal that is not of its kind.

@@ -11,10 +11,14 @@ import (
 type Bearer struct {
 	verifier TokenVerifier
 	store    StandingStore
+	cached   CachedStandingStore // the store, if it is one
 }
 
 // NewBearer returns the authenticator of bearer tokens.
-func NewBearer(v TokenVerifier, s StandingStore) *Bearer { return &Bearer{verifier: v, store: s} }
+func NewBearer(v TokenVerifier, s StandingStore) *Bearer {
+	cached, _ := s.(CachedStandingStore)
+	return &Bearer{verifier: v, store: s, cached: cached}
+}
 
 // Kind returns KindBearer.
 func (*Bearer) Kind() Kind { return KindBearer }
@@ -38,34 +42,49 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 	if err != nil {
 		return nil, err
 	}
-	ref := TokenRef{UserID: token.ID, TokenID: token.TokenID, Family: token.Family}
 	var degraded Outage
-	standing, err := b.store.TokenStanding(ctx, ref, p.readOptions())
+	standing, err := b.store.TokenStanding(ctx, token.ref(), p.readOptions())
 	if err != nil {
 		if p.OnStoreOutage != OutageAcceptBearer || ReasonOf(err) != ReasonStoreUnavailable || errors.Is(err, context.Canceled) {
 			return nil, err
 		}
 		standing, degraded = Standing{}, OutageAcceptBearer
 	}
-	if standing.Revoked || standing.predates(token.IssuedAt) {
-		return nil, Refuse(ReasonTokenRevoked, "the token, its family or its user was revoked")
+	if err := refuseToken(token, &standing); err != nil {
+		return nil, err
 	}
-	principal := &Principal{
+	principal := &Principal{}
+	fillFromToken(principal, token, &standing)
+	principal.Degraded = degraded
+	return principal, nil
+}
+
+func (t *Token) ref() TokenRef { return TokenRef{UserID: t.ID, TokenID: t.TokenID, Family: t.Family} }
+
+// refuseToken says why a token that is authentic lets nobody in; nil where it
+// does.
+func refuseToken(token *Token, standing *Standing) error {
+	switch {
+	case standing.Revoked || standing.predates(token.IssuedAt):
+		return Refuse(ReasonTokenRevoked, "the token, its family or its user was revoked")
+	case standing.Disabled():
+		return Refuse(ReasonUserDisabled, "the profile is disabled")
+	}
+	return nil
+}
+
+func fillFromToken(p *Principal, token *Token, standing *Standing) {
+	*p = Principal{
 		Identity:  token.Identity,
 		Kind:      KindBearer,
 		AuthTime:  token.AuthTime,
 		Issuer:    token.Issuer,
 		Audiences: token.Audiences,
 		Claims:    token.Claims,
-		Degraded:  degraded,
 	}
-	if profile := standing.Profile; profile != nil {
-		if profile.Disabled {
-			return nil, Refuse(ReasonUserDisabled, "the profile is disabled")
-		}
-		profile.overlay(principal)
+	if standing.Profile != nil {
+		standing.Profile.overlay(p)
 	}
-	return principal, nil
 }
 
 // overlay puts what the profile says over what the token claimed.

@@ -1,10 +1,7 @@
 package authz
 
 import (
-	"encoding/json"
-	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -58,51 +55,135 @@ func (h IdentityHeaders) Encode(id Identity, maxBytes int) ([]Header, error) {
 }
 
 func percentEncode(s string) string {
-	plain := func(c byte) bool { return c > ' ' && c < 0x7f && c != '%' }
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	i := 0
-	for i < len(s) && plain(s[i]) {
-		i++
-	}
-	if i == len(s) {
+	if ValueLength(s) == len(s) {
 		return s
 	}
-	var b strings.Builder
-	b.WriteString(s[:i])
-	for ; i < len(s); i++ {
-		if plain(s[i]) {
-			b.WriteByte(s[i])
-		} else {
-			fmt.Fprintf(&b, "%%%02X", s[i])
-		}
-	}
-	return b.String()
+	return string(AppendValue(nil, s))
 }
 
 // encodeRoles writes roles as JSON that is visible ASCII only.
-func encodeRoles(roles []string) string {
-	if len(roles) == 0 {
-		return "[]"
-	}
-	text, err := json.Marshal(roles)
-	if err != nil {
-		panic("authz: a slice of strings has no JSON form: " + err.Error()) // encoding/json promises one
-	}
-	var b strings.Builder
-	for i := 0; i < len(text); {
-		c, n := utf8.DecodeRune(text[i:])
-		switch {
-		case c > ' ' && c < 0x7f:
-			b.WriteByte(byte(c))
-		case c > 0xffff:
-			c -= 0x10000
-			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+(c>>10), 0xdc00+(c&0x3ff))
-		default:
-			fmt.Fprintf(&b, `\u%04x`, c)
+func encodeRoles(roles []string) string { return string(AppendRoles(nil, roles)) }
+
+func plain(c byte) bool { return c > ' ' && c < 0x7f && c != '%' }
+
+// ValueLength is how many bytes [AppendValue] appends. Where that is the length
+// of s, the value is s itself.
+func ValueLength(s string) int {
+	n := 0
+	for i := 0; i < len(s); {
+		if plain(s[i]) {
+			n++
+			i++
+			continue
 		}
-		i += n
+		if invalidAt(s, i) {
+			for i++; i < len(s) && invalidAt(s, i); i++ { // a run of them is one
+			}
+			n += 3 * len("\uFFFD")
+			continue
+		}
+		_, size := utf8.DecodeRuneInString(s[i:])
+		n += 3 * size
+		i += size
 	}
-	return b.String()
+	return n
+}
+
+// invalidAt reports whether the byte is part of no valid UTF-8.
+func invalidAt(s string, i int) bool {
+	c, size := utf8.DecodeRuneInString(s[i:])
+	return c == utf8.RuneError && size == 1
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// AppendValue appends the value of an identity header as [IdentityHeaders.Encode]
+// writes an id, an email address or an organization.
+func AppendValue(b []byte, s string) []byte {
+	escape := func(text string) {
+		for i := range len(text) {
+			b = append(b, '%', upperHex[text[i]>>4], upperHex[text[i]&15])
+		}
+	}
+	for i := 0; i < len(s); {
+		if plain(s[i]) {
+			b = append(b, s[i])
+			i++
+			continue
+		}
+		_, size := utf8.DecodeRuneInString(s[i:])
+		if invalidAt(s, i) {
+			for i++; i < len(s) && invalidAt(s, i); i++ { // a run of them is one
+			}
+			escape("\uFFFD")
+			continue
+		}
+		escape(s[i : i+size])
+		i += size
+	}
+	return b
+}
+
+// RolesLength is how many bytes [AppendRoles] appends.
+func RolesLength(roles []string) int {
+	n := 2 + max(len(roles)-1, 0)
+	for _, role := range roles {
+		n += 2
+		for _, c := range role { // what is not UTF-8 is U+FFFD
+			switch {
+			case c == '"' || c == '\\':
+				n += 2
+			case c > ' ' && c < 0x7f && c != '<' && c != '>' && c != '&':
+				n++
+			case c == '\b' || c == '\f' || c == '\n' || c == '\r' || c == '\t':
+				n += 2
+			case c > 0xffff:
+				n += 12
+			default:
+				n += 6
+			}
+		}
+	}
+	return n
+}
+
+// AppendRoles appends the value of the header with the roles as
+// [IdentityHeaders.Encode] writes it: JSON that is visible ASCII only.
+func AppendRoles(b []byte, roles []string) []byte {
+	const hex = "0123456789abcdef"
+	unit := func(c rune) { b = append(b, '\\', 'u', hex[c>>12&15], hex[c>>8&15], hex[c>>4&15], hex[c&15]) }
+	b = append(b, '[')
+	for i, role := range roles {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		for _, c := range role {
+			switch {
+			case c == '"' || c == '\\':
+				b = append(b, '\\', byte(c))
+			case c > ' ' && c < 0x7f && c != '<' && c != '>' && c != '&':
+				b = append(b, byte(c))
+			case c == '\b':
+				b = append(b, `\b`...)
+			case c == '\f':
+				b = append(b, `\f`...)
+			case c == '\n':
+				b = append(b, `\n`...)
+			case c == '\r':
+				b = append(b, `\r`...)
+			case c == '\t':
+				b = append(b, `\t`...)
+			case c > 0xffff:
+				unit(0xd800 + (c-0x10000)>>10)
+				unit(0xdc00 + (c-0x10000)&0x3ff)
+			default:
+				unit(c)
+			}
+		}
+		b = append(b, '"')
+	}
+	return append(b, ']')
 }
 
 // ClientSpellings returns every spelling under which a client could smuggle

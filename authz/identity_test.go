@@ -169,3 +169,30 @@ func TestClientSpellingsOfConfiguredNames(t *testing.T) {
 	slices.Sort(spellings)
 	require.Len(t, slices.Compact(spellings), 1+2+2+4+8, "each once")
 }
+
+// What is counted is what is written, and that is what the libraries write.
+func FuzzHeaderValues(f *testing.F) {
+	for _, seed := range []string{"", "plain", "a b%c", "é\x00\xff\xfe\uFFFD\xff", `"\<>&`, "\b\f\n\r\t\u2028😀\x7f"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		value := string(authz.AppendValue(nil, s))
+		require.Len(t, value, authz.ValueLength(s))
+		back, err := url.PathUnescape(value)
+		require.NoError(t, err)
+		require.Equal(t, strings.ToValidUTF8(s, "\uFFFD"), back)
+		for _, c := range []byte(value) {
+			require.True(t, c > ' ' && c < 0x7f)
+		}
+		for _, roles := range [][]string{{}, {s}, {s, "x", s}} {
+			text := authz.AppendRoles(nil, roles)
+			require.Len(t, text, authz.RolesLength(roles))
+			want, err := json.Marshal(roles)
+			require.NoError(t, err)
+			require.JSONEq(t, string(want), string(text))
+			for _, c := range text {
+				require.True(t, c > ' ' && c < 0x7f)
+			}
+		}
+	})
+}

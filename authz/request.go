@@ -60,7 +60,13 @@ type RequestParts struct {
 // ReasonBadPath or ReasonBadHost what two servers could read differently. It
 // always returns a Request, as far as it got, for the log.
 func NewRequest(p RequestParts) (*Request, error) {
-	r := &Request{
+	r := &Request{}
+	return r, r.Read(p)
+}
+
+// Read does as [NewRequest] does, in a request that is used again.
+func (r *Request) Read(p RequestParts) error {
+	*r = Request{
 		Method:        strings.ToUpper(p.Method),
 		Authority:     p.Authority,
 		Address:       p.Address,
@@ -74,18 +80,18 @@ func NewRequest(p RequestParts) (*Request, error) {
 	r.RawPath, r.Query, _ = strings.Cut(p.Target, "?")
 	var err error
 	if r.Host, err = CanonicalHost(p.Authority); err != nil {
-		return r, err
+		return err
 	}
 	if r.Path, err = CanonicalPath(r.RawPath); err != nil {
-		return r, err
+		return err
 	}
 	if i := indexControl(r.Query); i >= 0 {
-		return r, Refuse(ReasonBadPath, "control byte in the query at offset %d", i)
+		return Refuse(ReasonBadPath, "control byte in the query at offset %d", i)
 	}
 	if strings.IndexByte(r.Query, '#') >= 0 {
-		return r, Refuse(ReasonBadPath, "fragment in the request target")
+		return Refuse(ReasonBadPath, "fragment in the request target")
 	}
-	return r, nil
+	return nil
 }
 
 func (r *Request) header(name string) string {

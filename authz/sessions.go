@@ -7,11 +7,15 @@ type Sessions struct {
 	cookie   string
 	verifier CookieVerifier
 	store    SessionStore
+	cached   CachedSessionStore   // the store, if it is one
+	inMemory MemoryCookieVerifier // the verifier, if it is one
 }
 
 // NewSessions returns the authenticator of the session cookie with that name.
 func NewSessions(cookie string, v CookieVerifier, s SessionStore) *Sessions {
-	return &Sessions{cookie: cookie, verifier: v, store: s}
+	cached, _ := s.(CachedSessionStore)
+	inMemory, _ := v.(MemoryCookieVerifier)
+	return &Sessions{cookie: cookie, verifier: v, store: s, cached: cached, inMemory: inMemory}
 }
 
 // Kind returns KindSession.
@@ -37,20 +41,34 @@ func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*
 	if err != nil {
 		return nil, err
 	}
-	if session.ID == "" { // Express keeps sessions for visitors too, before anybody logs in
-		return nil, Refuse(ReasonSessionAnonymous, "the session is nobody's: its record names no user")
+	if err := refuseSession(session); err != nil {
+		return nil, err
 	}
-	if session.Standing.Revoked || session.Standing.predates(session.MadeAt()) {
-		return nil, Refuse(ReasonSessionRevoked, "the session falls under the user's revocation mark")
+	principal := &Principal{}
+	fillFromSession(principal, id, session)
+	return principal, nil
+}
+
+// refuseSession says why a session that was found lets nobody in; nil where it
+// does.
+func refuseSession(session *Session) error {
+	switch {
+	case session.ID == "": // Express keeps sessions for visitors too, before anybody logs in
+		return Refuse(ReasonSessionAnonymous, "the session is nobody's: its record names no user")
+	case session.Standing.Revoked || session.Standing.predates(session.MadeAt()):
+		return Refuse(ReasonSessionRevoked, "the session falls under the user's revocation mark")
+	case session.Standing.Disabled():
+		return Refuse(ReasonUserDisabled, "the profile is disabled")
 	}
-	if profile := session.Standing.Profile; profile != nil && profile.Disabled {
-		return nil, Refuse(ReasonUserDisabled, "the profile is disabled")
-	}
+	return nil
+}
+
+func fillFromSession(p *Principal, id string, session *Session) {
 	var degraded Outage
 	if session.Stale {
 		degraded = OutageServeStale
 	}
-	return &Principal{
+	*p = Principal{
 		Identity:      session.Identity,
 		Kind:          KindSession,
 		SessionID:     id,
@@ -58,5 +76,5 @@ func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*
 		AuthTime:      session.AuthTime,
 		Session:       session.Values,
 		Degraded:      degraded,
-	}, nil
+	}
 }

@@ -122,3 +122,109 @@ func appendMetadata(b []byte, all []metadataField) []byte {
 	}
 	return b
 }
+
+// appendAllowed appends the reply that [okResponse] makes of a decision and the
+// headers of its identity, without making either. ok is false where the headers
+// exceed their budget.
+func (s *Server) appendAllowed(b []byte, d *authz.Decision) (_ []byte, ok bool) {
+	var set [4]valueOf
+	n, which := 0, 0
+	if p := d.Principal; p != nil {
+		h := &s.o.Headers
+		for i, v := range [...]valueOf{{name: h.ID, value: p.ID}, {name: h.Email, value: p.Email}, {name: h.Organization, value: p.Organization}} {
+			if v.value != "" {
+				set[n] = v
+				n++
+				which |= 1 << i
+			}
+		}
+		set[n] = valueOf{name: h.Roles, roles: p.Roles}
+		if set[n].roles == nil {
+			set[n].roles = noRoles
+		}
+		n++
+	}
+	size, total := 0, 0
+	for i := range set[:n] {
+		v := &set[i]
+		v.size = v.length()
+		total += len(v.name) + v.size
+		size += sizeField(v.option())
+	}
+	if s.o.MaxHeaderBytes > 0 && total > s.o.MaxHeaderBytes {
+		return b, false
+	}
+	removal := s.removal(d.Principal != nil, which)
+	b = appendLength(b, replyStatus, 0)
+	b = appendLength(b, replyOK, size+len(removal))
+	for i := range set[:n] {
+		v := &set[i]
+		b = appendLength(b, okHeaders, v.option())
+		b = appendLength(b, optionHeader, sizeField(len(v.name))+sizeField(v.size))
+		b = appendText(b, 1, v.name)
+		b = v.append(appendLength(b, 2, v.size))
+		b = protowire.AppendTag(b, optionAppend, protowire.VarintType)
+		b = protowire.AppendVarint(b, overwriteIt)
+	}
+	b = append(b, removal...)
+	var memory [8]metadataField
+	return appendMetadata(b, metadataOf(d, "allow", memory[:0])), true
+}
+
+var noRoles = []string{}
+
+// valueOf is a header's value: a text, or roles where they are not nil. Its
+// length is counted before it is written.
+type valueOf struct {
+	name, value string
+	roles       []string
+	size        int
+}
+
+func (v *valueOf) length() int {
+	if v.roles != nil {
+		return authz.RolesLength(v.roles)
+	}
+	return authz.ValueLength(v.value)
+}
+
+func (v *valueOf) append(b []byte) []byte {
+	if v.roles != nil {
+		return authz.AppendRoles(b, v.roles)
+	}
+	return authz.AppendValue(b, v.value)
+}
+
+// option is the size of the HeaderValueOption. No value is empty.
+func (v *valueOf) option() int {
+	return sizeField(sizeField(len(v.name))+sizeField(v.size)) + 2
+}
+
+// removal returns the encoded names to remove beside an identity of which so
+// much is set: of which the bits are id, email and organization.
+func (s *Server) removal(known bool, which int) []byte {
+	if !known {
+		return s.removals[0]
+	}
+	return s.removals[which]
+}
+
+// encodeRemovals encodes the names to remove for each set of headers that can be
+// there. An id is always: the place of none is for nobody's request.
+func (s *Server) encodeRemovals() {
+	h := s.o.Headers
+	for which := range s.removals {
+		var set []authz.Header
+		for i, name := range [...]string{h.ID, h.Email, h.Organization} {
+			if which&(1<<i) != 0 {
+				set = append(set, authz.Header{Name: name})
+			}
+		}
+		if which != 0 {
+			set = append(set, authz.Header{Name: h.Roles})
+		}
+		for _, name := range s.unset(set) {
+			s.removals[which] = appendText(s.removals[which], okRemove, name)
+		}
+	}
+}

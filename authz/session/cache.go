@@ -89,7 +89,6 @@ type cache struct {
 	table       *table.Table
 	tracker     *tracking.Tracker
 	keepRecords bool
-	buffers     sync.Pool // of *[]byte
 
 	mu      sync.Mutex
 	flights map[table.Name]*flight
@@ -114,7 +113,6 @@ func newCache(s *Store, o CacheOptions) *cache {
 		o.Heartbeat = defaultHeartbeat
 	}
 	c := &cache{store: s, table: table.New(o.MaxEntries), keepRecords: o.KeepRecords, flights: map[table.Name]*flight{}}
-	c.buffers.New = func() any { b := make([]byte, 0, 1024); return &b }
 	c.tracker = tracking.New(s.client, tracking.Options{
 		Prefixes:  []string{s.o.Prefix, prefixUser, prefixRevoked, markDead, markBefore},
 		Heartbeat: o.Heartbeat, Timeout: s.o.Timeout,
@@ -233,38 +231,100 @@ func textOfBytes(b []byte) string { return unsafe.String(unsafe.SliceData(b), le
 // session returns what the table has about a session and its user, in memory of
 // its own.
 func (c *cache) session(id string, epoch uint32, now time.Time) (l *loaded, touch int64, ok bool) {
-	ms := now.UnixMilli()
-	value, deadline, ok := c.table.Get(table.Name{Kind: kindSession, ID: id}, ms, epoch, make([]byte, 0, 512))
-	if !ok {
-		return nil, 0, false
-	}
-	f := &found{Session: &authz.Session{}, ttl: ttlNever}
-	touch, err := c.store.readSession(textOfBytes(value), f)
-	if err != nil {
-		return &loaded{refused: err}, 0, authz.ReasonOf(err) != authz.ReasonInternal
-	}
-	if deadline != math.MaxInt64 {
-		f.ttl = time.Duration(deadline-ms) * time.Millisecond
+	m := &authz.Memory{}
+	f := &found{Session: &m.Session}
+	refused, touch, ok := c.read(id, epoch, now, f, m)
+	if !ok || refused != nil {
+		return &loaded{refused: refused}, 0, ok
 	}
 	l = &loaded{found: f}
 	if f.ID == "" {
 		return l, touch, true
 	}
-	if c.keepRecords {
+	return l, touch, c.user(f.ID, epoch, now.UnixMilli(), &l.standing, m)
+}
+
+// read fills f with what the table has about a session: alive, or refused.
+func (c *cache) read(id string, epoch uint32, now time.Time, f *found, m *authz.Memory) (refused error, touch int64, ok bool) {
+	ms := now.UnixMilli()
+	value, deadline, ok := c.table.Get(table.Name{Kind: kindSession, ID: id}, ms, epoch, m.Bytes[:0])
+	m.Bytes = value
+	if !ok {
+		return nil, 0, false
+	}
+	*f.Session = authz.Session{Identity: authz.Identity{Roles: f.Roles}, Organizations: f.Organizations}
+	if touch, refused = c.store.readSession(textOfBytes(value), f); refused != nil {
+		return refused, 0, authz.ReasonOf(refused) != authz.ReasonInternal
+	}
+	f.ttl = ttlNever
+	if deadline != math.MaxInt64 {
+		f.ttl = time.Duration(deadline-ms) * time.Millisecond
+	}
+	if c.keepRecords && f.ID != "" {
+		var err error
 		if f.Values, err = decodeObject(f.text); err != nil {
 			return nil, 0, false
 		}
 	}
-	return l, touch, c.user(f.ID, epoch, ms, &l.standing)
+	return nil, touch, true
 }
 
-func (c *cache) user(userID string, epoch uint32, ms int64, st *standing) bool {
-	value, _, ok := c.table.Get(table.Name{Kind: kindUser, ID: userID}, ms, epoch, make([]byte, 0, 256))
+// user fills st with what the table has about a user.
+func (c *cache) user(userID string, epoch uint32, ms int64, st *standing, m *authz.Memory) bool {
+	value, _, ok := c.table.Get(table.Name{Kind: kindUser, ID: userID}, ms, epoch, m.Bytes)
 	if !ok {
 		return false
 	}
-	st.refused = readUserFacts(textOfBytes(value), &st.Standing)
+	facts := value[len(m.Bytes):]
+	m.Bytes = value
+	st.refused = readUserFacts(textOfBytes(facts), &st.Standing, m)
 	return st.refused == nil || authz.ReasonOf(st.refused) != authz.ReasonInternal
+}
+
+// CachedSession implements [authz.CachedSessionStore].
+func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (*authz.Session, bool) {
+	c := s.cache
+	if c == nil || o.Fresh || o.Passive {
+		return nil, false
+	}
+	epoch, live := c.tracker.Live()
+	if !live {
+		return nil, false
+	}
+	now := s.o.Now()
+	f := found{Session: &m.Session}
+	refused, touch, ok := c.read(id, epoch, now, &f, m)
+	if !ok || refused != nil || f.ID == "" || touch <= now.UnixMilli() || o.IdleTimeout > 0 && f.idle(now) > o.IdleTimeout {
+		return nil, false
+	}
+	var user standing
+	if !c.user(f.ID, epoch, now.UnixMilli(), &user, m) || user.refused != nil {
+		return nil, false
+	}
+	m.Session.Standing = user.Standing
+	c.hits.Add(1)
+	return &m.Session, true
+}
+
+// CachedStanding implements [authz.CachedStandingStore].
+func (s *Store) CachedStanding(ref authz.TokenRef, o authz.ReadOptions, m *authz.Memory) (*authz.Standing, bool) {
+	c := s.cache
+	if c == nil || o.Fresh {
+		return nil, false
+	}
+	epoch, live := c.tracker.Live()
+	if !live {
+		return nil, false
+	}
+	m.Bytes = m.Bytes[:0]
+	st, ok := c.cachedStanding(ref, epoch, s.o.Now(), m)
+	if !ok || st.refused != nil {
+		return nil, false
+	}
+	c.hits.Add(1)
+	m.Standing = st.user
+	m.Standing.Revoked = st.revoked
+	return &m.Standing, true
 }
 
 // guess is whose a session was when it was looked at last; "" for unknown.
@@ -441,7 +501,7 @@ func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.Read
 		st, err := s.askStanding(ctx, ref, nil)
 		if err != nil && o.StaleFor > 0 && authz.ReasonOf(err) == authz.ReasonStoreUnavailable {
 			if epoch, age := c.tracker.Proven(); age <= o.StaleFor {
-				if st, ok := c.cachedStanding(ref, epoch, now); ok {
+				if st, ok := c.cachedStanding(ref, epoch, now, &authz.Memory{}); ok {
 					c.stale.Add(1)
 					return st.standing(), nil
 				}
@@ -450,7 +510,7 @@ func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.Read
 		return st, err
 	}
 	if !o.Fresh {
-		if st, ok := c.cachedStanding(ref, epoch, now); ok {
+		if st, ok := c.cachedStanding(ref, epoch, now, &authz.Memory{}); ok {
 			c.hits.Add(1)
 			if st.refused != nil {
 				return authz.Standing{}, st.refused
@@ -475,7 +535,7 @@ func (t tokenStanding) standing() authz.Standing {
 	return st
 }
 
-func (c *cache) cachedStanding(ref authz.TokenRef, epoch uint32, now time.Time) (st tokenStanding, ok bool) {
+func (c *cache) cachedStanding(ref authz.TokenRef, epoch uint32, now time.Time, m *authz.Memory) (st tokenStanding, ok bool) {
 	ms := now.UnixMilli()
 	var memory [8]byte
 	for _, n := range [...]table.Name{{Kind: kindToken, ID: ref.TokenID}, {Kind: kindFamily, ID: ref.Family}} {
@@ -492,7 +552,7 @@ func (c *cache) cachedStanding(ref authz.TokenRef, epoch uint32, now time.Time) 
 		return st, true
 	}
 	var user standing
-	if !c.user(ref.UserID, epoch, ms, &user) {
+	if !c.user(ref.UserID, epoch, ms, &user, m) {
 		return st, false
 	}
 	st.user, st.refused = user.Standing, user.refused

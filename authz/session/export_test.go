@@ -13,6 +13,6 @@ func ClientOf(s *Store) redis.UniversalClient { return s.client }
 func CachedUser(s *Store, userID string) (st authz.Standing, ok bool) {
 	epoch, live := s.cache.tracker.Live()
 	var user standing
-	ok = live && s.cache.user(userID, epoch, s.o.Now().UnixMilli(), &user)
+	ok = live && s.cache.user(userID, epoch, s.o.Now().UnixMilli(), &user, &authz.Memory{})
 	return user.Standing, ok
 }

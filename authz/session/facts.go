@@ -212,10 +212,10 @@ func (s *Store) sessionFacts(f *found, now time.Time) []byte {
 	w.text(f.Organization)
 	w.list(f.Roles)
 	w.list(f.Organizations)
-	w.list(ourValuesIn(f.Values).provider)
 	if s.cache.keepRecords {
 		w.text(f.text)
 	}
+	w.list(f.provider)
 	return w
 }
 
@@ -239,10 +239,11 @@ func (s *Store) readSession(facts string, f *found) (touch int64, err error) {
 	f.AuthTime, f.Created = r.time(), r.time()
 	f.life, f.memory = time.Duration(r.number())*time.Millisecond, time.Duration(r.number())*time.Millisecond
 	f.ID, f.Email, f.Organization = r.text(), r.text(), r.text()
-	f.Roles, f.Organizations, f.provider = r.list(f.Roles), r.list(f.Organizations), r.list(nil)
+	f.Roles, f.Organizations = r.list(f.Roles), r.list(f.Organizations)
 	if s.cache.keepRecords {
 		f.text = r.text()
 	}
+	f.provider = r.list(nil) // few have one
 	if r.bad {
 		return 0, authz.Refuse(authz.ReasonInternal, "%w", errFacts)
 	}
@@ -293,8 +294,8 @@ const (
 	profileDisabled
 )
 
-// readUserFacts fills a standing from its facts.
-func readUserFacts(facts string, st *authz.Standing) error {
+// readUserFacts fills a standing from its facts, with a profile in the memory.
+func readUserFacts(facts string, st *authz.Standing, m *authz.Memory) error {
 	r := factReader{rest: facts}
 	switch r.byte() {
 	case factRefused:
@@ -306,20 +307,22 @@ func readUserFacts(facts string, st *authz.Standing) error {
 	st.RevokedBefore = r.time()
 	has := r.byte()
 	if has&profileThere != 0 {
-		p := &authz.Profile{Disabled: has&profileDisabled != 0}
+		p := &m.Profile
+		organizations := p.Organizations
+		*p = authz.Profile{Disabled: has&profileDisabled != 0}
 		if has&profileEmail != 0 {
-			p.Email = new(string)
-			*p.Email = r.text()
+			m.Email = r.text()
+			p.Email = &m.Email
 		}
 		if has&profileRoles != 0 {
-			p.Roles = new([]string)
-			*p.Roles = r.list(nil)
+			m.Roles = r.list(m.Roles)
+			p.Roles = &m.Roles
 		}
 		if has&profileOrganization != 0 {
-			p.Organization = new(string)
-			*p.Organization = r.text()
+			m.Organization = r.text()
+			p.Organization = &m.Organization
 		}
-		p.Organizations = r.list(nil)
+		p.Organizations = r.list(organizations)
 		st.Profile = p
 	}
 	if r.bad {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -62,11 +63,15 @@ func (s *Signer) Sign(id string) string {
 // The time that it takes depends on the length of the value and the number of
 // secrets only, not on which secret fits or how much of the signature is
 // right.
-func (s *Signer) Verify(value string) (id string, ok bool) {
+func (s *Signer) Verify(value string) (id string, ok bool) { return s.VerifyIn(value, new([]byte)) }
+
+// VerifyIn does as Verify does. The id is part of the value or of the memory,
+// which it may replace by more.
+func (s *Signer) VerifyIn(value string, memory *[]byte) (id string, ok bool) {
 	if len(value) > maxCookie || !plain(value) {
 		return "", false
 	}
-	signed, ok := strings.CutPrefix(decodeURIComponent(unquote(value)), "s:")
+	signed, ok := strings.CutPrefix(decodeURIComponent(unquote(value), memory), "s:")
 	if !ok {
 		return "", false
 	}
@@ -137,18 +142,18 @@ func unquote(s string) string {
 
 // decodeURIComponent decodes as the JavaScript function does for the npm
 // module cookie: a text with a malformed escape, or with escapes that are not
-// UTF-8, stays as it is, in all of its parts. s must be ASCII.
-func decodeURIComponent(s string) string {
+// UTF-8, stays as it is, in all of its parts. s must be ASCII. What it returns is
+// s or part of the memory.
+func decodeURIComponent(s string, memory *[]byte) string {
 	i := strings.IndexByte(s, '%')
 	if i < 0 {
 		return s
 	}
-	var b strings.Builder
-	b.Grow(len(s))
-	b.WriteString(s[:i])
+	b := append(slices.Grow((*memory)[:0], len(s)), s[:i]...)
+	*memory = b
 	for ; i < len(s); i++ {
 		if s[i] != '%' {
-			b.WriteByte(s[i])
+			b = append(b, s[i])
 			continue
 		}
 		if i+2 >= len(s) {
@@ -158,11 +163,11 @@ func decodeURIComponent(s string) string {
 		if high > 15 || low > 15 {
 			return s
 		}
-		b.WriteByte(high<<4 | low)
+		b = append(b, high<<4|low)
 		i += 2
 	}
-	if decoded := b.String(); utf8.ValidString(decoded) {
-		return decoded
+	if utf8.Valid(b) {
+		return textOfBytes(b)
 	}
 	return s
 }

@@ -182,6 +182,10 @@ type Store struct {
 var (
 	_ authz.SessionStore  = (*Store)(nil)
 	_ authz.StandingStore = (*Store)(nil)
+
+	_ authz.CachedSessionStore   = (*Store)(nil)
+	_ authz.CachedStandingStore  = (*Store)(nil)
+	_ authz.MemoryCookieVerifier = (*Signer)(nil)
 )
 
 // New returns a store. It doesn't connect. It panics for options that

@@ -83,7 +83,7 @@ type Verifier struct {
 	cache   *cache // nil: none
 }
 
-var _ authz.TokenVerifier = (*Verifier)(nil)
+var _ authz.CachedTokenVerifier = (*Verifier)(nil)
 
 // issuer is IssuerOptions made ready.
 type issuer struct {
@@ -191,6 +191,25 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*authz.Token, error)
 	t := e.token
 	return &t, nil
 }
+
+// Remembered implements [authz.CachedTokenVerifier].
+func (v *Verifier) Remembered(raw string) (*authz.Token, bool) {
+	if len(raw) > MaxLength {
+		return nil, false
+	}
+	e, ok := v.cache.get(raw)
+	if !ok || !e.holds(remembering) || !v.now().Before(e.token.Expires.Add(e.issuer.leeway)) {
+		return nil, false
+	}
+	return &e.token, true
+}
+
+// remembering has ended: nobody waits for keys in it.
+var remembering = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // VerifyExpired does as Verify does, but takes a token, too, whose exp has
 // passed: to end what it belongs to, never to let anybody in.
