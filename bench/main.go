@@ -213,6 +213,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 			return err
 		}
 	}
+	if o.svg != "" {
+		if err := writeFile(o.svg, r.writeSVG); err != nil {
+			return err
+		}
+	}
 	return r.writeMarkdown(stdout)
 }
 

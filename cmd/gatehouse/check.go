@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"runtime"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -24,6 +25,9 @@ const (
 	maxConnectionAge = 10 * time.Minute
 	// maxCheckBytes bounds one check, far above what gateways buffer.
 	maxCheckBytes = 256 << 20
+	// checkWindow is how many bytes of checks an Envoy may have under way, for
+	// each of them and in all.
+	checkWindow = 1 << 20
 	// stopGrace bounds how long calls in flight may take after GOAWAY.
 	stopGrace = 5 * time.Second
 )
@@ -48,6 +52,13 @@ func newCheckServer(authorization *extauthz.Server, tlsConfig *tls.Config) *chec
 			Timeout:               10 * time.Second,
 		}),
 		// Envoys ping idle connections; grpc-go's default would call that abuse.
+		// Goroutines that wait for checks have their stacks already; where all
+		// are busy, others are started as ever.
+		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))), //nolint:gosec // G115: some hundreds
+		// A fixed window: checks are small, and grpc would measure the way to
+		// Envoy by pings, all the time, to find a better one.
+		grpc.InitialWindowSize(checkWindow),
+		grpc.InitialConnWindowSize(checkWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 	if tlsConfig != nil {
