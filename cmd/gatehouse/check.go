@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"runtime"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -25,6 +24,9 @@ const (
 	maxConnectionAge = 10 * time.Minute
 	// maxCheckBytes bounds one check, far above what gateways buffer.
 	maxCheckBytes = 256 << 20
+	// checkWorkers is how many checks are answered at once without a goroutine
+	// being started for them.
+	checkWorkers = 128
 	// checkWindow is how many bytes of checks an Envoy may have under way, for
 	// each of them and in all.
 	checkWindow = 1 << 20
@@ -54,7 +56,7 @@ func newCheckServer(authorization *extauthz.Server, tlsConfig *tls.Config) *chec
 		// Envoys ping idle connections; grpc-go's default would call that abuse.
 		// Goroutines that wait for checks have their stacks already; where all
 		// are busy, others are started as ever.
-		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))), //nolint:gosec // G115: some hundreds
+		grpc.NumStreamWorkers(checkWorkers),
 		// A fixed window: checks are small, and grpc would measure the way to
 		// Envoy by pings, all the time, to find a better one.
 		grpc.InitialWindowSize(checkWindow),
