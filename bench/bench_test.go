@@ -111,6 +111,40 @@ func TestBenchRunsEveryScenario(t *testing.T) {
 	require.NotEmpty(t, got.Machine.Gatehouse)
 }
 
+// Every kind of write is seen, with announcements and without.
+func TestBenchMeasuresFreshness(t *testing.T) {
+	proctest.Need(t, "envoy")
+	proctest.Need(t, "redis-server")
+	dir := t.TempDir()
+	gatehouse, file := filepath.Join(dir, "gatehouse"), filepath.Join(dir, "out.json")
+	out, err := exec.Command("go", "build", "-o", gatehouse, "../cmd/gatehouse").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	var stdout, stderr bytes.Buffer
+	err = run(t.Context(), []string{
+		"-gatehouse", gatehouse, "-envoy", shippedEnvoy, "-json", file, "-users", "20",
+		"-connections", "2", "-freshness", "-writes", "23", "-tries", "3",
+	}, &stdout, &stderr)
+	require.NoError(t, err, stderr.String())
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var got report
+	require.NoError(t, json.Unmarshal(text, &got))
+	require.Empty(t, got.Parts)
+	require.Len(t, got.Freshness.Runs, 2)
+	for _, r := range got.Freshness.Runs {
+		require.Equal(t, 23, r.Writes, r.Condition)
+		require.GreaterOrEqual(t, r.Waited, 25.0)
+		require.Len(t, r.Kinds, kinds)
+		for _, k := range r.Kinds {
+			require.Equal(t, 1, k.Tries, k.Write)
+		}
+	}
+	require.Equal(t, 3, got.Freshness.Frozen.Tries)
+	require.Equal(t, 3, got.Freshness.Expiry.Tries)
+	require.Contains(t, stdout.String(), "With the announcements frozen: ")
+}
+
 // A filter that does not decide, or decides otherwise, must not be measured as
 // if it did.
 func TestBenchRefusesToMeasureSomethingElse(t *testing.T) {

@@ -8,6 +8,8 @@
 //	go run ./bench -rate 0,1000 -json out.json  # saturated, and at a rate; needs make build
 //	go run ./bench -sweep                       # 1 to 256 connections
 //	go run ./bench -scenarios none,noop,session -users 1000,200000,1000000
+//	go run ./bench -freshness                   # how soon writes by others count
+//	go run ./bench -all -svg chart.svg          # all of it
 //
 // It is a table of scenarios (scenario.go) times one shape of load (load.go).
 // docs/performance.md explains the method and has results.

@@ -37,6 +37,7 @@ type envoyListener struct {
 	Cluster    string // of ext_authz
 	Policy     string // of Gatehouse; "" for none
 	TokenCache int    // entries of jwt_authn's cache; 0 for no cache
+	Echo       string // header of the answer that tells x-org-id; "" for none
 }
 
 type envoyCluster struct {

@@ -233,7 +233,12 @@ type conn struct {
 	in   *bufio.Reader
 	out  []byte // the last request
 	body []byte // the start of the last answer's body
+	echo []byte // the last answer's header echoHeader
 }
+
+// echoHeader tells which organization the service would have seen, where a
+// listener tells it.
+const echoHeader = "x-seen-organization"
 
 const (
 	maxHeaders  = 100
@@ -260,6 +265,7 @@ func (c *conn) exchange(request []byte) (status int, err error) {
 		return 0, fmt.Errorf("not a status line of HTTP/1.1: %q", line)
 	}
 	length := -1
+	c.echo = c.echo[:0]
 	for range maxHeaders {
 		if line, err = c.line(); err != nil {
 			return 0, fmt.Errorf("read a header: %w", err)
@@ -276,6 +282,8 @@ func (c *conn) exchange(request []byte) (status int, err error) {
 			if length, err = strconv.Atoi(string(value)); err != nil || length < 0 || length > maxBodySize {
 				return 0, fmt.Errorf("content-length %q", value)
 			}
+		case isHeader(name, echoHeader):
+			c.echo = append(c.echo, value...)
 		case isHeader(name, "connection") && isHeader(value, "close"):
 			return 0, errClosing
 		}

@@ -40,6 +40,7 @@ var errUsage = errors.New("usage")
 type options struct {
 	parts     []part
 	scenarios []scenario // of all parts
+	freshness *freshnessOptions
 	warmup    time.Duration
 	rounds    int
 	users     int
@@ -89,6 +90,10 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	flags.Uint64Var(&o.seed, "seed", 0, "of the order of scenarios; 0: a new one")
 	names := flags.String("scenarios", "", "comma-separated `names`; all without it")
 	sweep := flags.Bool("sweep", false, "throughput by connections: "+sweepConnections+" of them with "+sweepScenarios+", where -connections and -scenarios don't say otherwise")
+	freshness := flags.Bool("freshness", false, "only how soon writes by another client count; beside the load of -connections and -rate, too")
+	writes := flags.Int("writes", 10_000, "for -freshness: `number` of writes, idle and under load each")
+	tries := flags.Int("tries", 200, "for -freshness: `number` of writes with frozen announcements, and of sessions that end")
+	all := flags.Bool("all", false, "all of it: saturated and at 1,000 requests/s, -sweep, 1,000 to a million sessions, -freshness; more than an hour")
 	quick := flags.Bool("quick", false, "2 rounds of 1 s, for a first look: -rounds, -duration and -warmup don't count")
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this `file`")
 	flags.StringVar(&o.svg, "svg", "", "draw what a check adds, by process, into this `file`")
@@ -100,9 +105,17 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		}
 		return o, errUsage // the flag package has said why
 	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if *all {
+		if !given["rate"] {
+			*rates = "0,1000"
+		}
+		if !given["users"] {
+			*users = "1000,200000,1000000"
+		}
+	}
 	if *sweep {
-		given := map[string]bool{}
-		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		if !given["connections"] {
 			*connections = sweepConnections
 		}
@@ -112,6 +125,12 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	}
 	if *quick {
 		o.rounds, l.Duration, o.warmup = 2, time.Second, 300*time.Millisecond
+		if !given["writes"] {
+			*writes = 1000
+		}
+		if !given["tries"] {
+			*tries = 40
+		}
 	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())
@@ -125,8 +144,24 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		err = errors.New("-rounds, -duration and -warmup must be more than 0")
 	case l.Requests < 0:
 		err = errors.New("-requests must not be negative")
+	case *writes < 1 || *tries < 1 || *writes > 1_000_000 || *tries > 100_000:
+		err = errors.New("-writes and -tries must be more than 0, and at most 1,000,000 and 100,000")
+	case *all && (*sweep || *freshness):
+		err = errors.New("-all is -sweep and -freshness, too")
 	default:
-		return o, nil
+		if *freshness || *all {
+			const wait = 25 * time.Millisecond
+			o.freshness = &freshnessOptions{writes: *writes, tries: *tries, wait: wait, load: o.parts[0].load}
+		}
+		switch {
+		case *all:
+			err = o.plan(l, sweepScenarios, sweepConnections, "0", "1000", true)
+		case *freshness && !*sweep:
+			o.parts, o.scenarios = nil, nil
+		}
+		if err == nil {
+			return o, nil
+		}
 	}
 	fmt.Fprintf(stderr, "bench: %v\n", err)
 	flags.Usage()
@@ -151,14 +186,16 @@ func (o *options) plan(l load, names, connections, rates, users string, sweep bo
 	if err != nil {
 		return err
 	}
-	o.users, o.sessions = counts[0], slices.Max(counts)
-	o.scenarios = slices.Clone(chosen)
-	for _, n := range counts[1:] {
-		o.scenarios = append(o.scenarios, manySessions(n))
+	if len(o.parts) == 0 { // else the sweep of -all
+		o.users, o.sessions, o.scenarios = counts[0], slices.Max(counts), slices.Clone(chosen)
+		for _, n := range counts[1:] {
+			o.scenarios = append(o.scenarios, manySessions(n))
+		}
+		chosen = o.scenarios
 	}
 	for _, rate := range perSecond {
 		for _, n := range conns {
-			p := part{load: l, scenarios: o.scenarios, sweep: sweep}
+			p := part{load: l, scenarios: chosen, sweep: sweep}
 			p.load.Connections, p.load.Rate = n, float64(rate)
 			o.parts = append(o.parts, p)
 		}
@@ -193,8 +230,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	listeners := slices.Clone(o.scenarios)
+	if o.freshness != nil {
+		listeners = append(listeners, freshnessScenarios...)
+	}
 	s, err := startStack(ctx, stackOptions{
-		dir: dir, gatehouse: o.gatehouse, shipped: o.shipped, scenarios: o.scenarios, sessions: o.sessions,
+		dir: dir, gatehouse: o.gatehouse, shipped: o.shipped, scenarios: listeners, sessions: o.sessions,
 	})
 	if err != nil {
 		return err
@@ -275,6 +316,12 @@ func measure(ctx context.Context, s *stack, o options, progress io.Writer) (*rep
 			*rounds = append(*rounds, f)
 			fmt.Fprintf(progress, "round %d/%d  %-16s %3d connections %7.0f requests/s  p50 %s ms  p99 %s ms\n",
 				round+1, o.rounds, sc.name, p.load.Connections, f.PerSecond, digits(f.P50), digits(f.P99))
+		}
+	}
+	if o.freshness != nil {
+		beside := freshnessScenarios[len(freshnessScenarios)-1].target(s.creds, o.users)
+		if r.Freshness, err = measureFreshness(ctx, s, *o.freshness, beside, progress); err != nil {
+			return nil, fmt.Errorf("freshness: %w", err)
 		}
 	}
 	if _, there := s.ports[baseNone]; there {

@@ -113,7 +113,7 @@ type memoryReport struct {
 	Answers map[string]float64 `json:"answers"`
 }
 
-// memory looks at every Gatehouse.
+// memory looks at every Gatehouse of these scenarios.
 func (s *stack) memory(ctx context.Context, users int, scenarios []scenario) ([]memoryReport, error) {
 	sessions := map[string]int{}
 	for _, sc := range scenarios {
@@ -126,7 +126,7 @@ func (s *stack) memory(ctx context.Context, users int, scenarios []scenario) ([]
 	var all []memoryReport
 	for _, p := range s.processes {
 		ops, ok := s.ops[p.name]
-		if !ok {
+		if _, measured := sessions[p.name]; !ok || !measured {
 			continue
 		}
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))

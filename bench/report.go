@@ -22,6 +22,8 @@ type report struct {
 	Parts  []partReport   `json:"parts"`
 	Memory []memoryReport `json:"memory"`
 	Wire   []wireReport   `json:"wire"`
+	// Freshness is nil when it was not asked for.
+	Freshness *freshnessReport `json:"freshness"`
 }
 
 // partReport is one load.
@@ -116,7 +118,6 @@ type ratios struct {
 
 // newFigures turns a window and the CPU times that it took into figures.
 func newFigures(o outcome, cpu map[string]time.Duration) figures {
-	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	f := figures{
 		Requests:  len(o.Latencies),
 		PerSecond: o.perSecond(),
@@ -313,6 +314,7 @@ func (r *report) writeMarkdown(w io.Writer) error {
 	}
 	r.writeMemory(&b)
 	r.writeWire(&b)
+	r.Freshness.write(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -428,6 +430,37 @@ func (r *report) writeWire(b *strings.Builder) {
 	table(b, []string{"shown with each call", "its header, B", "HTTP/1.1, B", "HTTP/2, first page, B", "HTTP/2, each further page, B"}, r.Wire, func(w wireReport) []string {
 		return []string{w.Shown, thousands(w.Header), thousands(int(w.HTTP1)), thousands(int(w.HTTP2First)), thousands(int(w.HTTP2Next))}
 	})
+}
+
+func (f *freshnessReport) write(b *strings.Builder) {
+	if f == nil {
+		return
+	}
+	share := func(n, of int) string {
+		return fmt.Sprintf("%s of %s (%s %%)", thousands(n), thousands(of), strconv.FormatFloat(100*float64(n)/float64(max(of, 1)), 'f', 2, 64))
+	}
+	fmt.Fprintf(b, "\nFreshness: writes by another client, whose old answer is in the cache, and a request through Envoy %v ms after the acknowledgement.\n\n", f.Wait)
+	table(b, []string{"condition", "honoured", "longest wait, ms", "old answers after new ones"}, f.Runs, func(r freshnessRun) []string {
+		return []string{r.Condition, share(r.Honoured, r.Writes), digits(r.Waited), strconv.Itoa(r.WentBack)}
+	})
+	type row struct {
+		condition string
+		distribution
+	}
+	var rows []row
+	for _, r := range f.Runs {
+		for _, d := range r.Kinds {
+			rows = append(rows, row{r.Condition, d})
+		}
+	}
+	rows = append(rows, row{"idle", f.Frozen.distribution})
+	b.WriteString("\nTime from the acknowledgement to the sending of the first request that gets the new answer, in ms, one request after the other.\n\n")
+	table(b, []string{"write", "condition", "tries", "first one got the old answer", "p50", "p99", "max"}, rows, func(r row) []string {
+		return []string{r.Write, r.condition, strconv.Itoa(r.Tries), strconv.Itoa(r.Old), digits(r.P50), digits(r.P99), digits(r.Max)}
+	})
+	fmt.Fprintf(b, "\nWith the announcements frozen: %s honoured within %v ms.\n", share(f.Frozen.Honoured, f.Frozen.Tries), f.Frozen.Within)
+	fmt.Fprintf(b, "Sessions that end: %s refused not later than %v ms after their time to live; the longest was let in %s ms after it.\n",
+		share(f.Expiry.Refused, f.Expiry.Tries), f.Expiry.Grace, digits(f.Expiry.Outlived))
 }
 
 func (p *partReport) describeLoad(users, rounds int) string {

@@ -171,6 +171,8 @@ func TestArgumentsAreChecked(t *testing.T) {
 		{"-requests -1", "must not be negative"},
 		{"-users 1000001", "-users: expected different whole numbers from 1 to 1000000, separated by commas, not \"1000001\""},
 		{"-connections 1,8,1", "-connections: expected different"},
+		{"-writes 0", "-writes and -tries must be more than 0"},
+		{"-all -sweep", "-all is -sweep and -freshness, too"},
 		{"-duration 0s", "must be more than 0"},
 		{"-rate -1", "-rate: expected different whole numbers from 0 to 1000000"},
 		{"-scenarios x", `there is no "x"`},
@@ -226,4 +228,53 @@ func namesOf(scenarios []scenario) []string {
 		names = append(names, s.name)
 	}
 	return names
+}
+
+func TestMarkdownOfFreshness(t *testing.T) {
+	r := sample()
+	r.Parts, r.Memory = nil, nil
+	r.Freshness = &freshnessReport{
+		Wait: 25,
+		Runs: []freshnessRun{
+			{Condition: "idle", Writes: 10000, Honoured: 9999, Waited: 26.1, Kinds: []distribution{{Write: "DEL", Tries: 100, Old: 2, P99: 0.3, Max: 0.41}}},
+		},
+		Frozen: frozenReport{Within: 1500, Honoured: 200, distribution: distribution{Write: "frozen", Tries: 200, Old: 200, P50: 660, P99: 900, Max: 1000}},
+		Expiry: expiryReport{Tries: 200, Grace: 50, Refused: 199, Outlived: 61},
+	}
+	var got bytes.Buffer
+	require.NoError(t, r.writeMarkdown(&got))
+	_, text, _ := strings.Cut(got.String(), "Freshness: ")
+	require.Equal(t, `writes by another client, whose old answer is in the cache, and a request through Envoy 25 ms after the acknowledgement.
+
+| condition |                  honoured | longest wait, ms | old answers after new ones |
+|-----------|--------------------------:|-----------------:|---------------------------:|
+| idle      | 9,999 of 10,000 (99.99 %) |             26.1 |                          0 |
+
+Time from the acknowledgement to the sending of the first request that gets the new answer, in ms, one request after the other.
+
+| write  | condition | tries | first one got the old answer | p50 |   p99 |   max |
+|--------|----------:|------:|-----------------------------:|----:|------:|------:|
+| DEL    |      idle |   100 |                            2 |   0 | 0.300 | 0.410 |
+| frozen |      idle |   200 |                          200 | 660 |   900 |  1000 |
+
+With the announcements frozen: 200 of 200 (100.00 %) honoured within 1500 ms.
+Sessions that end: 199 of 200 (99.50 %) refused not later than 50 ms after their time to live; the longest was let in 61.0 ms after it.
+`, text)
+}
+
+func TestAllIsEverything(t *testing.T) {
+	o, err := parseOptions([]string{"-all", "-quick"}, io.Discard)
+	require.NoError(t, err)
+	require.Len(t, o.parts, 2+5, "saturated, at a rate, and a sweep")
+	require.Len(t, o.parts[0].scenarios, len(scenarios)+2)
+	require.False(t, o.parts[1].sweep)
+	require.Len(t, o.parts[6].scenarios, 4)
+	require.NotNil(t, o.freshness)
+	require.Equal(t, 1_000_000, o.sessions)
+
+	o, err = parseOptions(strings.Fields("-freshness -connections 8"), io.Discard)
+	require.NoError(t, err)
+	require.Empty(t, o.parts)
+	require.Equal(t, 8, o.freshness.load.Connections)
+	require.Equal(t, 10_000, o.freshness.writes)
 }

@@ -20,6 +20,7 @@ type scenario struct {
 	tokenCache int
 	shows      credentialKind
 	status     int
+	echo       bool // the answer tells the organization, see echoHeader
 	// counter is the counter of Envoy's that counts what the filter decided,
 	// below the listener's own.
 	counter string

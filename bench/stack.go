@@ -195,7 +195,10 @@ func (s *stack) startGatehouse(ctx context.Context, server checkServer, o stackO
 		}
 		store = s.proxy.addr()
 	}
-	cache, sessions := map[string]any{}, map[string]any{"secrets": []string{s.creds.secret}}
+	cache, sessions := map[string]any{}, map[string]any{
+		"secrets": []string{s.creds.secret},
+		"rolling": !server.proxied, // sessions whose end is measured must have one
+	}
 	if server.sessions > 0 {
 		cache["max_entries"] = entriesFor(server.sessions)
 		sessions["touch_interval"] = "1h"
@@ -270,10 +273,14 @@ func (s *stack) startEnvoy(ctx context.Context, o stackOptions, clusters map[str
 	}
 	for i, sc := range o.scenarios {
 		s.ports[sc.name] = ports[i+1]
-		c.Listeners = append(c.Listeners, envoyListener{
+		l := envoyListener{
 			Name: sc.name, Port: ports[i+1],
 			Filter: sc.filter, Cluster: sc.server.name(), Policy: sc.policy, TokenCache: sc.tokenCache,
-		})
+		}
+		if sc.echo {
+			l.Echo = echoHeader
+		}
+		c.Listeners = append(c.Listeners, l)
 	}
 	text, err := c.render()
 	if err != nil {
