@@ -121,7 +121,7 @@ func fields(b []byte, f func(num protowire.Number, typ protowire.Type, value []b
 
 // attributes reads an AttributeContext.
 func (w *wireRequest) attributes(b []byte) error {
-	shape := checkShape.message(1)
+	shape := shapes.attributes
 	return fields(b, func(num protowire.Number, typ protowire.Type, value []byte) error {
 		if typ != protowire.BytesType {
 			return nil
@@ -140,7 +140,7 @@ func (w *wireRequest) attributes(b []byte) error {
 
 // peer reads a Peer, of which the address counts.
 func (w *wireRequest) peer(b []byte) error {
-	shape := checkShape.message(1, 1)
+	shape := shapes.peer
 	return fields(b, func(num protowire.Number, typ protowire.Type, value []byte) error {
 		if num == 1 && typ == protowire.BytesType {
 			return w.peerAddress(value)
@@ -151,7 +151,7 @@ func (w *wireRequest) peer(b []byte) error {
 
 // peerAddress reads an Address: of its three kinds the one that is named last.
 func (w *wireRequest) peerAddress(b []byte) error {
-	shape := checkShape.message(1, 1, 1)
+	shape := shapes.address
 	return fields(b, func(num protowire.Number, typ protowire.Type, value []byte) error {
 		if typ != protowire.BytesType {
 			return nil
@@ -167,7 +167,7 @@ func (w *wireRequest) peerAddress(b []byte) error {
 }
 
 func (w *wireRequest) socket(b []byte) error {
-	shape := checkShape.message(1, 1, 1, 1)
+	shape := shapes.socket
 	return fields(b, func(num protowire.Number, typ protowire.Type, value []byte) error {
 		if num == 2 && typ == protowire.BytesType {
 			return stringField(&w.address, value)
@@ -178,7 +178,7 @@ func (w *wireRequest) socket(b []byte) error {
 
 // request reads an AttributeContext.Request.
 func (w *wireRequest) request(b []byte) error {
-	shape := checkShape.message(1, 4)
+	shape := shapes.request
 	return fields(b, func(num protowire.Number, typ protowire.Type, value []byte) error {
 		if num == 2 && typ == protowire.BytesType {
 			w.http = true
@@ -190,7 +190,7 @@ func (w *wireRequest) request(b []byte) error {
 
 // httpRequest reads an AttributeContext.HttpRequest.
 func (w *wireRequest) httpRequest(b []byte) error {
-	shape := checkShape.message(1, 4, 2)
+	shape := shapes.http
 	return fields(b, func(num protowire.Number, typ protowire.Type, value []byte) error {
 		if typ != protowire.BytesType {
 			return nil
@@ -239,11 +239,14 @@ func (w *wireRequest) extension(b []byte) error {
 func (w *wireRequest) mapHeader(b []byte) error {
 	key, value, err := pair(b)
 	w.fromMap = append(w.fromMap, headerField{name: key, value: value})
-	w.upper = w.upper || strings.ContainsFunc(key, isUpper)
+	for i := range len(key) {
+		if 'A' <= key[i] && key[i] <= 'Z' {
+			w.upper = true
+			break
+		}
+	}
 	return err
 }
-
-func isUpper(r rune) bool { return 'A' <= r && r <= 'Z' }
 
 // headerList reads a HeaderMap.
 func (w *wireRequest) headerList(b []byte) error {
@@ -376,24 +379,36 @@ const maxDepth = protowire.DefaultRecursionLimit
 // shape is what of a message can be wrong beyond its wire format: strings that
 // are not UTF-8, and the messages in it.
 type shape struct {
-	strings  map[protowire.Number]bool
-	messages map[protowire.Number]*shape
+	fields []fieldShape // by number; those beyond are unknown
+}
+
+type fieldShape struct {
+	text    bool
+	message *shape
 }
 
 var checkShape = shapeOf((&authv3.CheckRequest{}).ProtoReflect().Descriptor(), map[protoreflect.FullName]*shape{})
+
+// shapes are those of the messages that are read.
+var shapes = struct{ attributes, peer, address, socket, request, http *shape }{
+	checkShape.message(1), checkShape.message(1, 1), checkShape.message(1, 1, 1), checkShape.message(1, 1, 1, 1), checkShape.message(1, 4), checkShape.message(1, 4, 2),
+}
 
 func shapeOf(d protoreflect.MessageDescriptor, known map[protoreflect.FullName]*shape) *shape {
 	if s, ok := known[d.FullName()]; ok {
 		return s
 	}
-	s := &shape{strings: map[protowire.Number]bool{}, messages: map[protowire.Number]*shape{}}
+	s := &shape{}
 	known[d.FullName()] = s
+	for i := range d.Fields().Len() {
+		s.fields = append(s.fields, make([]fieldShape, max(int(d.Fields().Get(i).Number())+1-len(s.fields), 0))...)
+	}
 	for i := range d.Fields().Len() {
 		switch f := d.Fields().Get(i); f.Kind() { //nolint:exhaustive // all others can hold whatever they like
 		case protoreflect.StringKind:
-			s.strings[f.Number()] = true
+			s.fields[f.Number()].text = true
 		case protoreflect.MessageKind:
-			s.messages[f.Number()] = shapeOf(f.Message(), known)
+			s.fields[f.Number()].message = shapeOf(f.Message(), known)
 		default:
 			if f.IsPacked() || f.Kind() == protoreflect.GroupKind {
 				panic(fmt.Sprintf("extauthz: field %s of a kind that is not expected", f.FullName()))
@@ -406,20 +421,20 @@ func shapeOf(d protoreflect.MessageDescriptor, known map[protoreflect.FullName]*
 // message returns the shape of the message at a path of fields.
 func (s *shape) message(path ...protowire.Number) *shape {
 	for _, num := range path {
-		s = s.messages[num]
+		s = s.fields[num].message
 	}
 	return s
 }
 
 // field checks a field of the message.
 func (s *shape) field(num protowire.Number, typ protowire.Type, value []byte, depth int) error {
-	if typ != protowire.BytesType {
+	if typ != protowire.BytesType || int(num) >= len(s.fields) {
 		return nil
 	}
-	if s.strings[num] && !utf8.Valid(value) {
+	if s.fields[num].text && !utf8.Valid(value) {
 		return errUTF8
 	}
-	inner := s.messages[num]
+	inner := s.fields[num].message
 	if inner == nil {
 		return nil
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,6 @@ import (
 type checkBench struct {
 	server *extauthz.Server
 	gate   *gate
-	cookie string
 }
 
 func newCheckBench(tb testing.TB) *checkBench {
@@ -52,14 +52,10 @@ default_policy: session
 		require.NoError(tb, g.close())
 	})
 	require.Eventually(tb, func() bool { st, _ := g.store.CacheState(); return st.Live }, 10*time.Second, time.Millisecond)
-	id, err := g.store.Create(ctx, session.NewSession{})
-	require.Error(tb, err)
-	require.Empty(tb, id)
-	b := &checkBench{gate: g, server: extauthz.NewServer(g.authorizer, extauthz.Options{
+	return &checkBench{gate: g, server: extauthz.NewServer(g.authorizer, extauthz.Options{
 		Headers: cfg.Identity.Headers.Authz(), MaxHeaderBytes: cfg.Identity.MaxHeaderBytes,
 		Recorder: telemetry.NewRecorder(log, prometheus.NewRegistry()),
 	})}
-	return b
 }
 
 // session makes a session and returns a check that shows it, as Envoy sends it.
@@ -89,6 +85,53 @@ func (b *checkBench) session(tb testing.TB, user int) []byte {
 	}})
 	require.NoError(tb, err)
 	return data
+}
+
+// commands is how many commands Redis has executed.
+func (b *checkBench) commands(tb testing.TB) (n int) {
+	tb.Helper()
+	info, err := b.gate.client.Info(tb.Context(), "stats").Result()
+	require.NoError(tb, err)
+	for line := range strings.Lines(info) {
+		if _, err := fmt.Sscanf(line, "total_commands_processed:%d", &n); err == nil {
+			return n
+		}
+	}
+	require.Fail(tb, "no total_commands_processed")
+	return 0
+}
+
+// In the steady state, checks leave Redis alone and make no garbage.
+func TestCachedChecksAskNothingAndMakeNoGarbage(t *testing.T) {
+	b := newCheckBench(t)
+	requests := make([][]byte, 1000)
+	for i := range requests {
+		requests[i] = b.session(t, i)
+	}
+	reply := make([]byte, 0, 4096)
+	answer := func(i int) {
+		if _, err := b.server.Answer(t.Context(), requests[i%len(requests)], reply); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 * len(requests) {
+		answer(i)
+	}
+	const checks = 100_000
+	before := b.commands(t)
+	for i := range checks {
+		answer(i)
+	}
+	require.Less(t, b.commands(t)-before, checks/100, "ten commands for a thousand checks")
+
+	if raceDetector {
+		t.Skip("skipped: under the race detector pools forget on purpose, so garbage can't be counted")
+	}
+	i := 0
+	require.Zero(t, testing.AllocsPerRun(5000, func() {
+		answer(i)
+		i++
+	}))
 }
 
 // One check of a cached session, from bytes to bytes.

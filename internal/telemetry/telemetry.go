@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,31 @@ type Recorder struct {
 	observed  *prometheus.CounterVec
 	degraded  *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
+	meters    sync.Map // of *meters by labels: looking them up by text costs more
+}
+
+// labels are those of a decision. All of them come from closed lists.
+type labels struct {
+	policy   string
+	kind     authz.Kind
+	decision string
+	reason   authz.Reason
+}
+
+type meters struct {
+	decisions prometheus.Counter
+	duration  prometheus.Observer
+}
+
+func (r *Recorder) metersOf(l labels) *meters {
+	if m, ok := r.meters.Load(l); ok {
+		return m.(*meters)
+	}
+	m, _ := r.meters.LoadOrStore(l, &meters{
+		decisions: r.decisions.WithLabelValues(l.policy, string(l.kind), l.decision, string(l.reason)),
+		duration:  r.duration.WithLabelValues(l.decision),
+	})
+	return m.(*meters)
 }
 
 // NewRecorder returns a recorder whose metrics are registered with reg.
@@ -65,8 +91,9 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if d.Policy != nil {
 		policy = d.Policy.Name
 	}
-	r.decisions.WithLabelValues(policy, string(d.Kind), decision, string(d.Reason)).Inc()
-	r.duration.WithLabelValues(decision).Observe(took.Seconds())
+	m := r.metersOf(labels{policy, d.Kind, decision, d.Reason})
+	m.decisions.Inc()
+	m.duration.Observe(took.Seconds())
 	if d.Observed != nil {
 		r.observed.WithLabelValues(policy, string(authz.ReasonOf(d.Observed))).Inc()
 	}

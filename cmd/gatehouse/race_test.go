@@ -1,0 +1,6 @@
+//go:build race
+
+package main
+
+// raceDetector: with it, pools forget on purpose.
+const raceDetector = true
