@@ -297,6 +297,7 @@ func (r *report) writeJSON(w io.Writer) error {
 func (r *report) writeMarkdown(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString(r.Machine.markdown() + "\n")
+	r.writeGoals(&b)
 	swept := false
 	for i := range r.Parts {
 		p := &r.Parts[i]

@@ -44,6 +44,15 @@ func TestMarkdown(t *testing.T) {
 	require.NoError(t, sample().writeMarkdown(&got))
 	require.Equal(t, `Machine: 2 cores (Abacus 3000), kernel 6.1, load average before the run 0.01. Go 1.26.0, Envoy 1.40.0 (one worker), Redis 7.0.15, Gatehouse unknown.
 
+Goals. What misses its limit is bold.
+
+| what                              | closed loop, 32 connections | limit | at a rate | limit |
+|-----------------------------------|----------------------------:|------:|----------:|------:|
+| server CPU, session ÷ no-op       |                        0.53 |  0.60 |         – |  0.75 |
+| added CPU, session ÷ no-op        |                        0.55 |  0.80 |         – |  0.80 |
+| p99, session ÷ no-op              |                        0.62 |     – |         – |  1.00 |
+| Redis commands per 1,000, session |                        0.00 | 10.00 |         – | 10.00 |
+
 Load: closed loop over 32 connections, 1000 users; 2 rounds of at most 4 s per scenario.
 
 Ratios: how many times as much as without a filter, as with a no-op server, and as with the usual server. Added is the CPU of all processes, less that of no filter.

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// goal is a ratio that Gatehouse must keep to, on a machine that is fully busy
+// and at a fixed rate. A limit of 0 is none.
+type goal struct {
+	what              string
+	scenario, base    string
+	get               func(scenarioReport, ratios) float64
+	saturated, atRate float64
+}
+
+// goals are what was set out to be reached before it was measured.
+var goals = []goal{
+	{"server CPU, session ÷ no-op", "session", baseNoop, serverRatio, 0.60, 0.75},
+	{"server CPU, bearer token ÷ no-op", "bearer", baseNoop, serverRatio, 0.70, 0.80},
+	{"server CPU, strict session ÷ no-op", "strict", baseNoop, serverRatio, 1.2, 1.2},
+	{"added CPU, session ÷ no-op", "session", baseNoop, addedRatio, 0.80, 0.80},
+	{"added CPU, session ÷ usual server", "session", baseUsual, addedRatio, 0.55, 0.55},
+	{"p99, session ÷ no-op", "session", baseNoop, func(_ scenarioReport, r ratios) float64 { return r.P99 }, 0, 1},
+	{"Redis commands per 1,000, session", "session", "", func(s scenarioReport, _ ratios) float64 { return s.Median.Commands }, 10, 10},
+}
+
+func serverRatio(_ scenarioReport, r ratios) float64 { return r.Server }
+func addedRatio(_ scenarioReport, r ratios) float64  { return r.Added }
+
+// measured returns a goal's figure in a part; ok is false when it was not
+// measured.
+func (g goal) measured(p *partReport) (v float64, ok bool) {
+	if p == nil {
+		return 0, false
+	}
+	for _, s := range p.Scenarios {
+		if s.Name == g.scenario {
+			r, compared := s.To[g.base]
+			v = g.get(s, r)
+			return v, g.base == "" || compared && v > 0
+		}
+	}
+	return 0, false
+}
+
+// writeGoals sets the first saturated load beside the first at a rate.
+func (r *report) writeGoals(b *strings.Builder) {
+	var saturated, atRate *partReport
+	for i := range r.Parts {
+		switch p := &r.Parts[i]; {
+		case p.Load.Sweep:
+		case p.Load.Rate == 0 && saturated == nil:
+			saturated = p
+		case p.Load.Rate > 0 && atRate == nil:
+			atRate = p
+		}
+	}
+	var rows []goal
+	for _, g := range goals {
+		_, a := g.measured(saturated)
+		_, b := g.measured(atRate)
+		if a || b {
+			rows = append(rows, g)
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	heads := []string{"saturated", "at a rate"}
+	for i, p := range []*partReport{saturated, atRate} {
+		if p != nil {
+			heads[i] = fmt.Sprintf("%s, %d connections", p.Load.shape(), p.Load.Connections)
+		}
+	}
+	b.WriteString("\nGoals. What misses its limit is bold.\n\n")
+	table(b, []string{"what", heads[0], "limit", heads[1], "limit"}, rows, func(g goal) []string {
+		left, leftLimit := g.cell(saturated, g.saturated)
+		right, rightLimit := g.cell(atRate, g.atRate)
+		return []string{g.what, left, leftLimit, right, rightLimit}
+	})
+}
+
+// cell shows a figure and its limit.
+func (g goal) cell(p *partReport, limit float64) (figure, most string) {
+	figure, most = unknown, unknown
+	if limit > 0 {
+		most = ratio(limit)
+	}
+	if v, ok := g.measured(p); ok {
+		figure = fmt.Sprintf("%.2f", v)
+		if limit > 0 && v > limit {
+			figure = "**" + figure + "**"
+		}
+	}
+	return figure, most
+}
