@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"sync"
+	"unsafe"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
@@ -15,6 +16,11 @@ import (
 // SHA-256.
 type digest [sha256.Size]byte
 
+// digestOf makes no copy of the token.
+func digestOf(raw string) digest {
+	return sha256.Sum256(unsafe.Slice(unsafe.StringData(raw), len(raw))) //nolint:gosec // G103: it is only read
+}
+
 // entry is a verified token and what made it so.
 type entry struct {
 	issuer *issuer
@@ -22,12 +28,20 @@ type entry struct {
 	kid    string
 	alg    string
 	token  authz.Token
+
+	// Of a token that none of the issuer's keys has signed: what to say, and
+	// the keys. key is nil.
+	refused error
+	tried   []*Key
 }
 
 // holds reports whether the key that verified the token is still the one for
-// it. If not, the token has to be verified afresh.
+// it, or the keys that did not are still all. If not, the token has to be verified afresh.
 func (e *entry) holds(ctx context.Context) bool {
 	keys, err := e.issuer.keys.Keys(ctx, e.kid, e.alg)
+	if e.refused != nil {
+		return err == nil && slices.Equal(keys, e.tried)
+	}
 	return err == nil && slices.Contains(keys, e.key) && (e.kid != "" || len(keys) == 1)
 }
 
@@ -56,7 +70,7 @@ func (c *cache) get(raw string) (*entry, bool) {
 	if c == nil {
 		return nil, false
 	}
-	d := digest(sha256.Sum256([]byte(raw)))
+	d := digestOf(raw)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	element, ok := c.entries[d]
@@ -71,7 +85,7 @@ func (c *cache) put(raw string, e *entry) {
 	if c == nil {
 		return
 	}
-	d := digest(sha256.Sum256([]byte(raw)))
+	d := digestOf(raw)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if element, ok := c.entries[d]; ok {

@@ -9,3 +9,10 @@ func CacheLen(v *Verifier) int {
 	}
 	return len(v.cache.entries)
 }
+
+// RefusedLen is how many tokens with a wrong signature are remembered.
+func RefusedLen(v *Verifier) int {
+	v.refused.mu.Lock()
+	defer v.refused.mu.Unlock()
+	return len(v.refused.entries)
+}

@@ -81,6 +81,7 @@ type Verifier struct {
 	issuers map[string]*issuer
 	now     func() time.Time
 	cache   *cache // nil: none
+	refused *cache // of tokens with a signature that is wrong; apart, so that a flood of them pushes nothing out
 }
 
 var _ authz.CachedTokenVerifier = (*Verifier)(nil)
@@ -107,6 +108,7 @@ func NewVerifier(issuers []IssuerOptions, o VerifierOptions) (*Verifier, error) 
 		issuers: make(map[string]*issuer, len(issuers)),
 		now:     o.Now,
 		cache:   newCache(o.CacheEntries),
+		refused: newCache((o.CacheEntries + 9) / 10),
 	}
 	if v.now == nil {
 		v.now = time.Now
@@ -228,19 +230,26 @@ func (v *Verifier) entry(ctx context.Context, raw string, now time.Time) (*entry
 	if len(raw) > MaxLength {
 		return nil, invalid("%d bytes long; %d are allowed", len(raw), MaxLength)
 	}
-	e, ok := v.cache.get(raw)
-	if ok && e.holds(ctx) {
+	if e, ok := v.cache.get(raw); ok && e.holds(ctx) {
 		return e, nil
 	}
+	if e, ok := v.refused.get(raw); ok && e.holds(ctx) {
+		return nil, e.refused
+	}
 	e, err := v.verify(ctx, raw, now)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case e.refused != nil:
+		v.refused.put(raw, e)
+		return nil, e.refused
 	}
 	v.cache.put(raw, e)
 	return e, nil
 }
 
-// verify does everything but look whether the token has expired.
+// verify does everything but look whether the token has expired. Of a token whose
+// signature is wrong it returns that, to be remembered.
 func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entry, error) {
 	u, err := parse(raw)
 	if err != nil {
@@ -250,8 +259,11 @@ func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entr
 	if err != nil {
 		return nil, err
 	}
-	key, err := i.authenticate(ctx, raw, u)
-	if err != nil {
+	key, tried, err := i.authenticate(ctx, raw, u)
+	switch {
+	case err != nil && tried != nil:
+		return &entry{issuer: i, kid: u.kid, alg: u.alg, refused: err, tried: tried}, nil
+	case err != nil:
 		return nil, err
 	}
 	t, err := i.read(u.claims, now)
@@ -349,24 +361,28 @@ func (v *Verifier) issuerOf(u *unverified) (*issuer, error) {
 }
 
 // authenticate checks what the header promises against the issuer's terms,
-// then the signature, and returns the key that made it.
-func (i *issuer) authenticate(ctx context.Context, raw string, u *unverified) (*Key, error) {
+// then the signature, and returns the key that made it; where none did, tried are
+// those that were asked.
+func (i *issuer) authenticate(ctx context.Context, raw string, u *unverified) (key *Key, tried []*Key, err error) {
 	if !slices.Contains(i.algorithms, jose.SignatureAlgorithm(u.alg)) {
-		return nil, invalid("alg %s is not one of %v, which are accepted of this issuer", claim.Quote(u.alg), i.algorithms)
+		return nil, nil, invalid("alg %s is not one of %v, which are accepted of this issuer", claim.Quote(u.alg), i.algorithms)
 	}
 	if !slices.Contains(i.types, u.typ) {
-		return nil, invalid("typ %s is not accepted of this issuer", claim.Quote(u.typ))
+		return nil, nil, invalid("typ %s is not accepted of this issuer", claim.Quote(u.typ))
 	}
 	keys, err := i.keys.Keys(ctx, u.kid, u.alg)
 	switch {
 	case err != nil:
-		return nil, authz.Refuse(authz.ReasonIssuerUnavailable, "keys of issuer %q: %w", i.name, err)
+		return nil, nil, authz.Refuse(authz.ReasonIssuerUnavailable, "keys of issuer %q: %w", i.name, err)
 	case len(keys) == 0:
-		return nil, invalid("the issuer has no key for kid %s and alg %s", claim.Quote(u.kid), u.alg)
+		return nil, nil, invalid("the issuer has no key for kid %s and alg %s", claim.Quote(u.kid), u.alg)
 	case u.kid == "" && len(keys) > 1:
-		return nil, invalid("no kid, and the issuer has %d keys for alg %s", len(keys), u.alg)
+		return nil, nil, invalid("no kid, and the issuer has %d keys for alg %s", len(keys), u.alg)
 	}
-	return verifySignature(raw, u, keys)
+	if key, err = verifySignature(raw, u, keys); err != nil {
+		return nil, keys, err
+	}
+	return key, nil, nil
 }
 
 func verifySignature(raw string, u *unverified, keys []*Key) (*Key, error) {

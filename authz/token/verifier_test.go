@@ -682,3 +682,31 @@ func TestVerifyConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A wrong signature is remembered as long as the keys are the same, and no flood
+// of them pushes out what is good.
+func TestWrongSignaturesAreRemembered(t *testing.T) {
+	keys := &changingKeys{keys: token.StaticKeys{key(t, otherRSAKey(), "r1", "")}}
+	v, err := token.NewVerifier([]token.IssuerOptions{{Issuer: idp, Keys: keys}}, token.VerifierOptions{Now: clock, CacheEntries: 20})
+	require.NoError(t, err)
+	raw := rs256(nil, nil)
+	for range 3 {
+		refused(t, v, raw, authz.ReasonTokenInvalid, "does not verify")
+		_, ok := v.Remembered(raw)
+		require.False(t, ok)
+	}
+	require.Equal(t, 1, token.RefusedLen(v))
+	require.Zero(t, token.CacheLen(v))
+	keys.set(nil, key(t, rsaKey(), "r1", ""))
+	accepted(t, v, raw)
+	got, ok := v.Remembered(raw)
+	require.True(t, ok)
+	require.Equal(t, "user-1", got.ID)
+	good, parts := raw, strings.Split(raw, ".")
+	for i := range 10 {
+		refused(t, v, parts[0]+"."+parts[1]+"."+strings.Repeat(string(rune('A'+i)), 340)+"AA", authz.ReasonTokenInvalid, "")
+	}
+	require.Equal(t, 2, token.RefusedLen(v))
+	_, ok = v.Remembered(good)
+	require.True(t, ok)
+}
