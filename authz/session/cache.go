@@ -434,7 +434,7 @@ func (c *cache) ask(ctx context.Context, name table.Name, keys recordKeys, epoch
 // time is one before the question, so that nothing is kept too long.
 func (c *cache) factsOf(l *loaded, now time.Time) (facts []byte, deadline int64) {
 	switch {
-	case l.refused != nil && l.saved: // it will be ended now
+	case l.refused != nil && (l.saved || authz.ReasonOf(l.refused) == authz.ReasonSessionExpired): // it will be gone in a moment
 		return nil, 0
 	case l.refused != nil && l.deadFor >= 0:
 		return refusedFacts(l.refused), until(now, l.deadFor)

@@ -60,9 +60,10 @@ type userReply struct {
 	beforeTTL, profileTTL time.Duration
 }
 
-// load reads all about a session in one round trip: by a guess whose session it
-// is, else by a script that looks. Only in a Cluster, and where the guess was
-// wrong, it takes a second one. The order does not matter: a revocation that was
+// load reads all about a session in one round trip: by a script, which is cheaper
+// for both sides than as many commands, and can look whose session it is where
+// nobody knows yet. A Cluster has the user's keys elsewhere, and so needs to be
+// told: without a guess, and where that was wrong, it takes a second one. The order does not matter: a revocation that was
 // acknowledged before this call left its mark before it, so the mark is seen
 // whenever it is read.
 //
@@ -74,14 +75,15 @@ func (s *Store) load(ctx context.Context, keys recordKeys, guess string) (*loade
 	var user userReply
 	var whose string
 	var err error
-	if guess == "" && s.single != nil {
-		session, user, whose, err = s.askScript(ctx, keys)
+	whose = guess
+	if s.single != nil {
+		session, user, whose, err = s.askScript(ctx, keys, guess)
 		if _, refused := errors.AsType[redis.Error](err); refused {
-			session, user, err = s.askPipeline(ctx, keys, "") // it may do without scripts
+			whose = guess // it may do without scripts
+			session, user, err = s.askPipeline(ctx, keys, guess)
 		}
 	} else {
 		session, user, err = s.askPipeline(ctx, keys, guess)
-		whose = guess
 	}
 	if err != nil {
 		return nil, unavailable("read session", err)
@@ -217,12 +219,13 @@ func replyOf(cmd *redis.StringCmd) reply {
 	return reply{text: cmd.Val(), exists: true}
 }
 
-// loadScript reads a session, and what there is about the user whose it seems to
-// be. It returns the user's id as it read it, "" for none, which the caller
+// loadScript reads a session, and what there is about the user whose it is told,
+// or seems, to be. It returns that user's id, "" for none, which the caller
 // compares; numbers of more than 15 digits are not for Lua.
 //
 // KEYS: record, dead mark, seen mark. ARGV: path of the user's id; what the keys
-// of mark and profile begin and end with; 1 where profiles are read.
+// of mark and profile begin and end with; 1 where profiles are read; the id, ""
+// for unknown.
 //
 // The user's keys are not declared, since nobody knows them before: on one
 // server that is allowed.
@@ -248,11 +251,14 @@ end
 
 local record = get(KEYS[1])
 local answer = {record, redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[2]), get(KEYS[3]), ''}
-if type(record) ~= 'string' or #record > 16384 then -- of a large one the caller asks again
+local id = ARGV[6]
+if type(record) ~= 'string' or id == '' and #record > 16384 then -- of a large one the caller asks again
 	return answer
 end
-local ok, values = pcall(cjson.decode, record)
-local id = ok and look(values, ARGV[1])
+if id == '' then
+	local ok, values = pcall(cjson.decode, record)
+	id = ok and look(values, ARGV[1])
+end
 if type(id) == 'number' and id == math.floor(id) and math.abs(id) < 1e15 then
 	id = string.format('%.0f', id)
 end
@@ -268,13 +274,13 @@ end
 return answer
 `)
 
-// askScript asks for a session and its user.
-func (s *Store) askScript(ctx context.Context, keys recordKeys) (session sessionReply, user userReply, userID string, err error) {
+// askScript asks for a session and its user, whose id it is told or finds.
+func (s *Store) askScript(ctx context.Context, keys recordKeys, guess string) (session sessionReply, user userReply, userID string, err error) {
 	head, tail := beforeParts()
 	call := &scriptCall{
 		script: loadScript,
 		keys:   []string{keys.record, keys.dead, keys.seen},
-		args:   []any{s.o.Fields.UserID, head, tail, prefixUser, s.o.Profiles},
+		args:   []any{s.o.Fields.UserID, head, tail, prefixUser, s.o.Profiles, guess},
 	}
 	if err := sendAll(ctx, s.client, []*scriptCall{call}); err != nil {
 		return session, user, "", err
