@@ -52,6 +52,8 @@ func newCredentials(n int, now time.Time) (*credentials, error) {
 	if err != nil {
 		return nil, err
 	}
+	const signedLen = 96 // with some characters escaped
+	c.cookies = newPacked(n, signedLen)
 	for range n {
 		c.cookies.add(signer.Sign((rand.Text() + rand.Text())[:idLen]))
 	}

@@ -12,6 +12,11 @@ type packed struct {
 	ends []uint32
 }
 
+// newPacked makes place for n texts of about so many bytes each.
+func newPacked(n, each int) packed {
+	return packed{text: make([]byte, 0, n*each), ends: make([]uint32, 0, n)}
+}
+
 func pack(texts ...string) packed {
 	var p packed
 	for _, text := range texts {

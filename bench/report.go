@@ -386,7 +386,7 @@ func (r *report) writeSweep(b *strings.Builder) {
 			}
 		}
 	}
-	fmt.Fprintf(b, "\nBy connections, %d users, %d rounds. Latency in ms, CPU in ms per 1,000 requests; ratios as above.\n\n", r.Users, r.Rounds)
+	fmt.Fprintf(b, "\nBy connections, %d users, %d rounds. Latency in ms, CPU in ms per 1,000 requests; added is the CPU of all processes, less that of no filter.\n\n", r.Users, r.Rounds)
 	table(b, []string{
 		"scenario", "connections", "load", "requests/s", "p50", "p99", "CPU", "check server",
 		"server CPU ÷ no-op", "added CPU ÷ no-op", "added CPU ÷ usual", "p99 ÷ no-op",
