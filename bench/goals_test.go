@@ -36,3 +36,14 @@ Goals. What misses its limit is bold.
 	(&report{Parts: []partReport{swept}}).writeGoals(&b)
 	require.Empty(t, b.String(), "a sweep has no goals")
 }
+
+func TestManySessionsMayCostATenthMore(t *testing.T) {
+	r := sample()
+	many := r.Parts[0].Scenarios[2]
+	many.Name, many.Sessions = manyName(200_000), 200_000
+	r.Parts[0].Scenarios = append(r.Parts[0].Scenarios, many)
+	r.summarize()
+	var b strings.Builder
+	r.writeGoals(&b)
+	require.Contains(t, b.String(), "| server CPU, 200,000 sessions ÷ 1,000 |                        1.00 |  1.10 |")
+}

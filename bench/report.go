@@ -38,7 +38,7 @@ func newPartReport(p part) partReport {
 		Requests: p.load.Requests, Seconds: p.load.Duration.Seconds(), Sweep: p.sweep,
 	}}
 	for _, sc := range p.scenarios {
-		r.Scenarios = append(r.Scenarios, scenarioReport{Name: sc.name, Title: sc.title, Status: sc.status})
+		r.Scenarios = append(r.Scenarios, scenarioReport{Name: sc.name, Title: sc.title, Status: sc.status, Sessions: sc.server.sessions})
 	}
 	return r
 }
@@ -62,10 +62,12 @@ func (l loadReport) shape() string {
 
 // scenarioReport is one row.
 type scenarioReport struct {
-	Name   string    `json:"name"`
-	Title  string    `json:"title"`
-	Status int       `json:"status"` // of every answer
-	Rounds []figures `json:"rounds"`
+	Name   string `json:"name"`
+	Title  string `json:"title"`
+	Status int    `json:"status"` // of every answer
+	// Sessions is how many were shown where it isn't the number of users.
+	Sessions int       `json:"sessions,omitempty"`
+	Rounds   []figures `json:"rounds"`
 	// Median has each figure's median over the rounds.
 	Median figures `json:"median"`
 	// To has, for each base that ran, the median over the rounds of this
@@ -168,7 +170,7 @@ func (p *partReport) summarize() {
 		s := &p.Scenarios[i]
 		s.Median = medianFigures(s.Rounds)
 		s.To = map[string]ratios{}
-		for _, name := range []string{baseNone, baseNoop, baseUsual} {
+		for _, name := range bases {
 			if base := p.rounds(name); len(base) == len(s.Rounds) && len(base) > 0 {
 				s.To[name] = medianRatios(s.Rounds, base, none)
 			}

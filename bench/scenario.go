@@ -83,10 +83,14 @@ func (s scenario) counters() []string {
 
 // The names of the scenarios that others are compared with.
 const (
-	baseNone  = "none"
-	baseNoop  = "noop"
-	baseUsual = "usual"
+	baseNone    = "none"
+	baseNoop    = "noop"
+	baseUsual   = "usual"
+	baseSession = "session"
 )
+
+// bases are all of them.
+var bases = []string{baseNone, baseNoop, baseUsual, baseSession}
 
 var scenarios = []scenario{
 	{
@@ -106,7 +110,7 @@ var scenarios = []scenario{
 	checked(baseNoop, "no-op ext_authz server", checkServer{program: programNoop}, "", showsSession),
 	checked("noop_unix", "no-op server, Unix socket", checkServer{program: programNoop, unix: true}, "", showsSession),
 	checked(baseUsual, "usual server, one GET", checkServer{program: programUsual}, "", showsSession),
-	checked("session", "Gatehouse, session", checkServer{program: programGatehouse}, "session", showsSession),
+	checked(baseSession, "Gatehouse, session", checkServer{program: programGatehouse}, "session", showsSession),
 	checked("session_unix", "Gatehouse, session, Unix socket", checkServer{program: programGatehouse, unix: true}, "session", showsSession),
 	checked("bearer", "Gatehouse, bearer token", checkServer{program: programGatehouse}, "bearer", showsBearer),
 	checked("api_key", "Gatehouse, API key", checkServer{program: programGatehouse}, "api_key", showsAPIKey),
@@ -131,9 +135,11 @@ func checked(name, title string, server checkServer, policy string, shows creden
 // manySessions is the session scenario with so many sessions, all of which a
 // Gatehouse of its own has in its cache.
 func manySessions(n int) scenario {
-	return checked(fmt.Sprintf("session_%d", n), fmt.Sprintf("Gatehouse, %s sessions", thousands(n)),
+	return checked(manyName(n), fmt.Sprintf("Gatehouse, %s sessions", thousands(n)),
 		checkServer{program: programGatehouse, sessions: n}, "session", showsSession)
 }
+
+func manyName(n int) string { return baseSession + "_" + strconv.Itoa(n) }
 
 // thousands writes 200000 as 200,000.
 func thousands(n int) string {
