@@ -104,7 +104,7 @@ func (s *Sessions) quick(value string, p *Policy, d *Decision) bool {
 		return false
 	}
 	var id string
-	ok := false
+	var ok bool
 	if s.inMemory != nil {
 		id, ok = s.inMemory.VerifyIn(value, &d.memory.ID)
 	} else {

@@ -233,7 +233,7 @@ func textOfBytes(b []byte) string { return unsafe.String(unsafe.SliceData(b), le
 func (c *cache) session(id string, epoch uint32, now time.Time) (l *loaded, touch int64, ok bool) {
 	m := &authz.Memory{}
 	f := &found{Session: &m.Session}
-	refused, touch, ok := c.read(id, epoch, now, f, m)
+	touch, ok, refused := c.read(id, epoch, now, f, m)
 	if !ok || refused != nil {
 		return &loaded{refused: refused}, 0, ok
 	}
@@ -245,16 +245,16 @@ func (c *cache) session(id string, epoch uint32, now time.Time) (l *loaded, touc
 }
 
 // read fills f with what the table has about a session: alive, or refused.
-func (c *cache) read(id string, epoch uint32, now time.Time, f *found, m *authz.Memory) (refused error, touch int64, ok bool) {
+func (c *cache) read(id string, epoch uint32, now time.Time, f *found, m *authz.Memory) (touch int64, ok bool, refused error) {
 	ms := now.UnixMilli()
 	value, deadline, ok := c.table.Get(table.Name{Kind: kindSession, ID: id}, ms, epoch, m.Bytes[:0])
 	m.Bytes = value
 	if !ok {
-		return nil, 0, false
+		return 0, false, nil
 	}
 	*f.Session = authz.Session{Identity: authz.Identity{Roles: f.Roles}, Organizations: f.Organizations}
 	if touch, refused = c.store.readSession(textOfBytes(value), f); refused != nil {
-		return refused, 0, authz.ReasonOf(refused) != authz.ReasonInternal
+		return 0, authz.ReasonOf(refused) != authz.ReasonInternal, refused
 	}
 	f.ttl = ttlNever
 	if deadline != math.MaxInt64 {
@@ -263,10 +263,10 @@ func (c *cache) read(id string, epoch uint32, now time.Time, f *found, m *authz.
 	if c.keepRecords && f.ID != "" {
 		var err error
 		if f.Values, err = decodeObject(f.text); err != nil {
-			return nil, 0, false
+			return 0, false, nil
 		}
 	}
-	return nil, touch, true
+	return touch, true, nil
 }
 
 // user fills st with what the table has about a user.
@@ -293,7 +293,7 @@ func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (
 	}
 	now := s.o.Now()
 	f := found{Session: &m.Session}
-	refused, touch, ok := c.read(id, epoch, now, &f, m)
+	touch, ok, refused := c.read(id, epoch, now, &f, m)
 	if !ok || refused != nil || f.ID == "" || touch <= now.UnixMilli() || o.IdleTimeout > 0 && f.idle(now) > o.IdleTimeout {
 		return nil, false
 	}

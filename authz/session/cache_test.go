@@ -212,7 +212,7 @@ func TestHitsAskRedisNothing(t *testing.T) {
 }
 
 // Every change by another program is seen, whatever it is.
-func TestChangesByOthersAreSeen(t *testing.T) { //nolint:contextcheck // helpers have the test's own
+func TestChangesByOthersAreSeen(t *testing.T) {
 	onBackends(t, announcing, func(s *server) {
 		t := s.t
 		f := s.cached(t, session.Options{Rolling: true, Profiles: true})
@@ -223,15 +223,15 @@ func TestChangesByOthersAreSeen(t *testing.T) { //nolint:contextcheck // helpers
 			for _, key := range []string{"gatehouse:dead:{sess:id}", "gatehouse:before:{user:u}", "user:u", "revoked:j", "gatehouse:dead:{refresh:f}"} {
 				require.NoError(t, f.client.Del(ctx, key).Err())
 			}
-			f.set(t, "sess:id", `{"userId":"u","roles":["old"],"authTime":1700000000}`, time.Hour)
-			f.settle(t)
+			f.set(t, "sess:id", `{"userId":"u","roles":["old"],"authTime":1700000000}`, time.Hour) //nolint:contextcheck // helpers have the test's own
+			f.settle(t) //nolint:contextcheck // as above
 			for range 2 {
-				require.Equal(t, []string{"old"}, f.session(t, "id").Roles)
+				require.Equal(t, []string{"old"}, f.session(t, "id").Roles) //nolint:contextcheck // helpers have the test's own
 				standing, err := f.TokenStanding(ctx, ref, authz.ReadOptions{})
 				require.NoError(t, err)
 				require.Zero(t, standing)
 			}
-			f.settle(t)
+			f.settle(t) //nolint:contextcheck // as above
 		}
 		state := func() string {
 			session, err := f.Session(ctx, "id", authz.ReadOptions{})
