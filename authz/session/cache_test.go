@@ -224,7 +224,7 @@ func TestChangesByOthersAreSeen(t *testing.T) {
 				require.NoError(t, f.client.Del(ctx, key).Err())
 			}
 			f.set(t, "sess:id", `{"userId":"u","roles":["old"],"authTime":1700000000}`, time.Hour) //nolint:contextcheck // helpers have the test's own
-			f.settle(t) //nolint:contextcheck // as above
+			f.settle(t)                                                                            //nolint:contextcheck // as above
 			for range 2 {
 				require.Equal(t, []string{"old"}, f.session(t, "id").Roles) //nolint:contextcheck // helpers have the test's own
 				standing, err := f.TokenStanding(ctx, ref, authz.ReadOptions{})

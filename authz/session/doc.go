@@ -31,9 +31,9 @@
 //
 // Keys and their lives are described in keys.go. The server must be Redis 6 or
 // newer. Its user must be allowed scripts and SCAN, WAIT where replicas are to
-// confirm, and should be allowed INFO, by which a sweep notices that it went
-// on at another server than it began.
+// confirm, CLIENT TRACKING and GETREDIR for the cache, and should be allowed INFO,
+// by which a sweep, and the cache, notice that the server is another one.
 //
-// The package does not cache: [authz.ReadOptions] Fresh and StaleFor change
-// nothing here.
+// With [Options] Cache, what was read stays in memory for as long as Redis is
+// proven to announce what changes (cache.go); [Store.Run] must run for it.
 package session
