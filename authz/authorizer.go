@@ -23,7 +23,8 @@ type Authenticator interface {
 }
 
 // Limiter counts requests. Allow returns nil, or an error with
-// ReasonRateLimited or ReasonStoreUnavailable and how many seconds to wait.
+// ReasonRateLimited or ReasonStoreUnavailable and how many seconds to wait. It must
+// keep nothing of r and p, their texts included.
 type Limiter interface {
 	Allow(ctx context.Context, limit string, r *Request, p *Principal) (retryAfter int, err error)
 }

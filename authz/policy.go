@@ -38,7 +38,7 @@ type Policy struct {
 	Issuers       []string // of a token: one of them; empty means each known issuer
 	Audiences     []string // of a token: one of them; empty means each that the issuer's entry accepts
 	// Condition is asked after roles and organization; nil is true. An error
-	// refuses.
+	// refuses. It must keep nothing of the two, their texts included.
 	Condition func(r *Request, p *Principal) (bool, error)
 
 	Freshness   Freshness     // "" is strict

@@ -182,7 +182,7 @@ type RedisTLS struct {
 // Cache bounds the coherent cache.
 type Cache struct {
 	Enabled    bool          `yaml:"enabled" default:"true" doc:"false asks Redis for every request."`
-	MaxEntries int           `yaml:"max_entries" default:"200000" min:"1" max:"100000000" doc:"Entries kept at most."`
+	MaxEntries int           `yaml:"max_entries" default:"200000" min:"1" max:"100000000" doc:"Sessions, each with its user, kept at most."`
 	Heartbeat  time.Duration `yaml:"heartbeat" default:"500ms" min:"10ms" max:"1m" doc:"How often the invalidation channel must prove that it lives. It bounds how stale an answer can be while the network is split."`
 }
 

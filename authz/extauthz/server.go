@@ -15,7 +15,9 @@ import (
 )
 
 // Recorder learns of every decision: the one place where a request is logged
-// and counted. err is the refusal, nil for an allowed request.
+// and counted. err is the refusal, nil for an allowed request. Nothing of r and d
+// may be used when Record has returned, their texts included: the memory is used
+// for the next request. What is to be kept is copied (strings.Clone).
 type Recorder interface {
 	Record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, took time.Duration)
 }

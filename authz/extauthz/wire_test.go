@@ -176,6 +176,8 @@ func TestOddMessagesMeanTheSame(t *testing.T) {
 		"metadata that is too deep":      field(1, field(11, field(1, text(1, "n"), field(2, deep(5100, nil))))),
 		"metadata that is nearly so":     field(1, field(11, field(1, text(1, "n"), field(2, deep(3331, nil))))),
 		"typed metadata that is not one": field(1, field(11, field(2, text(1, "n"), field(2, text(1, "\xff"))))),
+		"a field beyond all numbers":     {0xf8, 0xff, 0xff, 0xff, 0x7f, 0x00},
+		"one of them within":             field(1, []byte{0xf8, 0xff, 0xff, 0xff, 0x7f, 0x00}),
 		"a varint without an end":        {0x08, 0xff},
 		"a long varint":                  {0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
 	} {

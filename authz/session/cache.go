@@ -33,17 +33,18 @@ import (
 
 // CacheOptions configure the cache. The zero value of a field is its default.
 type CacheOptions struct {
-	// MaxEntries bounds the entries: one for each session, each user, each
-	// token and each refresh family. Default 200,000.
+	// MaxEntries bounds the sessions, each with its user; a token with its
+	// family and user counts as one and a half. Default 200,000.
 	MaxEntries int
 	// Heartbeat is the time between two proofs that changes are announced.
 	// What the cache answers was true two and a half of it ago, at the worst,
 	// when announcements stop coming; else within a millisecond, as a rule.
 	// Default 500ms.
 	Heartbeat time.Duration
-	// KeepRecords keeps the whole record of each session, for conditions that
-	// look into it.
-	KeepRecords bool
+	// OmitRecords keeps the identity of each session without the rest of its
+	// record: [authz.Session] Values, and so [authz.Principal] Session, are nil
+	// in answers from the cache. Right where no condition looks into them.
+	OmitRecords bool
 	// OnState is told when the cache can be used, or can't any more.
 	OnState func(CacheState)
 }
@@ -90,6 +91,8 @@ type cache struct {
 	tracker     *tracking.Tracker
 	keepRecords bool
 
+	renewing atomic.Bool // by the writer: one at a time
+
 	mu      sync.Mutex
 	flights map[table.Name]*flight
 
@@ -112,7 +115,7 @@ func newCache(s *Store, o CacheOptions) *cache {
 	if o.Heartbeat == 0 {
 		o.Heartbeat = defaultHeartbeat
 	}
-	c := &cache{store: s, table: table.New(o.MaxEntries), keepRecords: o.KeepRecords, flights: map[table.Name]*flight{}}
+	c := &cache{store: s, table: table.New(2*o.MaxEntries, sizeOf(o)), keepRecords: !o.OmitRecords, flights: map[table.Name]*flight{}}
 	c.tracker = tracking.New(s.client, tracking.Options{
 		Prefixes:  []string{s.o.Prefix, prefixUser, prefixRevoked, markDead, markBefore},
 		Heartbeat: o.Heartbeat, Timeout: s.o.Timeout,
@@ -127,6 +130,15 @@ func newCache(s *Store, o CacheOptions) *cache {
 		},
 	})
 	return c
+}
+
+// sizeOf is the size of an entry on average, for a bound: above what they take.
+// A session has two, one of them of the user.
+func sizeOf(o CacheOptions) int {
+	if o.OmitRecords {
+		return 400
+	}
+	return 2 << 10
 }
 
 func cacheState(st tracking.State) CacheState {
@@ -372,8 +384,9 @@ func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fre
 		return f.session, false, f.err
 	}
 	// The others must not lose their answer because this client went away.
+	f.err = unavailable("read session", errors.New("the one who asked for all was stopped")) // should it panic
+	defer c.land(name, f)
 	f.session, f.err = c.ask(context.WithoutCancel(ctx), name, keys, epoch)
-	c.land(name, f)
 	return f.session, true, f.err
 }
 
@@ -414,12 +427,17 @@ func (c *cache) ask(ctx context.Context, name table.Name, keys recordKeys, epoch
 	c.misses.Add(1)
 	guess := c.guess(name.ID)
 	now := c.store.o.Now()
-	session, search := c.table.Begin(name), c.table.Search()
+	redirects := c.tracker.Redirects()
+	session, search := c.table.Begin(name), c.table.Search(kindUser)
 	defer c.table.Cancel(search)
 	l, err := c.store.load(ctx, keys, guess)
 	if err != nil {
 		c.table.End(session, nil, 0, 0)
 		return nil, err
+	}
+	if c.tracker.Redirects() != redirects {
+		c.table.End(session, nil, 0, 0)
+		return l, nil
 	}
 	facts, deadline := c.factsOf(l, now)
 	c.table.End(session, facts, deadline, epoch)
@@ -571,7 +589,13 @@ func (k *keeper) begin(kind byte, id string) func(facts []byte, ttl time.Duratio
 		return func([]byte, time.Duration) {}
 	}
 	r := k.c.table.Begin(table.Name{Kind: kind, ID: strings.Clone(id)})
-	return func(facts []byte, ttl time.Duration) { k.c.table.End(r, facts, until(k.now, ttl), k.epoch) }
+	redirects := k.c.tracker.Redirects()
+	return func(facts []byte, ttl time.Duration) {
+		if k.c.tracker.Redirects() != redirects {
+			facts = nil
+		}
+		k.c.table.End(r, facts, until(k.now, ttl), k.epoch)
+	}
 }
 
 // mark keeps whether a mark is there, which lives so long.
@@ -593,14 +617,21 @@ func (c *cache) renewThroughWriter(ctx context.Context, id string, keys recordKe
 	if !live || writer == nil {
 		return false, nil
 	}
+	// It is one connection: a queue for it would make everybody wait. What a
+	// script renews is announced, and read again.
+	if c.renewing.Swap(true) {
+		return false, nil
+	}
+	defer c.renewing.Store(false)
 	s := c.store
 	now := s.o.Now()
 	r := c.table.Begin(table.Name{Kind: kindSession, ID: strings.Clone(id)})
 	var facts []byte
 	var deadline int64
 	defer func() { c.table.End(r, facts, deadline, epoch) }()
-	ctx, cancel := s.deadline(ctx)
-	defer cancel()
+	// A caller that gives up must not break the connection: that would cost the
+	// whole cache. It has a time of its own.
+	ctx = context.WithoutCancel(ctx)
 	err = writer.Watch(ctx, func(tx *redis.Tx) error {
 		pipe := tx.Pipeline()
 		ttl, dead := pipe.PTTL(ctx, keys.record), pipe.Exists(ctx, keys.dead)

@@ -200,7 +200,7 @@ func (v *Verifier) Remembered(raw string) (*authz.Token, bool) {
 		return nil, false
 	}
 	e, ok := v.cache.get(raw)
-	if !ok || !e.holds(remembering) || !v.now().Before(e.token.Expires.Add(e.issuer.leeway)) {
+	if !ok || e.refused != nil || !e.holds(remembering) || !v.now().Before(e.token.Expires.Add(e.issuer.leeway)) {
 		return nil, false
 	}
 	return &e.token, true

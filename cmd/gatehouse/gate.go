@@ -174,7 +174,7 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 	}
 	if c := cfg.Redis.Cache; c.Enabled {
 		o.Cache = &session.CacheOptions{
-			MaxEntries: c.MaxEntries, Heartbeat: c.Heartbeat, KeepRecords: conditionsReadSessions(cfg),
+			MaxEntries: c.MaxEntries, Heartbeat: c.Heartbeat, OmitRecords: !conditionsReadSessions(cfg),
 			OnState: func(st session.CacheState) { logCache(log, st) },
 		}
 	}

@@ -56,12 +56,15 @@ type Table struct {
 	search map[*Search]struct{}
 }
 
-// New returns a table for about so many entries. What would be more takes the
-// place of what was not used for long.
-func New(most int) *Table {
+// New returns a table for about so many entries, of so many bytes on average,
+// which bounds the memory for them. What would be more takes the place of what
+// was not used for long; where the sizes of the values have changed so much that
+// there is none, a part of the table is emptied.
+func New(most, size int) *Table {
 	t := &Table{seed: maphash.MakeSeed(), search: map[*Search]struct{}{}}
 	for i := range t.shards {
-		t.shards[i].init(uint32((max(most, 1) + shards - 1) / shards)) //nolint:gosec // G115: some millions
+		each := (max(most, 1) + shards - 1) / shards
+		t.shards[i].init(uint32(each), 2*largest+int64(each)*int64(size)) //nolint:gosec // G115: some millions
 	}
 	return t
 }
@@ -121,7 +124,11 @@ func (t *Table) Change(n Name, now int64, epoch uint32, change func(value []byte
 // Drop makes a name's value wrong, and that of each reading that is under way.
 // It reports whether there was one to drop.
 func (t *Table) Drop(n Name) bool {
-	t.tell(func(s *Search) { s.note(n) }) // before the shard: see EndAs
+	t.tell(func(s *Search) { // before the shard: see EndAs
+		if s.kind == n.Kind {
+			s.note(n)
+		}
+	})
 	s, h := t.shard(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,6 +198,7 @@ func (t *Table) End(r *Reading, value []byte, deadline int64, epoch uint32) (kep
 // Search is a question to the source for what has a name that the answer tells.
 // EndAs or Cancel must follow.
 type Search struct {
+	kind    byte
 	dropped []Name // since it began
 	spoilt  bool
 }
@@ -218,9 +226,9 @@ func (t *Table) tell(f func(*Search)) {
 	}
 }
 
-// Search begins one.
-func (t *Table) Search() *Search {
-	s := &Search{}
+// Search begins one, for a name of this kind.
+func (t *Table) Search(kind byte) *Search {
+	s := &Search{kind: kind}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.search[s] = struct{}{}
@@ -312,6 +320,7 @@ type shard struct {
 	classes  [classes]class
 	readings map[Name]*Reading
 	bytes    int64
+	limit    int64 // of them
 	evicted  int64
 	_        [64]byte // shards share no cache line
 }
@@ -323,10 +332,19 @@ type class struct {
 	free   []uint32
 }
 
-func (s *shard) init(most uint32) {
-	s.most, s.freeHead = most, none
-	s.setBuckets(16)
+func (s *shard) init(most uint32, limit int64) {
+	s.most, s.limit = most, limit
 	s.readings = map[Name]*Reading{}
+	s.empty()
+}
+
+// empty takes all entries out, and gives their memory back. What is being read
+// is not touched.
+func (s *shard) empty() {
+	s.evicted += int64(s.used())
+	s.entries, s.handed, s.freeHead, s.freed, s.hand, s.bytes = nil, 0, none, 0, 0, 0
+	s.classes = [classes]class{}
+	s.setBuckets(16)
 }
 
 func (s *shard) setBuckets(n int) {
@@ -401,6 +419,9 @@ func (s *shard) add(n Name, h uint32, c uint8) *entry {
 	if s.used() >= s.most {
 		s.evict()
 	}
+	if s.bytes > s.limit && !s.classes[c].hasPlace(c) {
+		s.empty()
+	}
 	if int(s.used()) >= len(s.buckets) {
 		s.grow()
 	}
@@ -473,6 +494,11 @@ func (s *shard) remove(e *entry) {
 	*e = entry{flags: free, next: s.freeHead}
 	s.freeHead = i
 	s.freed++
+}
+
+// hasPlace reports whether a place can be had without more memory.
+func (c *class) hasPlace(of uint8) bool {
+	return len(c.free) > 0 || c.handed < uint32(len(c.chunks))*perChunk(of) //nolint:gosec // G115: some millions
 }
 
 // take returns a free place of a class.

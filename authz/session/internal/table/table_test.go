@@ -24,7 +24,7 @@ func get(t *Table, n Name, now int64, epoch uint32) (string, bool) {
 }
 
 func TestAValueHoldsUntilItsDeadlineInItsEpoch(t *testing.T) {
-	table := New(10)
+	table := New(10, 600)
 	require.True(t, keep(table, id(1), "value", 100, 7))
 	value, ok := get(table, id(1), 99, 7)
 	require.True(t, ok)
@@ -44,7 +44,7 @@ func TestAValueHoldsUntilItsDeadlineInItsEpoch(t *testing.T) {
 }
 
 func TestADropSpoilsTheReadingsUnderWay(t *testing.T) {
-	table := New(10)
+	table := New(10, 600)
 	first, second := table.Begin(id(1)), table.Begin(id(1))
 	require.False(t, table.Drop(id(1)), "there is nothing yet")
 	third := table.Begin(id(1))
@@ -75,29 +75,29 @@ func TestADropSpoilsTheReadingsUnderWay(t *testing.T) {
 }
 
 func TestADropSpoilsASearchForItsName(t *testing.T) {
-	table := New(10)
-	search := table.Search()
+	table := New(10, 600)
+	search := table.Search('s')
 	table.Drop(id(1))
 	require.False(t, table.EndAs(search, id(1), []byte("old"), 100, 1))
-	search = table.Search()
+	search = table.Search('s')
 	table.Drop(id(1))
 	require.True(t, table.EndAs(search, id(2), []byte("other"), 100, 1))
-	search = table.Search()
+	search = table.Search('s')
 	table.DropAll()
 	require.False(t, table.EndAs(search, id(3), []byte("old"), 100, 1))
-	search = table.Search()
+	search = table.Search('s')
 	for i := range mostNoted + 1 {
 		table.Drop(id(i + 10))
 	}
 	require.False(t, table.EndAs(search, id(3), []byte("perhaps"), 100, 1))
 	table.Cancel(search)
-	table.Cancel(table.Search())
+	table.Cancel(table.Search('s'))
 	require.Empty(t, table.search)
 	require.Zero(t, table.open.Load())
 }
 
 func TestAValueIsChangedInPlace(t *testing.T) {
-	table := New(10)
+	table := New(10, 600)
 	keep(table, id(1), "abc", 100, 1)
 	table.Change(id(1), 1, 1, func(value []byte) { value[1] = 'X' })
 	table.Change(id(1), 1, 2, func([]byte) { t.Error("another epoch") })
@@ -120,7 +120,7 @@ func TestSizes(t *testing.T) {
 	}
 	require.Equal(t, largest, last)
 
-	table := New(10)
+	table := New(10, 600)
 	long := strings.Repeat("v", MaxSize)
 	require.True(t, keep(table, Name{'s', ""}, long[1:], 100, 1))
 	value, _ := get(table, Name{'s', ""}, 1, 1)
@@ -133,7 +133,7 @@ func TestSizes(t *testing.T) {
 // Whatever happens, the table holds what a map would, or less.
 func TestAgainstAMap(t *testing.T) {
 	const most = 500
-	table, model := New(most), map[Name]string{}
+	table, model := New(most, 2000), map[Name]string{}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for step := range 200_000 {
 		n := id(rnd.IntN(1500))
@@ -163,9 +163,24 @@ func TestAgainstAMap(t *testing.T) {
 	require.Less(t, stats.Bytes, int64(4<<20))
 }
 
+// However the sizes change, the memory has a bound.
+func TestMemoryIsBounded(t *testing.T) {
+	const most, size = 2000, 500
+	table := New(most, size)
+	for length := 10; length < MaxSize-20; length += length / 3 {
+		value := strings.Repeat("v", length)
+		for i := range 3 * most {
+			keep(table, id(i), value, 100, 1)
+		}
+		require.Less(t, table.Stats().Bytes, int64(most*size+shards*4*largest), length)
+		_, ok := get(table, id(3*most-1), 1, 1)
+		require.True(t, ok)
+	}
+}
+
 // What is used stays when place is needed.
 func TestTheUsedStay(t *testing.T) {
-	table := New(3200)
+	table := New(3200, 600)
 	for i := range 100 {
 		keep(table, id(i), "hot", 100, 1)
 	}
@@ -181,7 +196,7 @@ func TestTheUsedStay(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	table := New(1000)
+	table := New(1000, 600)
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
@@ -208,7 +223,7 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestAHitAllocatesNothing(t *testing.T) {
-	table := New(10)
+	table := New(10, 600)
 	keep(table, id(1), "value", 100, 1)
 	n, buffer := id(1), make([]byte, 0, 100)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
@@ -222,7 +237,7 @@ func TestAHitAllocatesNothing(t *testing.T) {
 func BenchmarkTable(b *testing.B) {
 	for _, entries := range []int{1000, 200_000} {
 		b.Run(fmt.Sprint(entries), func(b *testing.B) {
-			table := New(entries)
+			table := New(entries, 600)
 			names := make([]Name, entries)
 			value := make([]byte, 150)
 			for i := range names {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,8 @@ const channel = "__redis__:invalidate"
 type link struct {
 	t       *Tracker
 	server  *redis.Client // that of the store
+	prober  *redis.Client // connects anew each time, as the store would
+	slots   string        // those of a Cluster as the server sees them
 	address string
 	broken  chan<- error
 
@@ -45,10 +48,42 @@ func newLink(ctx context.Context, server *redis.Client, t *Tracker, broken chan<
 			l.close()
 		}
 	}()
+	o := *server.Options()
+	o.PoolSize, o.MinIdleConns, o.MaxRetries = 1, 0, -1
+	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = time.Nanosecond, 0
+	l.prober = redis.NewClient(&o)
+	l.clients = append(l.clients, l.prober)
 	if err = l.subscribe(ctx); err != nil {
 		return nil, err
 	}
+	if l.run == "" {
+		return nil, refused{errors.New("INFO tells no run_id, by which it would be noticed that the store is another server")}
+	}
+	if l.slots, err = l.slotMap(ctx); err != nil {
+		return nil, err
+	}
 	return l, l.track(ctx)
+}
+
+// slotMap is who has which slots, as the server sees it; "" without a Cluster.
+func (l *link) slotMap(ctx context.Context) (string, error) {
+	if _, ok := l.t.client.(*redis.ClusterClient); !ok {
+		return "", nil
+	}
+	slots, err := l.server.ClusterSlots(ctx).Result()
+	if err != nil {
+		return "", err
+	}
+	lines := make([]string, len(slots))
+	for i, s := range slots {
+		master := ""
+		if len(s.Nodes) > 0 {
+			master = s.Nodes[0].ID
+		}
+		lines[i] = fmt.Sprint(s.Start, "-", s.End, " ", master)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n"), nil
 }
 
 // client returns a client of one connection to the server: when that is gone,
@@ -58,6 +93,8 @@ func (l *link) client(prepare func(context.Context, *redis.Conn) error, wrap fun
 	o := *l.server.Options()
 	o.PoolSize, o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 1, 0, 0, 0
 	o.MaxRetries, o.Protocol = -1, 2
+	// Longer than a call may take: when it breaks, the cache is lost.
+	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = l.patience(), l.patience(), l.patience()
 	o.ConnMaxIdleTime, o.ConnMaxLifetime = -1, 0
 	dial, before := o.Dialer, o.OnConnect
 	var once atomic.Bool
@@ -197,20 +234,28 @@ func (l *link) receive() error {
 	}
 }
 
-// beat sends a beat: it makes sure that the store is still at this server, and
-// that the server still tracks for us; then a PING goes by the connection of the
+// beat sends a beat: it makes sure that the store is still at this server, which
+// has the same slots as before, and that the server still tracks for us; then a PING goes by the connection of the
 // announcements, and comes back behind all of them that are older.
 func (l *link) beat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.t.o.Lease())
 	defer cancel()
 	at := l.t.since()
-	run, err := runID(ctx, l.server)
-	if err == nil && run != l.run {
+	run, err := runID(ctx, l.prober)
+	if err != nil {
+		return // not known: the lease runs out
+	}
+	if run != l.run {
 		l.lose(errOther)
 		return
 	}
+	slots, err := l.slotMap(ctx)
 	if err != nil {
-		return // not known: the lease runs out
+		return // as above
+	}
+	if slots != l.slots {
+		l.lose(errors.New("the slots of the cluster have moved"))
+		return
 	}
 	id, err := l.writer.Do(ctx, "client", "getredir").Int64()
 	switch {
@@ -218,6 +263,9 @@ func (l *link) beat(ctx context.Context) {
 		l.lose(errors.New("the server has ceased to track"))
 		return
 	case err != nil:
+		if _, answered := errors.AsType[redis.Error](err); answered {
+			l.lose(final(err))
+		}
 		return // as above; a connection that breaks is noticed elsewhere
 	}
 	l.mu.Lock()

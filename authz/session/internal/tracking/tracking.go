@@ -73,15 +73,22 @@ type Tracker struct {
 	lease  atomic.Int64 // until when, since start; 0: not at all
 	proven atomic.Int64 // up to when everything is known, since start, in this epoch or the last
 
-	mu    sync.RWMutex
-	links []*link
-	state State
+	redirects atomic.Int64
+
+	mu     sync.RWMutex
+	links  []*link
+	state  State
+	hooked map[*redis.Client]bool
 }
 
 // New returns a tracker for a client of one server, alone or behind Sentinel, or
 // of a Cluster. It does nothing before Run.
 func New(client redis.UniversalClient, o Options) *Tracker {
-	return &Tracker{client: client, o: o, start: time.Now()}
+	t := &Tracker{client: client, o: o, start: time.Now(), hooked: map[*redis.Client]bool{}}
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		t.watchRedirects(cluster)
+	}
+	return t
 }
 
 func (t *Tracker) since() int64 { return int64(time.Since(t.start)) }
@@ -104,7 +111,7 @@ func (t *Tracker) State() State {
 	defer t.mu.RUnlock()
 	s := t.state
 	if _, ok := t.Live(); s.Live && !ok {
-		s = State{Err: errors.New("no beat has come back for too long")}
+		s = State{Err: errLapsed}
 	}
 	return s
 }
@@ -200,6 +207,12 @@ func (t *Tracker) connect(ctx context.Context, broken chan error) (links []*link
 	if err != nil {
 		return nil, err
 	}
+	if cluster, ok := t.client.(*redis.ClusterClient); ok {
+		// Those that the client knew before us.
+		if err := cluster.ForEachShard(ctx, func(_ context.Context, c *redis.Client) error { t.hook(c); return nil }); err != nil {
+			return nil, err
+		}
+	}
 	for _, s := range servers {
 		l, err := newLink(ctx, s, t, broken)
 		if err != nil {
@@ -224,7 +237,12 @@ func (t *Tracker) follow(ctx context.Context, links []*link, broken <-chan error
 	}
 	ticker := time.NewTicker(t.o.Heartbeat)
 	defer ticker.Stop()
+	began := time.Now()
 	for {
+		if drift := time.Since(began) - time.Now().Round(0).Sub(began.Round(0)); drift.Abs() > longestDrift {
+			return fmt.Errorf("the clock was set by %v: deadlines in the cache are no longer what they were", -drift)
+		}
+		t.noteLapse()
 		for _, l := range links {
 			go l.beat(ctx)
 		}
@@ -240,6 +258,26 @@ func (t *Tracker) follow(ctx context.Context, links []*link, broken <-chan error
 		}
 	}
 }
+
+// longestDrift is how far the clock may be set before nothing in a cache counts
+// any more, whose deadlines are by that clock.
+const longestDrift = time.Second
+
+// noteLapse tells that the lease has run out, once.
+func (t *Tracker) noteLapse() {
+	t.mu.Lock()
+	_, live := t.Live()
+	news := t.state.Live && !live
+	if news {
+		t.state = State{Err: errLapsed}
+	}
+	t.mu.Unlock()
+	if news && t.o.OnState != nil {
+		t.o.OnState(State{Err: errLapsed})
+	}
+}
+
+var errLapsed = errors.New("no beat has come back for too long")
 
 // prove learns that a link's beat of that time has come back.
 func (t *Tracker) prove() {
@@ -307,9 +345,11 @@ func (t *Tracker) sameServers(ctx context.Context, links []*link) error {
 	if _, ok := t.client.(*redis.ClusterClient); !ok {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, t.o.Timeout)
+	defer cancel()
 	servers, err := t.servers(ctx)
 	if err != nil {
-		return err
+		return nil //nolint:nilerr // not known now; each beat asks its server who has which slots
 	}
 	same := len(servers) == len(links)
 	for _, s := range servers {
