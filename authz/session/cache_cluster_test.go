@@ -34,10 +34,9 @@ func newPair(t *testing.T, secondHasSlots bool) *pair {
 		t.Cleanup(func() { _ = c.Close() })
 		return r, c
 	}
-	p := &pair{}
-	first, second := (*proc.Redis)(nil), (*proc.Redis)(nil)
-	first, p.first = start(buses[0])
-	second, p.second = start(buses[1])
+	first, toFirst := start(buses[0])
+	second, toSecond := start(buses[1])
+	p := &pair{first: toFirst, second: toSecond}
 	p.slot = p.first.ClusterKeySlot(ctx, "sess:id").Val()
 	from := 0
 	if secondHasSlots {

@@ -70,7 +70,7 @@ func (l *link) slotMap(ctx context.Context) (string, error) {
 	if _, ok := l.t.client.(*redis.ClusterClient); !ok {
 		return "", nil
 	}
-	slots, err := l.server.ClusterSlots(ctx).Result()
+	slots, err := l.server.ClusterSlots(ctx).Result() //nolint:staticcheck // SA1019: CLUSTER SHARDS is of Redis 7
 	if err != nil {
 		return "", err
 	}
