@@ -113,12 +113,17 @@ export async function withRedis(act) {
   }
 }
 
+// lease is how long what was cached may still be answered when the store has
+// gone silent: two and a half heartbeats.
+const lease = () => new Promise((done) => setTimeout(done, 1500));
+
 // outage stops the store from answering, its connections open, while act runs.
 export async function outage(act) {
   const server = await withRedis((redis) => redis.info("server"));
   const pid = Number(/^process_id:(\d+)/m.exec(server)[1]);
   process.kill(pid, "SIGSTOP");
   try {
+    await lease();
     await act();
   } finally {
     process.kill(pid, "SIGCONT");
