@@ -2,10 +2,12 @@ package extauthz_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -121,7 +123,26 @@ func askOnce(tb testing.TB, s *extauthz.Server, req *authv3.CheckRequest) *authv
 	require.NoError(tb, err, "Envoy makes an allow of it under failure_mode_allow")
 	requireSound(tb, response)
 	sameInWire(tb, s, req, response)
+
+	// The same from memory, where a reply is written in yet another way.
+	var told []authz.Reason
+	quick := extauthz.NewServer(newAuthorizerOf(tb, knowing{everybody}), extauthz.Options{MaxHeaderBytes: 8192, Recorder: reasons{&told}})
+	want, err := quick.Check(tb.Context(), req)
+	require.NoError(tb, err)
+	sameInWire(tb, quick, req, want)
+	if len(told) == 2 { // else no client can send it
+		require.Equal(tb, told[0], told[1])
+	} else {
+		require.Len(tb, told, 1)
+	}
 	return response
+}
+
+// reasons collects those of decisions.
+type reasons struct{ all *[]authz.Reason }
+
+func (r reasons) Record(_ context.Context, _ *authz.Request, d *authz.Decision, _ error, _ time.Duration) {
+	*r.all = append(*r.all, d.Reason)
 }
 
 // sameInWire asserts that the bytes of the request get the bytes of the reply.
