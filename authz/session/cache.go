@@ -293,13 +293,20 @@ func (c *cache) user(userID string, epoch uint32, ms int64, st *standing, m *aut
 	return st.refused == nil || authz.ReasonOf(st.refused) != authz.ReasonInternal
 }
 
+// live reports whether the table may answer: changes are announced, and those
+// that were have been worked off.
+func (c *cache) live() (epoch uint32, ok bool) {
+	epoch, ok = c.tracker.Live()
+	return epoch, ok && c.tracker.Settled()
+}
+
 // CachedSession implements [authz.CachedSessionStore].
 func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (*authz.Session, bool) {
 	c := s.cache
 	if c == nil || o.Fresh || o.Passive {
 		return nil, false
 	}
-	epoch, live := c.tracker.Live()
+	epoch, live := c.live()
 	if !live {
 		return nil, false
 	}
@@ -324,7 +331,7 @@ func (s *Store) CachedStanding(ref authz.TokenRef, o authz.ReadOptions, m *authz
 	if c == nil || o.Fresh {
 		return nil, false
 	}
-	epoch, live := c.tracker.Live()
+	epoch, live := c.live()
 	if !live {
 		return nil, false
 	}
@@ -369,7 +376,7 @@ func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fre
 		return l, true, err
 	}
 	name := table.Name{Kind: kindSession, ID: strings.Clone(id)}
-	if fresh {
+	if fresh || !c.tracker.Settled() { // there may be news about the question that is under way
 		l, err = c.ask(ctx, name, keys, epoch)
 		return l, true, err
 	}
@@ -527,7 +534,7 @@ func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.Read
 		}
 		return st, err
 	}
-	if !o.Fresh {
+	if !o.Fresh && c.tracker.Settled() {
 		if st, ok := c.cachedStanding(ref, epoch, now, &authz.Memory{}); ok {
 			c.hits.Add(1)
 			if st.refused != nil {

@@ -238,7 +238,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 	}
 	now := s.o.Now()
 	if s.cache != nil && !o.Fresh && !o.Passive {
-		if epoch, live := s.cache.tracker.Live(); live {
+		if epoch, live := s.cache.live(); live {
 			l, touch, ok := s.cache.session(id, epoch, now)
 			// Another replica may have seen a request that this one hasn't.
 			if ok && (o.IdleTimeout == 0 || l.found == nil || l.found.idle(now) <= o.IdleTimeout) {

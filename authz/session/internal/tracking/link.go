@@ -29,6 +29,7 @@ type link struct {
 	broken  chan<- error
 
 	subscriber *redis.PubSub
+	tap        *tap // its connection
 	writer     *redis.Client
 	clients    []*redis.Client // both, to be closed
 	id         int64           // of the subscriber's connection at the server
@@ -128,7 +129,10 @@ func (l *link) subscribe(ctx context.Context) error {
 			l.run, err = runID(ctx, c)
 		}
 		return err
-	}, func(c net.Conn) net.Conn { return c })
+	}, func(c net.Conn) net.Conn {
+		l.tap = newTap(c)
+		return l.tap
+	})
 	ctx, cancel := context.WithTimeout(ctx, l.patience())
 	defer cancel()
 	l.subscriber = client.Subscribe(ctx, channel)

@@ -74,6 +74,7 @@ type Tracker struct {
 	proven atomic.Int64 // up to when everything is known, since start, in this epoch or the last
 
 	redirects atomic.Int64
+	taps      atomic.Pointer[[]*tap]
 
 	mu     sync.RWMutex
 	links  []*link
@@ -226,6 +227,11 @@ func (t *Tracker) connect(ctx context.Context, broken chan error) (links []*link
 // follow beats until something breaks.
 func (t *Tracker) follow(ctx context.Context, links []*link, broken <-chan error) error {
 	t.epoch.Add(1)
+	taps := make([]*tap, len(links))
+	for i, l := range links {
+		taps[i] = l.tap
+	}
+	t.taps.Store(&taps)
 	t.mu.Lock()
 	t.links = links
 	t.mu.Unlock()
@@ -310,6 +316,7 @@ func (t *Tracker) extend() bool {
 // end ends the reliance and closes the connections.
 func (t *Tracker) end(links []*link) {
 	t.lease.Store(0)
+	t.taps.Store(nil)
 	t.mu.Lock()
 	t.links = nil
 	t.mu.Unlock()
