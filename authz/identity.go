@@ -36,22 +36,27 @@ type Header struct{ Name, Value string }
 // (UTF-8); roles are a JSON array of strings with \u escapes for what is not
 // visible ASCII. Bytes that are not UTF-8 become U+FFFD.
 func (h IdentityHeaders) Encode(id Identity, maxBytes int) ([]Header, error) {
-	headers := make([]Header, 0, 4)
-	size := 0
-	add := func(name, value string) {
-		headers = append(headers, Header{name, value})
-		size += len(name) + len(value)
-	}
-	for _, field := range [...]Header{{h.ID, id.ID}, {h.Email, id.Email}, {h.Organization, id.Organization}} {
-		if field.Value != "" {
-			add(field.Name, percentEncode(field.Value))
-		}
-	}
-	add(h.Roles, encodeRoles(id.Roles))
-	if maxBytes > 0 && size > maxBytes {
+	if size := h.Size(id); maxBytes > 0 && size > maxBytes {
 		return nil, Refuse(ReasonIdentityTooLong, "the identity headers take %d bytes, the budget is %d", size, maxBytes)
 	}
-	return headers, nil
+	headers := make([]Header, 0, 4)
+	for _, field := range [...]Header{{h.ID, id.ID}, {h.Email, id.Email}, {h.Organization, id.Organization}} {
+		if field.Value != "" {
+			headers = append(headers, Header{field.Name, percentEncode(field.Value)})
+		}
+	}
+	return append(headers, Header{h.Roles, encodeRoles(id.Roles)}), nil
+}
+
+// Size is how many bytes the names and values of [IdentityHeaders.Encode] take.
+func (h IdentityHeaders) Size(id Identity) int {
+	size := len(h.Roles) + RolesLength(id.Roles)
+	for _, field := range [...]Header{{h.ID, id.ID}, {h.Email, id.Email}, {h.Organization, id.Organization}} {
+		if field.Value != "" {
+			size += len(field.Name) + ValueLength(field.Value)
+		}
+	}
+	return size
 }
 
 func percentEncode(s string) string {

@@ -100,7 +100,8 @@ func (a *Authorizer) Quick(r *Request, d *Decision) bool {
 
 // quick implements quick.
 func (s *Sessions) quick(value string, p *Policy, d *Decision) bool {
-	if s.cached == nil {
+	o := p.readOptions()
+	if s.cached == nil || o.Fresh { // then all of it would be done twice
 		return false
 	}
 	var id string
@@ -113,7 +114,7 @@ func (s *Sessions) quick(value string, p *Policy, d *Decision) bool {
 	if !ok {
 		return false
 	}
-	session, ok := s.cached.CachedSession(id, p.readOptions(), &d.memory)
+	session, ok := s.cached.CachedSession(id, o, &d.memory)
 	if !ok || session.Stale || refuseSession(session) != nil {
 		return false
 	}
@@ -124,15 +125,16 @@ func (s *Sessions) quick(value string, p *Policy, d *Decision) bool {
 
 // quick implements quick.
 func (b *Bearer) quick(raw string, p *Policy, d *Decision) bool {
+	o := p.readOptions()
 	verifier, ok := b.verifier.(CachedTokenVerifier)
-	if !ok || b.cached == nil {
+	if !ok || b.cached == nil || o.Fresh { // as above
 		return false
 	}
 	token, ok := verifier.Remembered(raw)
 	if !ok {
 		return false
 	}
-	standing, ok := b.cached.CachedStanding(token.ref(), p.readOptions(), &d.memory)
+	standing, ok := b.cached.CachedStanding(token.ref(), o, &d.memory)
 	if !ok || refuseToken(token, standing) != nil {
 		return false
 	}

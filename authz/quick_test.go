@@ -65,6 +65,32 @@ func (r *remembering) Remembered(raw string) (*authz.Token, bool) {
 	return t, err == nil
 }
 
+// counting counts the signatures that it checks.
+type counting struct{ n int }
+
+func (c *counting) Verify(value string) (string, bool) {
+	c.n++
+	return strings.CutPrefix(value, "signed.")
+}
+
+// Where the store is to be asked in any case, Quick does nothing that Authorize
+// would do again.
+func TestQuickLeavesStrictPoliciesAlone(t *testing.T) {
+	t.Parallel()
+	store := &remembering{sessions: map[string]authz.Session{"id": {Identity: authz.Identity{ID: "alice"}}}}
+	for freshness, want := range map[authz.Freshness]int{authz.FreshnessStrict: 0, authz.FreshnessCached: 1} {
+		policies, err := authz.NewPolicySet(authz.PolicySetOptions{
+			Policies: []authz.Policy{{Name: "p", Credentials: []authz.Kind{authz.KindSession}, Freshness: freshness}}, Default: "p",
+		})
+		require.NoError(t, err)
+		cookies := &counting{}
+		a := authz.NewAuthorizer(policies, authz.Options{}, authz.NewSessions("sessionId", cookies, store))
+		var d authz.Decision
+		require.Equal(t, want == 1, a.Quick(request(t, "GET", "/", "cookie", "sessionId=signed.id"), &d))
+		require.Equal(t, want, cookies.n)
+	}
+}
+
 var quickNow = time.Unix(1_800_000_000, 0)
 
 // What Quick allows, Authorize allows, with the same outcome; and it is not so

@@ -151,21 +151,25 @@ func (k knowing) Remembered(raw string) (*authz.Token, bool) {
 func newAuthorizerOf(tb testing.TB, known directory) *authz.Authorizer {
 	tb.Helper()
 	session, bearer, key := []authz.Kind{authz.KindSession}, []authz.Kind{authz.KindBearer}, []authz.Kind{authz.KindAPIKey}
+	all := []authz.Policy{
+		{Name: "user", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
+		{Name: "admin", Credentials: session, RolesAny: []string{"admin"}},
+		{Name: "web", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}, LoginURL: "/login"},
+		{Name: "api", Credentials: bearer},
+		{Name: "internal", Credentials: key},
+		{Name: "public", Anonymous: true},
+		{Name: "optional", Anonymous: true, Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
+		{Name: "trial", Credentials: session, RolesAny: []string{"admin"}, Observe: true},
+		{Name: "limited", Credentials: session, RateLimit: "partner"},
+		{Name: "recent", Credentials: session, MaxAuthAge: time.Minute},
+		{Name: "panics", Credentials: session, Condition: panics},
+		{Name: "trial-panics", Credentials: session, Condition: panics, Observe: true},
+	}
+	for i := range all {
+		all[i].Freshness = authz.FreshnessCached
+	}
 	policies, err := authz.NewPolicySet(authz.PolicySetOptions{
-		Policies: []authz.Policy{
-			{Name: "user", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
-			{Name: "admin", Credentials: session, RolesAny: []string{"admin"}},
-			{Name: "web", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}, LoginURL: "/login"},
-			{Name: "api", Credentials: bearer},
-			{Name: "internal", Credentials: key},
-			{Name: "public", Anonymous: true},
-			{Name: "optional", Anonymous: true, Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
-			{Name: "trial", Credentials: session, RolesAny: []string{"admin"}, Observe: true},
-			{Name: "limited", Credentials: session, RateLimit: "partner"},
-			{Name: "recent", Credentials: session, MaxAuthAge: time.Minute},
-			{Name: "panics", Credentials: session, Condition: panics},
-			{Name: "trial-panics", Credentials: session, Condition: panics, Observe: true},
-		},
+		Policies: all,
 		Routes: []authz.Route{
 			{Host: "api.example.com", Policy: "api"},
 			{Path: "/admin/*", Policy: "admin"},

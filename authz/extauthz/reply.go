@@ -7,8 +7,8 @@ import (
 )
 
 // A reply that lets a request through is written as bytes, without the messages
-// of the generated types: the same as [okResponse], as a test compares. Refusals
-// are rarer and take the ordinary way.
+// of the generated types: the same as [okResponse], as a test compares. Refusals,
+// and what has credentials taken out, take the ordinary way.
 
 // Numbers of fields.
 const (
@@ -24,49 +24,8 @@ const (
 	overwriteIt  = 2 // OVERWRITE_IF_EXISTS_OR_ADD
 )
 
-// appendOK appends the reply that [okResponse] makes.
-func appendOK(b []byte, d *authz.Decision, set []authz.Header, remove []string) []byte {
-	b = appendLength(b, replyStatus, 0) // its code is 0
-	size := 0
-	for i := range set {
-		size += sizeField(sizeOption(&set[i]))
-	}
-	for _, name := range remove {
-		size += sizeField(len(name))
-	}
-	b = appendLength(b, replyOK, size)
-	for i := range set {
-		h := &set[i]
-		b = appendLength(b, okHeaders, sizeOption(h))
-		b = appendLength(b, optionHeader, sizeField(len(h.Name))+sizeValue(h.Value))
-		b = appendText(b, 1, h.Name)
-		if h.Value != "" {
-			b = appendText(b, 2, h.Value)
-		}
-		b = protowire.AppendTag(b, optionAppend, protowire.VarintType)
-		b = protowire.AppendVarint(b, overwriteIt)
-	}
-	for _, name := range remove {
-		b = appendText(b, okRemove, name)
-	}
-	var memory [8]metadataField
-	return appendMetadata(b, metadataOf(d, "allow", memory[:0]))
-}
-
 // sizeField is the size of a field with a length, whose number is below 16.
 func sizeField(length int) int { return 1 + protowire.SizeBytes(length) }
-
-// sizeValue is that of a string, which is left out when it is empty.
-func sizeValue(s string) int {
-	if s == "" {
-		return 0
-	}
-	return sizeField(len(s))
-}
-
-func sizeOption(h *authz.Header) int {
-	return sizeField(sizeField(len(h.Name))+sizeValue(h.Value)) + 2
-}
 
 func appendLength(b []byte, num protowire.Number, length int) []byte {
 	b = protowire.AppendTag(b, num, protowire.BytesType)
@@ -124,12 +83,13 @@ func appendMetadata(b []byte, all []metadataField) []byte {
 }
 
 // appendAllowed appends the reply that [okResponse] makes of a decision and the
-// headers of its identity, without making either. ok is false where the headers
-// exceed their budget.
-func (s *Server) appendAllowed(b []byte, d *authz.Decision) (_ []byte, ok bool) {
+// headers of its identity, without making either. Without known it is one without
+// identity.
+func (s *Server) appendAllowed(b []byte, d *authz.Decision, known bool) []byte {
 	var set [4]valueOf
 	n, which := 0, 0
-	if p := d.Principal; p != nil {
+	if known {
+		p := d.Principal
 		h := &s.o.Headers
 		for i, v := range [...]valueOf{{name: h.ID, value: p.ID}, {name: h.Email, value: p.Email}, {name: h.Organization, value: p.Organization}} {
 			if v.value != "" {
@@ -144,17 +104,13 @@ func (s *Server) appendAllowed(b []byte, d *authz.Decision) (_ []byte, ok bool) 
 		}
 		n++
 	}
-	size, total := 0, 0
+	size := 0
 	for i := range set[:n] {
 		v := &set[i]
 		v.size = v.length()
-		total += len(v.name) + v.size
 		size += sizeField(v.option())
 	}
-	if s.o.MaxHeaderBytes > 0 && total > s.o.MaxHeaderBytes {
-		return b, false
-	}
-	removal := s.removal(d.Principal != nil, which)
+	removal := s.removals[which]
 	b = appendLength(b, replyStatus, 0)
 	b = appendLength(b, replyOK, size+len(removal))
 	for i := range set[:n] {
@@ -168,7 +124,7 @@ func (s *Server) appendAllowed(b []byte, d *authz.Decision) (_ []byte, ok bool) 
 	}
 	b = append(b, removal...)
 	var memory [8]metadataField
-	return appendMetadata(b, metadataOf(d, "allow", memory[:0])), true
+	return appendMetadata(b, metadataOf(d, "allow", memory[:0]))
 }
 
 var noRoles = []string{}
@@ -200,17 +156,9 @@ func (v *valueOf) option() int {
 	return sizeField(sizeField(len(v.name))+sizeField(v.size)) + 2
 }
 
-// removal returns the encoded names to remove beside an identity of which so
-// much is set: of which the bits are id, email and organization.
-func (s *Server) removal(known bool, which int) []byte {
-	if !known {
-		return s.removals[0]
-	}
-	return s.removals[which]
-}
-
-// encodeRemovals encodes the names to remove for each set of headers that can be
-// there. An id is always: the place of none is for nobody's request.
+// encodeRemovals encodes the names to remove beside each set of headers that can
+// be there, by bits for id, email and organization. An identity has an id always:
+// the place of none is for nobody's request.
 func (s *Server) encodeRemovals() {
 	h := s.o.Headers
 	for which := range s.removals {

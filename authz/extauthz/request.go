@@ -1,7 +1,6 @@
 package extauthz
 
 import (
-	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -52,10 +51,15 @@ func address(a *corev3.Address) netip.Addr {
 // headers reads either of Envoy's forms: the map, or the list that
 // encode_raw_headers makes.
 func headers(http *authv3.AttributeContext_HttpRequest) authz.Headers {
-	if raw := http.GetHeaderMap().GetHeaders(); len(raw) > 0 {
-		return rawHeaders(raw)
+	list := http.GetHeaderMap().GetHeaders()
+	if len(list) == 0 {
+		return authz.HeaderMap(lowerCased(http.GetHeaders()))
 	}
-	return authz.HeaderMap(lowerCased(http.GetHeaders()))
+	fields := make([]headerField, len(list))
+	for i, h := range list {
+		fields[i] = headerField{name: h.GetKey(), value: h.GetValue(), raw: string(h.GetRawValue())}
+	}
+	return &wireHeaders{fields: fields, list: true}
 }
 
 // lowerCased returns the map with names in lower case: as it is, when it came
@@ -78,52 +82,6 @@ func lowerCased(headers map[string]string) map[string]string {
 		return lower
 	}
 	return headers
-}
-
-// rawHeaders joins what is repeated by commas, and writes "!" for bytes that
-// are not UTF-8, as Envoy does for the map. It must: the two forms give the
-// same decision, and a protobuf string in the reply can't hold such bytes.
-type rawHeaders []*corev3.HeaderValue
-
-func (h rawHeaders) Header(name string) (string, bool) {
-	var (
-		value string
-		more  []string
-		found bool
-	)
-	for _, header := range h {
-		if !strings.EqualFold(header.GetKey(), name) {
-			continue
-		}
-		v := header.GetValue()
-		if len(header.GetRawValue()) > 0 {
-			v = sanitized(string(header.GetRawValue()))
-		}
-		if found {
-			more = append(more, v)
-			continue
-		}
-		value, found = v, true
-	}
-	if more == nil {
-		return value, found
-	}
-	return value + "," + strings.Join(more, ","), true
-}
-
-// All implements [authz.Headers].
-func (h rawHeaders) All() iter.Seq2[string, string] {
-	return func(yield func(string, string) bool) {
-		for i, header := range h {
-			name := strings.ToLower(header.GetKey())
-			if slices.ContainsFunc(h[:i], func(earlier *corev3.HeaderValue) bool { return strings.EqualFold(earlier.GetKey(), name) }) {
-				continue
-			}
-			if value, _ := h.Header(name); !yield(name, value) {
-				return
-			}
-		}
-	}
 }
 
 // sanitized replaces each byte that is not part of valid UTF-8, one by one.

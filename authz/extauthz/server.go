@@ -39,7 +39,7 @@ type Server struct {
 	authorizer *authz.Authorizer
 	o          Options
 	spellings  []string
-	removals   [8][]byte // see removal
+	removals   [8][]byte // see encodeRemovals
 }
 
 // NewServer returns the door to an authorizer.
@@ -63,11 +63,11 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response 
 	}()
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
-	r, d, set, err := s.decide(ctx, func() (*authz.Request, error) { return newRequest(req) })
+	r, d, known, err := s.decide(ctx, func() (*authz.Request, error) { return newRequest(req) })
 	if err != nil {
 		response = s.denied(r, d, err)
 	} else {
-		response = okResponse(d, set, s.remove(r, d, set))
+		response = s.allowed(r, d, known)
 	}
 	s.record(ctx, r, d, err, start)
 	return response, nil
@@ -99,11 +99,14 @@ func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply [
 	}
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
-	r, d, set, err := s.decide(ctx, func() (*authz.Request, error) { return wireRequestOf(w) })
-	if err != nil {
+	r, d, known, err := s.decide(ctx, func() (*authz.Request, error) { return wireRequestOf(w) })
+	switch {
+	case err != nil:
 		reply = appendMessage(to, s.denied(r, d, err))
-	} else {
-		reply = appendOK(to, d, set, s.remove(r, d, set))
+	case s.o.StripCredentials:
+		reply = appendMessage(to, s.allowed(r, d, known))
+	default:
+		reply = s.appendAllowed(to, d, known)
 	}
 	s.record(ctx, r, d, err, start)
 	return reply
@@ -134,11 +137,13 @@ func (s *Server) quick(ctx context.Context, w *wireRequest, to []byte, start tim
 	if k.request.Read(w.parts()) != nil || !w.http || !s.authorizer.Quick(&k.request, &k.decision) {
 		return nil, false
 	}
-	if reply, ok = s.appendAllowed(to, &k.decision); !ok {
+	d := &k.decision
+	if d.Principal != nil && s.tooLong(d.Principal) {
 		return nil, false
 	}
+	reply = s.appendAllowed(to, d, d.Principal != nil)
 	if s.o.Recorder != nil {
-		s.o.Recorder.Record(ctx, &k.request, &k.decision, nil, time.Since(start))
+		s.o.Recorder.Record(ctx, &k.request, d, nil, time.Since(start))
 	}
 	return reply, true
 }
@@ -201,9 +206,9 @@ func withMargin(ctx context.Context, now time.Time) (context.Context, context.Ca
 	return context.WithDeadline(ctx, deadline.Add(-deadline.Sub(now)/5))
 }
 
-// decide returns the headers to set, or the refusal. A panic below it is a
-// refusal too: Envoy must not be left with a gRPC error.
-func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)) (r *authz.Request, d *authz.Decision, set []authz.Header, err error) {
+// decide returns whether there is an identity to set, or the refusal. A panic
+// below it is a refusal too: Envoy must not be left with a gRPC error.
+func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)) (r *authz.Request, d *authz.Decision, known bool, err error) {
 	r, d = &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{} //nolint:wastedassign // what a panic returns
 	defer func() {
 		if p := recover(); p != nil {
@@ -211,24 +216,34 @@ func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)
 		}
 	}()
 	if r, err = read(); err != nil {
-		return r, d, nil, err
+		return r, d, false, err
 	}
-	if d, err = s.authorizer.Authorize(ctx, r); err != nil {
-		return r, d, nil, err
+	if d, err = s.authorizer.Authorize(ctx, r); err != nil || d.Principal == nil {
+		return r, d, false, err
 	}
-	if d.Principal != nil {
-		set, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes)
-		switch {
-		case err != nil && d.Policy.Observe: // refuses nothing: goes on without identity
-			d.Observed, d.Reason = cmp.Or(d.Observed, err), authz.ReasonAnonymous
-		case err != nil:
-			return r, d, nil, err
-		}
+	_, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes)
+	if err != nil && d.Policy.Observe { // refuses nothing: goes on without identity
+		d.Observed, d.Reason = cmp.Or(d.Observed, err), authz.ReasonAnonymous
+		return r, d, false, nil
+	}
+	return r, d, err == nil, err
+}
+
+// tooLong reports whether the identity headers exceed their budget.
+func (s *Server) tooLong(p *authz.Principal) bool {
+	return s.o.MaxHeaderBytes > 0 && s.o.Headers.Size(p.Identity) > s.o.MaxHeaderBytes
+}
+
+// allowed lets the request through, as a message.
+func (s *Server) allowed(r *authz.Request, d *authz.Decision, known bool) *authv3.CheckResponse {
+	var set []authz.Header
+	if known {
+		set, _ = s.o.Headers.Encode(d.Principal.Identity, 0) // without a bound there is no error
 	}
 	if cookie, ok := s.strippedCookie(r); ok && cookie != "" {
 		set = append(set, authz.Header{Name: "cookie", Value: cookie})
 	}
-	return r, d, set, nil
+	return okResponse(d, set, s.remove(r, d, set))
 }
 
 // strippedCookie returns the Cookie header without the session cookie; ok is

@@ -10,8 +10,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/session/internal/table"
 	"github.com/gatehouse-auth/gatehouse/authz/session/internal/tracking"
@@ -325,27 +323,6 @@ func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (
 	return &m.Session, true
 }
 
-// CachedStanding implements [authz.CachedStandingStore].
-func (s *Store) CachedStanding(ref authz.TokenRef, o authz.ReadOptions, m *authz.Memory) (*authz.Standing, bool) {
-	c := s.cache
-	if c == nil || o.Fresh {
-		return nil, false
-	}
-	epoch, live := c.live()
-	if !live {
-		return nil, false
-	}
-	m.Bytes = m.Bytes[:0]
-	st, ok := c.cachedStanding(ref, epoch, s.o.Now(), m)
-	if !ok || st.refused != nil {
-		return nil, false
-	}
-	c.hits.Add(1)
-	m.Standing = st.user
-	m.Standing.Revoked = st.revoked
-	return &m.Standing, true
-}
-
 // guess is whose a session was when it was looked at last; "" for unknown.
 func (c *cache) guess(id string) string {
 	last, ok := c.table.Last(table.Name{Kind: kindSession, ID: id})
@@ -353,7 +330,7 @@ func (c *cache) guess(id string) string {
 		return ""
 	}
 	f := &found{Session: &authz.Session{}}
-	if _, err := c.store.readSession(textOfBytes(last.Value), f); err != nil {
+	if _, err := c.store.readSession(textOfBytes(last), f); err != nil {
 		return ""
 	}
 	return f.ID
@@ -475,33 +452,6 @@ func (c *cache) factsOf(l *loaded, now time.Time) (facts []byte, deadline int64)
 // end that, too.
 const absenceLife = time.Hour
 
-// used notes that a session was used now. No announcement tells of it.
-func (c *cache) used(id string, now time.Time) {
-	if epoch, live := c.tracker.Live(); live {
-		c.table.Change(table.Name{Kind: kindSession, ID: id}, now.UnixMilli(), epoch, func(facts []byte) {
-			setUsed(facts, now, c.store.o.IdlePrecision)
-		})
-	}
-}
-
-// claimTouch puts the next touch off, so that others who come now don't do the
-// same.
-func (c *cache) claimTouch(id string, now time.Time) (claimed bool) {
-	epoch, live := c.tracker.Live()
-	if !live {
-		return false
-	}
-	ms := now.UnixMilli()
-	c.table.Change(table.Name{Kind: kindSession, ID: id}, ms, epoch, func(facts []byte) {
-		claimed = true
-		setTouch(facts, ms+touchRetry.Milliseconds())
-	})
-	return claimed
-}
-
-// touchRetry is when a touch is tried again that failed.
-const touchRetry = time.Second
-
 // old returns what the table knew about a session when announcements stopped
 // coming, if that is not longer ago than most.
 func (c *cache) old(id string, most time.Duration, now time.Time) (*loaded, bool) {
@@ -514,172 +464,4 @@ func (c *cache) old(id string, most time.Duration, now time.Time) (*loaded, bool
 		c.stale.Add(1)
 	}
 	return l, ok
-}
-
-// standingOf returns what stands for and against a token, from the table as far
-// as it has it.
-func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.ReadOptions) (authz.Standing, error) {
-	s := c.store
-	now := s.o.Now()
-	epoch, live := c.tracker.Live()
-	if !live {
-		st, err := s.askStanding(ctx, ref, nil)
-		if err != nil && o.StaleFor > 0 && authz.ReasonOf(err) == authz.ReasonStoreUnavailable {
-			if epoch, age := c.tracker.Proven(); age <= o.StaleFor {
-				if st, ok := c.cachedStanding(ref, epoch, now, &authz.Memory{}); ok {
-					c.stale.Add(1)
-					return st.standing(), nil
-				}
-			}
-		}
-		return st, err
-	}
-	if !o.Fresh && c.tracker.Settled() {
-		if st, ok := c.cachedStanding(ref, epoch, now, &authz.Memory{}); ok {
-			c.hits.Add(1)
-			if st.refused != nil {
-				return authz.Standing{}, st.refused
-			}
-			return st.standing(), nil
-		}
-	}
-	c.misses.Add(1)
-	return s.askStanding(ctx, ref, &keeper{c: c, epoch: epoch, now: now})
-}
-
-// tokenStanding is what the table has about a token.
-type tokenStanding struct {
-	revoked bool
-	user    authz.Standing
-	refused error
-}
-
-func (t tokenStanding) standing() authz.Standing {
-	st := t.user
-	st.Revoked = t.revoked
-	return st
-}
-
-func (c *cache) cachedStanding(ref authz.TokenRef, epoch uint32, now time.Time, m *authz.Memory) (st tokenStanding, ok bool) {
-	ms := now.UnixMilli()
-	var memory [8]byte
-	for _, n := range [...]table.Name{{Kind: kindToken, ID: ref.TokenID}, {Kind: kindFamily, ID: ref.Family}} {
-		if n.ID == "" {
-			continue
-		}
-		value, _, ok := c.table.Get(n, ms, epoch, memory[:0])
-		if !ok || len(value) != 1 {
-			return st, false
-		}
-		st.revoked = st.revoked || value[0] != factClear
-	}
-	if ref.UserID == "" {
-		return st, true
-	}
-	var user standing
-	if !c.user(ref.UserID, epoch, ms, &user, m) {
-		return st, false
-	}
-	st.user, st.refused = user.Standing, user.refused
-	return st, true
-}
-
-// keeper keeps the parts of an answer about a token.
-type keeper struct {
-	c     *cache
-	epoch uint32
-	now   time.Time
-}
-
-func (k *keeper) begin(kind byte, id string) func(facts []byte, ttl time.Duration) {
-	if k == nil {
-		return func([]byte, time.Duration) {}
-	}
-	r := k.c.table.Begin(table.Name{Kind: kind, ID: strings.Clone(id)})
-	redirects := k.c.tracker.Redirects()
-	return func(facts []byte, ttl time.Duration) {
-		if k.c.tracker.Redirects() != redirects {
-			facts = nil
-		}
-		k.c.table.End(r, facts, until(k.now, ttl), k.epoch)
-	}
-}
-
-// mark keeps whether a mark is there, which lives so long.
-func markFacts(ttl time.Duration) ([]byte, time.Duration) {
-	if ttl == ttlAbsent {
-		return []byte{factClear}, absenceLife
-	}
-	return []byte{factRevoked}, ttl
-}
-
-// renewThroughWriter renews a record by the connection whose writes are not
-// announced to us, and keeps what is there then: so our own renewal costs no
-// further question. It does what reviveScript does, by a transaction, since what
-// a script writes is announced in any case. done is false where it can't be done
-// so, and nothing was done.
-func (c *cache) renewThroughWriter(ctx context.Context, id string, keys recordKeys, f *found, note bool, interval time.Duration) (done bool, err error) {
-	epoch, live := c.tracker.Live()
-	writer := c.tracker.Writer(ctx, keys.record)
-	if !live || writer == nil {
-		return false, nil
-	}
-	// It is one connection: a queue for it would make everybody wait. What a
-	// script renews is announced, and read again.
-	if c.renewing.Swap(true) {
-		return false, nil
-	}
-	defer c.renewing.Store(false)
-	s := c.store
-	now := s.o.Now()
-	r := c.table.Begin(table.Name{Kind: kindSession, ID: strings.Clone(id)})
-	var facts []byte
-	var deadline int64
-	defer func() { c.table.End(r, facts, deadline, epoch) }()
-	// A caller that gives up must not break the connection: that would cost the
-	// whole cache. It has a time of its own.
-	ctx = context.WithoutCancel(ctx)
-	err = writer.Watch(ctx, func(tx *redis.Tx) error {
-		pipe := tx.Pipeline()
-		ttl, dead := pipe.PTTL(ctx, keys.record), pipe.Exists(ctx, keys.dead)
-		if err := exec(ctx, pipe); err != nil {
-			return err
-		}
-		renew := ttl.Val() >= 0 && f.life-ttl.Val() >= interval
-		if dead.Val() != 0 || ttl.Val() == ttlAbsent || !renew && !note {
-			return nil // it ended, or another replica was first; that was announced
-		}
-		var read func() sessionReply
-		cmds, err := tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
-			if note {
-				p.Set(ctx, keys.seen, now.UnixMilli(), f.memory)
-			}
-			if renew {
-				p.PExpire(ctx, keys.record, f.life)
-			}
-			read = readSessionReply(ctx, p, keys)
-			return nil
-		})
-		if errors.Is(err, redis.TxFailedErr) {
-			return nil // as above
-		}
-		if !answered(err) {
-			return err
-		}
-		for _, cmd := range cmds {
-			if !answered(cmd.Err()) {
-				return cmd.Err()
-			}
-		}
-		reply := read()
-		l := &loaded{deadFor: reply.dead}
-		if l.found, l.refused = s.judge(reply); l.refused == nil {
-			facts, deadline = c.factsOf(l, now)
-		}
-		return nil
-	}, keys.record, keys.dead)
-	if _, refused := errors.AsType[redis.Error](err); refused { // READONLY, MOVED, NOPERM
-		return false, nil
-	}
-	return true, err
 }

@@ -537,14 +537,22 @@ func TestFrozenServerIsNotTrusted(t *testing.T) {
 	client, err := session.Open("redis://"+r.Addr, session.OpenOptions{Timeout: 100 * time.Millisecond})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Close() })
-	store := session.New(client, session.Options{Timeout: 100 * time.Millisecond, Cache: &session.CacheOptions{Heartbeat: 100 * time.Millisecond}})
+	store := session.New(client, session.Options{Timeout: 100 * time.Millisecond, Profiles: true, Cache: &session.CacheOptions{Heartbeat: 100 * time.Millisecond}})
 	run(t, store)
 	awaitLive(t, store)
 	require.NoError(t, client.Set(t.Context(), "sess:id", `{"userId":"u"}`, time.Hour).Err())
+	require.NoError(t, client.Set(t.Context(), "user:broken", `{`, time.Hour).Err())
+	broken := func(o authz.ReadOptions) error {
+		_, err := store.TokenStanding(t.Context(), authz.TokenRef{UserID: "broken"}, o)
+		return err
+	}
+	requireReason(t, authz.ReasonProfileMalformed, broken(authz.ReadOptions{}))
 	read := func(o authz.ReadOptions) (*authz.Session, error) { return store.Session(t.Context(), "id", o) }
 	require.Eventually(t, func() bool {
 		_, err := read(authz.ReadOptions{})
-		return err == nil && store.CacheStats().Hits > 0
+		_, held := session.CachedUser(store, "broken")
+		requireReason(t, authz.ReasonProfileMalformed, broken(authz.ReadOptions{}))
+		return err == nil && store.CacheStats().Hits > 0 && held
 	}, 10*time.Second, time.Millisecond)
 	require.NoError(t, r.Signal(syscall.SIGSTOP))
 	defer func() { _ = r.Signal(syscall.SIGCONT) }()
@@ -566,6 +574,7 @@ func TestFrozenServerIsNotTrusted(t *testing.T) {
 	standing, err := store.TokenStanding(t.Context(), authz.TokenRef{UserID: "u"}, authz.ReadOptions{StaleFor: time.Hour})
 	require.NoError(t, err)
 	require.Nil(t, standing.Profile)
+	requireReason(t, authz.ReasonProfileMalformed, broken(authz.ReadOptions{StaleFor: time.Hour}))
 	require.NoError(t, r.Signal(syscall.SIGCONT))
 	require.Eventually(t, func() bool { _, err := read(authz.ReadOptions{}); return err == nil }, 10*time.Second, time.Millisecond)
 	require.Positive(t, store.CacheStats().Stale)

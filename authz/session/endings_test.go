@@ -299,11 +299,11 @@ func TestLargeSessionsEnd(t *testing.T) {
 	n, err := f.RevokeUser(t.Context(), "u")
 	require.NoError(t, err)
 	require.Equal(t, 40, n)
-	slow, err := f.client.SlowLogGet(t.Context(), 100).Result()
+	// What ends them looks at their beginning only: to read all of them in one
+	// script would hold up everybody who waits for the server.
+	stats, err := f.client.Info(t.Context(), "commandstats").Result()
 	require.NoError(t, err)
-	for _, entry := range slow {
-		require.Less(t, entry.Duration, 300*time.Millisecond, "%v holds everybody up", entry.Args[:2])
-	}
+	require.Contains(t, stats, "cmdstat_getrange:calls=40,")
 }
 
 func TestMarksOutliveTheRecordsOwnAge(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/gatehouse-auth/gatehouse/authz/session/internal/tracking"
 )
 
 // scanAtOnce is how many keys a server looks at in one step of a sweep. It
@@ -89,21 +91,11 @@ func (s *Store) sweepServer(ctx context.Context, server redis.Cmdable, userID st
 	return nil, errors.New("the server is another one again and again")
 }
 
-// runID names the process of a server; "" where it doesn't say, as the
-// embedded one, or where we may not ask.
+// runID names the process of a server.
 func (s *Store) runID(ctx context.Context, server redis.Cmdable) (string, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	info, err := server.Info(ctx, "server").Result()
-	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused {
-		return "", err
-	}
-	for line := range strings.Lines(info) {
-		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
-			return strings.TrimSpace(id), nil
-		}
-	}
-	return "", nil
+	return tracking.RunID(ctx, server)
 }
 
 func (s *Store) scan(ctx context.Context, server redis.Cmdable, userID string) (ids []string, err error) {

@@ -695,6 +695,9 @@ func TestWrongSignaturesAreRemembered(t *testing.T) {
 		_, ok := v.Remembered(raw)
 		require.False(t, ok)
 	}
+	_, first := v.Verify(t.Context(), raw)
+	_, again := v.Verify(t.Context(), raw)
+	require.Same(t, first, again, "it is remembered, not found out again")
 	require.Equal(t, 1, token.RefusedLen(v))
 	require.Zero(t, token.CacheLen(v))
 	keys.set(nil, key(t, rsaKey(), "r1", ""))

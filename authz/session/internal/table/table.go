@@ -14,7 +14,7 @@
 // way.
 //
 // Of an entry that was dropped the value stays until its place is needed: Last
-// returns it, as a hint and for answers that may be old.
+// returns it, as a hint.
 package table
 
 import (
@@ -89,25 +89,17 @@ func (t *Table) Get(n Name, now int64, epoch uint32, buffer []byte) (value []byt
 	return append(buffer, s.value(e)...), e.deadline, true
 }
 
-// Last is the value that a name had last.
-type Last struct {
-	Value    []byte
-	Epoch    uint32
-	Deadline int64
-	Dropped  bool // it is known to be wrong
-}
-
-// Last returns what a name had last, be it that it was dropped, or that its
-// deadline has passed or its epoch is over.
-func (t *Table) Last(n Name) (l Last, ok bool) {
+// Last returns the value that a name had last, be it that it was dropped, or that
+// its deadline has passed or its epoch is over: a hint, and no more.
+func (t *Table) Last(n Name) (value []byte, ok bool) {
 	s, h := t.shard(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.find(n, h)
 	if e == nil {
-		return Last{}, false
+		return nil, false
 	}
-	return Last{Value: append([]byte(nil), s.value(e)...), Epoch: e.epoch, Deadline: e.deadline, Dropped: e.flags&dropped != 0}, true
+	return slices.Clone(s.value(e)), true
 }
 
 // Change has the value of a name changed in place, where Get would find it.

@@ -31,9 +31,9 @@ type link struct {
 	subscriber *redis.PubSub
 	tap        *tap // its connection
 	writer     *redis.Client
-	clients    []*redis.Client // both, to be closed
+	clients    []*redis.Client // all of them, to be closed
 	id         int64           // of the subscriber's connection at the server
-	run        string          // names the server's process; "" where it doesn't say
+	run        string          // names the server's process
 
 	mu     sync.Mutex
 	number int
@@ -126,7 +126,7 @@ func (l *link) client(prepare func(context.Context, *redis.Conn) error, wrap fun
 func (l *link) subscribe(ctx context.Context) error {
 	client := l.client(func(ctx context.Context, c *redis.Conn) (err error) {
 		if l.id, err = c.ClientID(ctx).Result(); err == nil {
-			l.run, err = runID(ctx, c)
+			l.run, err = RunID(ctx, c)
 		}
 		return err
 	}, func(c net.Conn) net.Conn {
@@ -146,9 +146,9 @@ func (l *link) subscribe(ctx context.Context) error {
 	return nil
 }
 
-// runID names the process of a server; "" where it doesn't say, or we may not
-// ask.
-func runID(ctx context.Context, c interface {
+// RunID names the process of a server; "" where it doesn't say, as the embedded
+// one, or where we may not ask.
+func RunID(ctx context.Context, c interface {
 	Info(ctx context.Context, sections ...string) *redis.StringCmd
 },
 ) (string, error) {
@@ -174,7 +174,7 @@ func (l *link) track(ctx context.Context) error {
 		args = append(args, "prefix", prefix)
 	}
 	l.writer = l.client(func(ctx context.Context, c *redis.Conn) error {
-		run, err := runID(ctx, c)
+		run, err := RunID(ctx, c)
 		if err == nil && run != l.run {
 			err = errOther // and its clients have other numbers
 		}
@@ -239,13 +239,14 @@ func (l *link) receive() error {
 }
 
 // beat sends a beat: it makes sure that the store is still at this server, which
-// has the same slots as before, and that the server still tracks for us; then a PING goes by the connection of the
-// announcements, and comes back behind all of them that are older.
+// has the same slots as before, and that the server still tracks for us; then a
+// PING goes by the connection of the announcements, and comes back behind all of
+// them that are older.
 func (l *link) beat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.t.o.Lease())
 	defer cancel()
 	at := l.t.since()
-	run, err := runID(ctx, l.prober)
+	run, err := RunID(ctx, l.prober)
 	if err != nil {
 		return // not known: the lease runs out
 	}

@@ -9,9 +9,10 @@
 //	            what is written through it is not announced to us
 //
 // That a server is silent may mean that nothing changes, or that it is frozen,
-// cut off, replaced, or has ceased to track. So every heartbeat the store's own
-// connections must lead to the same process, the server must say that it tracks
-// for us, and a PING must come back by the way of the announcements. When it has,
+// cut off, replaced, or has ceased to track. So every heartbeat a new connection,
+// made as the store makes its own, must lead to the same process (in a Cluster with
+// the same slots), the server must say that it tracks for us, and a PING must come
+// back by the way of the announcements. When it has,
 // everything that was acknowledged before the beat was sent is known here, since
 // an announcement is sent no later than the acknowledgement of its change, and
 // replies keep their order. For a while after that moment (the lease) the
