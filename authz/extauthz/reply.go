@@ -25,9 +25,17 @@ const (
 )
 
 // sizeField is the size of a field with a length, whose number is below 16.
-func sizeField(length int) int { return 1 + protowire.SizeBytes(length) }
+func sizeField(length int) int {
+	if length < 0x80 {
+		return 2 + length
+	}
+	return 1 + protowire.SizeBytes(length)
+}
 
 func appendLength(b []byte, num protowire.Number, length int) []byte {
+	if length < 0x80 { // as most are; each number of ours is below 16
+		return append(b, byte(num)<<3|byte(protowire.BytesType), byte(length)) //nolint:gosec // G115: as said
+	}
 	b = protowire.AppendTag(b, num, protowire.BytesType)
 	return protowire.AppendVarint(b, uint64(length)) //nolint:gosec // G115: a length
 }

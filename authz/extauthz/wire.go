@@ -92,6 +92,15 @@ func stringField(to *string, value []byte) error {
 // value is what it holds, of others it is nil.
 func fields(b []byte, f func(num protowire.Number, typ protowire.Type, value []byte) error) error {
 	for len(b) > 0 {
+		// Nearly all that there is: a field with a length, either below 128.
+		if len(b) >= 2 && b[0] < 0x80 && b[0]&7 == byte(protowire.BytesType) && b[0] >= 1<<3 && b[1] < 0x80 && int(b[1]) <= len(b)-2 {
+			end := 2 + int(b[1])
+			if err := f(protowire.Number(b[0]>>3), protowire.BytesType, b[2:end:end]); err != nil {
+				return err
+			}
+			b = b[end:]
+			continue
+		}
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 || num > protowire.MaxValidNumber {
 			return errWire

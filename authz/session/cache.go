@@ -41,7 +41,8 @@ type CacheOptions struct {
 	Heartbeat time.Duration
 	// OmitRecords keeps the identity of each session without the rest of its
 	// record: [authz.Session] Values, and so [authz.Principal] Session, are nil
-	// in answers from the cache. Right where no condition looks into them.
+	// in answers from the cache, and where Redis is asked for a record that was read
+	// before. Right where no condition looks into them.
 	OmitRecords bool
 	// OnState is told when the cache can be used, or can't any more.
 	OnState func(CacheState)
@@ -323,17 +324,20 @@ func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (
 	return &m.Session, true
 }
 
-// guess is whose a session was when it was looked at last; "" for unknown.
-func (c *cache) guess(id string) string {
+// last is what was known of a session when it was looked at last, nil for nothing.
+func (c *cache) last(id string) *found {
 	last, ok := c.table.Last(table.Name{Kind: kindSession, ID: id})
 	if !ok {
-		return ""
+		return nil
 	}
 	f := &found{Session: &authz.Session{}}
 	if _, err := c.store.readSession(textOfBytes(last), f); err != nil {
-		return ""
+		return nil
 	}
-	return f.ID
+	if c.keepRecords { // their values are needed
+		f.sum = 0
+	}
+	return f
 }
 
 // until is the deadline of what lives so long from now.
@@ -349,7 +353,7 @@ func until(now time.Time, ttl time.Duration) int64 {
 func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fresh bool) (l *loaded, first bool, err error) {
 	epoch, live := c.tracker.Live()
 	if !live {
-		l, err = c.store.load(ctx, keys, c.guess(id))
+		l, err = c.store.load(ctx, keys, c.last(id))
 		return l, true, err
 	}
 	name := table.Name{Kind: kindSession, ID: strings.Clone(id)}
@@ -409,12 +413,19 @@ func (c *cache) wait(ctx context.Context, f *flight) error {
 // since.
 func (c *cache) ask(ctx context.Context, name table.Name, keys recordKeys, epoch uint32) (*loaded, error) {
 	c.misses.Add(1)
-	guess := c.guess(name.ID)
+	last := c.last(name.ID)
 	now := c.store.o.Now()
+	if c.holds(name, last, epoch, now) { // asked all the same
+		l, err := c.store.load(ctx, keys, last)
+		if err == nil && (l.refused != nil || l.found.sum != last.sum) {
+			c.drop(name) // the announcement is on its way
+		}
+		return l, err
+	}
 	redirects := c.tracker.Redirects()
 	session, search := c.table.Begin(name), c.table.Search(kindUser)
 	defer c.table.Cancel(search)
-	l, err := c.store.load(ctx, keys, guess)
+	l, err := c.store.load(ctx, keys, last)
 	if err != nil {
 		c.table.End(session, nil, 0, 0)
 		return nil, err
@@ -430,6 +441,14 @@ func (c *cache) ask(ctx context.Context, name table.Name, keys recordKeys, epoch
 		c.table.EndAs(search, user, userFacts(l.standing.Standing, l.standing.refused), until(now, l.standing.ttl), epoch)
 	}
 	return l, nil
+}
+
+// holds reports whether the table would answer about a session, with what was read
+// of it last.
+func (c *cache) holds(n table.Name, last *found, epoch uint32, now time.Time) bool {
+	ms := now.UnixMilli()
+	return last != nil && last.sum != 0 && last.ID != "" && c.table.Holds(n, ms, epoch) &&
+		c.table.Holds(table.Name{Kind: kindUser, ID: last.ID}, ms, epoch)
 }
 
 // factsOf returns what to keep of a session, nil for nothing, and how long. The

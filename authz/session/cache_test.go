@@ -591,6 +591,74 @@ func TestRecordsAreKeptForConditions(t *testing.T) {
 	require.Positive(t, f.CacheStats().Hits)
 }
 
+// A fresh read takes a record apart only when it is another one than before, and
+// answers as one that does it each time: whatever changes, it is seen at once,
+// announced or not.
+func TestFreshReadsOfTheSameRecord(t *testing.T) {
+	onBackends(t, announcing, func(s *server) {
+		t := s.t
+		var ahead atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		f := s.cached(t, session.Options{Now: now})
+		plain := session.New(f.client, session.Options{Now: now, Profiles: true, Timeout: patience})
+		fresh := authz.ReadOptions{Fresh: true, Passive: true} // which writes nothing
+		same := func(parsed bool) {
+			t.Helper()
+			want, err := plain.Session(t.Context(), "id", fresh)
+			got, gotErr := f.Session(t.Context(), "id", fresh)
+			require.Equal(t, authz.ReasonOf(err), authz.ReasonOf(gotErr))
+			if err != nil {
+				return
+			}
+			require.Equal(t, parsed, got.Values != nil, "taken apart")
+			require.Equal(t, want.Identity, got.Identity)
+			require.Equal(t, want.Organizations, got.Organizations)
+			require.True(t, want.AuthTime.Equal(got.AuthTime), "%v, %v", want.AuthTime, got.AuthTime)
+			require.True(t, want.Created.Equal(got.Created))
+			require.True(t, want.LastSeen.Equal(got.LastSeen))
+			require.Equal(t, want.Standing, got.Standing)
+		}
+		record := func(roles string, authTime time.Time) string {
+			return fmt.Sprintf(`{"userId":"u","email":"e","roles":%s,"organizations":["o"],"authTime":%d,"cookie":{"originalMaxAge":3600000}}`, roles, authTime.Unix())
+		}
+		known := func() { // the record is known by now
+			t.Helper()
+			f.settle(t)
+			_, err := f.Session(t.Context(), "id", fresh)
+			require.NoError(t, err)
+			same(false)
+		}
+		f.set(t, "sess:id", record(`["a"]`, time.Now()), time.Hour)
+		f.settle(t)
+		same(true)
+		for range 3 {
+			same(false)
+		}
+		f.set(t, "sess:id", record(`["b"]`, time.Now()), time.Hour)
+		same(true)
+		known()
+		f.set(t, "gatehouse:seen:{sess:id}", fmt.Sprint(time.Now().UnixMilli()), time.Hour)
+		same(false)
+		f.set(t, "user:u", `{"roles":["c"],"email":null}`, 0)
+		same(false)
+		require.NoError(t, f.client.Expire(t.Context(), "sess:id", time.Minute).Err())
+		same(false)
+		f.set(t, "gatehouse:before:{user:u}", fmt.Sprint(time.Now().UnixMilli()), time.Hour)
+		same(false)
+		f.set(t, "sess:id", record(`{"no":"list"}`, time.Now()), time.Hour)
+		same(true) // both refuse
+		f.set(t, "sess:id", record(`[]`, time.Now().Add(10*time.Minute)), time.Hour)
+		f.settle(t)
+		same(true)
+		same(true) // its time lies ahead: it will be read otherwise by and by
+		ahead.Store(int64(6 * time.Minute))
+		same(true)
+		known()
+		require.NoError(t, f.client.Del(t.Context(), "sess:id").Err())
+		same(true) // as above
+	})
+}
+
 // Answers are checked against a model, while others change everything and
 // connections break: what was acknowledged and announced is seen, and an answer
 // is never one from before that.

@@ -86,6 +86,15 @@ func (f Fields) decodeRecord(text string, now time.Time) (*authz.Session, error)
 	return s, nil
 }
 
+// timeless reports whether a record that was read will be read the same at any
+// later time: none of its times lies in the future.
+func (f Fields) timeless(s *authz.Session) bool {
+	return timeIn(lookup(s.Values, f.AuthTime), endOfTime).Equal(s.AuthTime) && createdIn(s.Values, endOfTime).Equal(s.Created)
+}
+
+// endOfTime is later than any time in a record.
+var endOfTime = time.Unix(1<<42, 0)
+
 // decodeLoosely reads of a record what can be read: where decodeRecord refuses
 // it, the user id at most and the times.
 func (f Fields) decodeLoosely(text string, now time.Time) *authz.Session {

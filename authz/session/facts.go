@@ -151,13 +151,15 @@ func (r *factReader) refusal() error {
 	return authz.Refuse(reason, "%w", errors.New(cause)) //nolint:err113 // it was one before
 }
 
-// Behind the first byte of a session's facts stand three numbers that are changed
-// in place, as little-endian Unix milliseconds: when it is to be touched next,
-// when it was used last, and when its record is to be renewed.
+// Behind the first byte of a session's facts stand four numbers, as little-endian
+// integers. Those that are changed in place are Unix milliseconds: when it is to be
+// touched next, when it was used last, and when its record is to be renewed. The
+// fourth is the sum of its record's text, see [Store.sum].
 const (
 	touchAt = 1 + 8*iota
 	seenAt
 	renewAt
+	sumAt
 	numbersEnd
 )
 
@@ -203,6 +205,7 @@ func (s *Store) sessionFacts(f *found, now time.Time) []byte {
 	setNumber(w, touchAt, min(touch, renew))
 	setNumber(w, seenAt, seen)
 	setNumber(w, renewAt, renew)
+	setNumber(w, sumAt, int64(f.sum)) //nolint:gosec // G115: read back as it was
 	w.time(f.AuthTime)
 	w.time(f.Created)
 	w.number(f.life.Milliseconds())
@@ -235,6 +238,7 @@ func (s *Store) readSession(facts string, f *found) (touch int64, err error) {
 	if seen := numberAt(facts, seenAt); seen != 0 {
 		f.LastSeen = time.UnixMilli(seen)
 	}
+	f.sum = uint64(numberAt(facts, sumAt)) //nolint:gosec // G115: as above
 	r.rest = facts[numbersEnd:]
 	f.AuthTime, f.Created = r.time(), r.time()
 	f.life, f.memory = time.Duration(r.number())*time.Millisecond, time.Duration(r.number())*time.Millisecond

@@ -76,10 +76,14 @@ func (c *scriptCall) standing() (standing authz.Standing, err error) {
 // is kept beside it.
 func (s *Store) lives(values map[string]any, ttl time.Duration) (life, memory time.Duration) {
 	life = cmp.Or(maxAge(values), s.o.TTL)
+	return life, s.memory(life, ttl)
+}
+
+func (s *Store) memory(life, ttl time.Duration) time.Duration {
 	if ttl == ttlNever {
-		return life, markLife
+		return markLife
 	}
-	return life, min(2*max(life, ttl, s.o.TTL), 2*markLife)
+	return min(2*max(life, ttl, s.o.TTL), 2*markLife)
 }
 
 // candidate is what may be a session of a user.

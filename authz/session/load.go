@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -67,15 +68,21 @@ type userReply struct {
 // acknowledged before this call left its mark before it, so the mark is seen
 // whenever it is read.
 //
+// last is what was read of the session when it was looked at before, nil for
+// nothing, from which the guess comes.
+//
 // The error is about what can't be known.
-func (s *Store) load(ctx context.Context, keys recordKeys, guess string) (*loaded, error) {
+func (s *Store) load(ctx context.Context, keys recordKeys, last *found) (*loaded, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	var session sessionReply
 	var user userReply
-	var whose string
 	var err error
-	whose = guess
+	guess := ""
+	if last != nil {
+		guess = last.ID
+	}
+	whose := guess
 	if s.single != nil {
 		session, user, whose, err = s.askScript(ctx, keys, guess)
 		if _, refused := errors.AsType[redis.Error](err); refused {
@@ -89,7 +96,7 @@ func (s *Store) load(ctx context.Context, keys recordKeys, guess string) (*loade
 		return nil, unavailable("read session", err)
 	}
 	l := &loaded{}
-	if l.found, l.refused = s.judge(session); l.refused != nil {
+	if l.found, l.refused = s.judge(session, last); l.refused != nil {
 		l.saved = session.dead != ttlAbsent && session.record.exists
 		l.deadFor = session.dead
 		return l, nil
@@ -106,8 +113,9 @@ func (s *Store) load(ctx context.Context, keys recordKeys, guess string) (*loade
 	return l, err
 }
 
-// judge says whether there is a session.
-func (s *Store) judge(r sessionReply) (*found, error) {
+// judge says whether there is a session. Where its record is, letter by letter, the
+// one that was read last, it is not taken apart again, and its Values are nil.
+func (s *Store) judge(r sessionReply, last *found) (*found, error) {
 	text, exists, err := r.record.get()
 	switch {
 	case r.dead != ttlAbsent:
@@ -119,15 +127,29 @@ func (s *Store) judge(r sessionReply) (*found, error) {
 	case r.ttl == 0:
 		return nil, authz.Refuse(authz.ReasonSessionExpired, "the record's time to live is over")
 	}
+	sum := s.sum(text)
+	if last != nil && last.sum == sum {
+		f := *last
+		f.text, f.ttl, f.memory = text, r.ttl, s.memory(last.life, r.ttl)
+		f.LastSeen, f.seenErr = r.seen.time()
+		return &f, nil
+	}
 	session, err := s.o.Fields.decodeRecord(text, s.o.Now())
 	if err != nil {
 		return nil, authz.Refuse(authz.ReasonSessionMalformed, "the record: %w", err)
 	}
 	f := &found{Session: session, text: text, ttl: r.ttl, provider: ourValuesIn(session.Values).provider}
+	if s.o.Fields.timeless(session) {
+		f.sum = sum
+	}
 	f.life, f.memory = s.lives(session.Values, f.ttl)
 	f.LastSeen, f.seenErr = r.seen.time()
 	return f, nil
 }
+
+// sum tells a record's text from others, but for one in 2⁶⁴. It is not known
+// outside this process, and never 0.
+func (s *Store) sum(text string) uint64 { return maphash.String(s.seed, text) | 1 }
 
 // judgeUser says what stands for and against a user. The error is about a mark
 // that can't be read: what it revokes is not known.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"time"
 
@@ -176,6 +177,7 @@ type Store struct {
 	single   singleClient // the same where it has one server, nil for a Cluster
 	o        Options
 	sweeping chan struct{} // holds a value while there is a sweep
+	seed     maphash.Seed  // of sum
 	cache    *cache        // nil: none
 }
 
@@ -195,7 +197,7 @@ func New(client redis.UniversalClient, o Options) *Store {
 		panic("session: " + err.Error())
 	}
 	single, _ := client.(singleClient)
-	s := &Store{client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1)}
+	s := &Store{client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1), seed: maphash.MakeSeed()}
 	if o.Cache != nil {
 		s.cache = newCache(s, *o.Cache)
 	}
@@ -268,7 +270,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 // another one's question: that one touches the session.
 func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.ReadOptions) (l *loaded, first bool, err error) {
 	if s.cache == nil {
-		l, err = s.load(ctx, keys, "")
+		l, err = s.load(ctx, keys, nil)
 		return l, true, err
 	}
 	l, first, err = s.cache.loadSession(ctx, id, keys, o.Fresh || o.IdleTimeout > 0)
@@ -321,6 +323,7 @@ func lost(session *authz.Session) bool {
 type found struct {
 	*authz.Session
 	text     string        // of the record
+	sum      uint64        // of the text, where it can be told by it again; else 0
 	provider []string      // under which provider's login it is indexed
 	ttl      time.Duration // what is left of its life; negative: no end
 	life     time.Duration // what it is renewed to

@@ -175,7 +175,7 @@ func (c *cache) renewThrough(ctx context.Context, writer *redis.Client, name tab
 		}
 		reply := read()
 		l := &loaded{deadFor: reply.dead}
-		if l.found, l.refused = s.judge(reply); l.refused == nil {
+		if l.found, l.refused = s.judge(reply, nil); l.refused == nil {
 			facts, deadline = c.factsOf(l, now)
 		}
 		return nil

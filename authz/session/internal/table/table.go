@@ -102,6 +102,15 @@ func (t *Table) Last(n Name) (value []byte, ok bool) {
 	return slices.Clone(s.value(e)), true
 }
 
+// Holds reports whether Get would find the name's value.
+func (t *Table) Holds(n Name, now int64, epoch uint32) bool {
+	s, h := t.shard(n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.find(n, h)
+	return e != nil && e.holds(now, epoch)
+}
+
 // Change has the value of a name changed in place, where Get would find it.
 // change must not keep it, nor call the table.
 func (t *Table) Change(n Name, now int64, epoch uint32, change func(value []byte)) {
