@@ -52,6 +52,7 @@ func newLink(ctx context.Context, server *redis.Client, t *Tracker, broken chan<
 	o := *server.Options()
 	o.PoolSize, o.MinIdleConns, o.MaxRetries = 1, 0, -1
 	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = time.Nanosecond, 0
+	o.ClientName = "" // two commands less, each time
 	l.prober = redis.NewClient(&o)
 	l.clients = append(l.clients, l.prober)
 	if err = l.subscribe(ctx); err != nil {
