@@ -18,12 +18,17 @@
 //   - One Envoy with one worker has a listener per scenario, which differ in one
 //     filter only. Its answer is a direct response: no upstream adds noise, and
 //     the response comes from the router, behind the filter that is measured.
-//   - The ext_authz filter is the one of envoy/envoy.yaml, for the no-op server
-//     and for Gatehouse alike; only the cluster and the timeouts are changed.
-//     They are longer (all tries and one try), so that a slow moment of the
-//     machine shows as latency and not as a refusal or a second check. Around it, Envoy has none of the shipped file's
-//     hardening and no access log: these cost every scenario the same, and
-//     would only make the ratios smaller.
+//   - Gatehouse is asked by the ext_authz filter of envoy/envoy.yaml, of which
+//     only the cluster and the timeouts are changed. They are longer (all tries
+//     and one try), so that a slow moment of the machine shows as latency and
+//     not as a refusal or a second check. Around it, Envoy has none of the
+//     shipped file's hardening and no access log: these cost every scenario the
+//     same, and would only make the ratios smaller.
+//   - The no-op server and the usual one are asked as people configure it: by a
+//     cluster and a timeout, which sends all headers. The no-op server is also
+//     measured behind the shipped filter, with an empty reply and with one as
+//     Gatehouse gives it, so that nobody need guess what of the difference comes
+//     from where.
 //   - Gatehouse is the built binary with its defaults, Redis a real one on
 //     loopback. 1,000 sessions, or tokens, are used in turn, each of them once
 //     before the first round. Where further numbers of sessions are asked for,
@@ -46,6 +51,6 @@
 // worker, and machines with cores to spare, where the parts don't compete. The
 // load generator runs on the same cores; what it uses is reported too.
 //
-// "bench noop" and "bench usual" are the servers to compare with, which bench
-// starts itself.
+// "bench noop", "bench reply" and "bench usual" are the servers to compare with,
+// which bench starts itself.
 package main

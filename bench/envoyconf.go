@@ -35,6 +35,7 @@ type envoyListener struct {
 	Port       int
 	Filter     string // "", ext_authz or jwt_authn
 	Cluster    string // of ext_authz
+	Plain      bool   // the filter as people write it, not the shipped one
 	Policy     string // of Gatehouse; "" for none
 	TokenCache int    // entries of jwt_authn's cache; 0 for no cache
 	Echo       string // header of the answer that tells x-org-id; "" for none
@@ -126,6 +127,20 @@ func (c envoyConfig) ExtAuthz(cluster string) (string, error) {
 	typed["grpc_service"] = service
 	filter["typed_config"] = typed
 	text, err := json.Marshal(filter)
+	return string(text), err
+}
+
+// PlainExtAuthz returns the filter as people write it, as JSON: a cluster and a
+// timeout, and all else as it comes. So all headers go to the check server.
+func (envoyConfig) PlainExtAuthz(cluster string) (string, error) {
+	text, err := json.Marshal(map[string]any{
+		"name": extAuthz,
+		"typed_config": map[string]any{
+			"@type":                 "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+			"transport_api_version": "V3",
+			"grpc_service":          map[string]any{"envoy_grpc": map[string]any{"cluster_name": cluster}, "timeout": patience},
+		},
+	})
 	return string(text), err
 }
 

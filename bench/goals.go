@@ -18,9 +18,12 @@ type goal struct {
 // goals are what was set out to be reached before it was measured.
 var goals = []goal{
 	{"server CPU, session ÷ no-op", baseSession, baseNoop, serverRatio, 0.60, 0.75},
+	{"server CPU, session ÷ no-op behind the same filter", baseSession, baseLean, serverRatio, 0, 0},
 	{"server CPU, bearer token ÷ no-op", "bearer", baseNoop, serverRatio, 0.70, 0.80},
 	{"server CPU, strict session ÷ no-op", "strict", baseNoop, serverRatio, 1.2, 1.2},
 	{"added CPU, session ÷ no-op", baseSession, baseNoop, addedRatio, 0.80, 0.80},
+	{"added CPU, session ÷ no-op behind the same filter", baseSession, baseLean, addedRatio, 0, 0},
+	{"added CPU, session ÷ no-op with the same filter and reply", baseSession, baseReply, addedRatio, 0, 0},
 	{"added CPU, session ÷ usual server", baseSession, baseUsual, addedRatio, 0.55, 0.55},
 	{"p99, session ÷ no-op", baseSession, baseNoop, func(_ scenarioReport, r ratios) float64 { return r.P99 }, 0, 1},
 	{"Redis commands per 1,000, session", baseSession, "", func(s scenarioReport, _ ratios) float64 { return s.Median.Commands }, 10, 10},

@@ -15,6 +15,7 @@ type scenario struct {
 	// What decides: no filter, ext_authz with a check server and, of Gatehouse,
 	// a policy, or jwt_authn with a cache of so many tokens.
 	filter     string
+	plain      bool // the filter as people write it, with all headers, not the shipped one
 	server     checkServer
 	policy     string
 	tokenCache int
@@ -34,6 +35,8 @@ type checkServer struct {
 	// sessions is how many sessions are shown to it; 0 for the usual number.
 	// Each number has a process of its own, so that their caches differ.
 	sessions int
+	// oneProcessor: Go may use one at a time (GOMAXPROCS=1).
+	oneProcessor bool
 	// proxied: its connections to Redis go through a proxy that can freeze.
 	proxied bool
 }
@@ -41,6 +44,7 @@ type checkServer struct {
 // Programs that decide.
 const (
 	programNoop      = "noop"
+	programReply     = "reply"
 	programUsual     = "usual"
 	programGatehouse = "gatehouse"
 )
@@ -50,6 +54,9 @@ func (c checkServer) name() string {
 	name := c.program
 	if c.unix {
 		name += "_unix"
+	}
+	if c.oneProcessor {
+		name += "_one"
 	}
 	if c.proxied {
 		name += "_proxied"
@@ -85,12 +92,14 @@ func (s scenario) counters() []string {
 const (
 	baseNone    = "none"
 	baseNoop    = "noop"
+	baseLean    = "noop_lean"
+	baseReply   = "noop_reply"
 	baseUsual   = "usual"
 	baseSession = "session"
 )
 
 // bases are all of them.
-var bases = []string{baseNone, baseNoop, baseUsual, baseSession}
+var bases = []string{baseNone, baseNoop, baseLean, baseReply, baseUsual, baseSession}
 
 var scenarios = []scenario{
 	{
@@ -107,11 +116,14 @@ var scenarios = []scenario{
 		filter: "jwt_authn", tokenCache: 10000, shows: showsBearer,
 		status: 200, counter: "jwt_authn.allowed",
 	},
-	checked(baseNoop, "no-op ext_authz server", checkServer{program: programNoop}, "", showsSession),
-	checked("noop_unix", "no-op server, Unix socket", checkServer{program: programNoop, unix: true}, "", showsSession),
-	checked(baseUsual, "usual server, one GET", checkServer{program: programUsual}, "", showsSession),
+	plain(checked(baseNoop, "no-op ext_authz server", checkServer{program: programNoop}, "", showsSession)),
+	checked(baseLean, "no-op server, shipped filter", checkServer{program: programNoop}, "", showsSession),
+	checked("noop_unix", "no-op server, shipped filter, Unix socket", checkServer{program: programNoop, unix: true}, "", showsSession),
+	checked(baseReply, "no-op server, shipped filter, Gatehouse's reply", checkServer{program: programReply}, "", showsSession),
+	plain(checked(baseUsual, "usual server, one GET", checkServer{program: programUsual}, "", showsSession)),
 	checked(baseSession, "Gatehouse, session", checkServer{program: programGatehouse}, "session", showsSession),
 	checked("session_unix", "Gatehouse, session, Unix socket", checkServer{program: programGatehouse, unix: true}, "session", showsSession),
+	checked("session_one", "Gatehouse, session, GOMAXPROCS=1", checkServer{program: programGatehouse, oneProcessor: true}, "session", showsSession),
 	checked("bearer", "Gatehouse, bearer token", checkServer{program: programGatehouse}, "bearer", showsBearer),
 	checked("api_key", "Gatehouse, API key", checkServer{program: programGatehouse}, "api_key", showsAPIKey),
 	checked("strict", "Gatehouse, session, strict", checkServer{program: programGatehouse}, "strict", showsSession),
@@ -130,6 +142,12 @@ func checked(name, title string, server checkServer, policy string, shows creden
 		filter: "ext_authz", server: server, policy: policy, shows: shows,
 		status: 200, counter: "ext_authz.ok",
 	}
+}
+
+// plain has Envoy ask as people configure it, not as the shipped file does.
+func plain(s scenario) scenario {
+	s.plain = true
+	return s
 }
 
 // manySessions is the session scenario with so many sessions, all of which a

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -17,19 +18,23 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
-// Arguments that make this program one of the two servers that Gatehouse is
+// Arguments that make this program one of the servers that Gatehouse is
 // compared with. The first further argument is where to listen, host:port or
 // unix:///path; the second one of the usual server is where Redis is.
 const (
 	noopCommand  = "noop"
+	replyCommand = "reply"
 	usualCommand = "usual"
 )
 
 // isServer reports whether the arguments ask for a server.
 func isServer(args []string) bool {
-	return len(args) > 0 && (args[0] == noopCommand || args[0] == usualCommand)
+	return len(args) > 0 && (args[0] == noopCommand || args[0] == replyCommand || args[0] == usualCommand)
 }
 
 // listeningOn is what a server prints before its address.
@@ -41,12 +46,14 @@ func runServer(ctx context.Context, args []string, stdout io.Writer) error {
 	switch {
 	case len(args) == 2 && args[0] == noopCommand:
 		check = noopServer{}
+	case len(args) == 2 && args[0] == replyCommand:
+		check = replyServer{reply: fullReply()}
 	case len(args) == 3 && args[0] == usualCommand:
 		rdb := redis.NewClient(&redis.Options{Addr: args[2]})
 		defer func() { _ = rdb.Close() }()
 		check = usualServer{redis: rdb}
 	default:
-		return fmt.Errorf("usage: bench %s ADDRESS, or bench %s ADDRESS REDIS", noopCommand, usualCommand)
+		return fmt.Errorf("usage: bench %s|%s ADDRESS, or bench %s ADDRESS REDIS", noopCommand, replyCommand, usualCommand)
 	}
 	network, address := "tcp", args[1]
 	if path, ok := strings.CutPrefix(address, unixScheme); ok {
@@ -80,6 +87,56 @@ func (noopServer) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckRes
 	}, nil
 }
 
+// replyServer is the no-op server with a reply as Gatehouse gives it, the same for
+// everybody: what of Envoy's work, and of grpc-go's, is for that.
+type replyServer struct {
+	authv3.UnimplementedAuthorizationServer
+	reply *authv3.CheckResponse
+}
+
+func (s replyServer) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	return s.reply, nil
+}
+
+func fullReply() *authv3.CheckResponse {
+	names := authz.DefaultIdentityHeaders
+	ok := okWith(
+		header{names.ID, "user-123"}, header{names.Email, "user-123@example.com"},
+		header{names.Roles, `["member","sales"]`}, header{names.Organization, "org-1"},
+	)
+	for _, spelling := range names.ClientSpellings() {
+		if !slices.Contains([]string{names.ID, names.Email, names.Roles, names.Organization}, spelling) {
+			ok.HeadersToRemove = append(ok.HeadersToRemove, spelling)
+		}
+	}
+	metadata, err := structpb.NewStruct(map[string]any{
+		"decision": "allow", "reason": string(authz.ReasonAuthenticated), "policy": "session", "credential": string(authz.KindSession),
+		"user": "user-123", "organization": "org-1",
+	})
+	if err != nil {
+		panic(err) // of texts only
+	}
+	return &authv3.CheckResponse{
+		Status:          &rpcstatus.Status{Code: int32(codes.OK)},
+		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
+		DynamicMetadata: metadata,
+	}
+}
+
+type header struct{ key, value string }
+
+// okWith lets a request through with these headers in place of others.
+func okWith(headers ...header) *authv3.OkHttpResponse {
+	ok := &authv3.OkHttpResponse{}
+	for _, h := range headers {
+		ok.Headers = append(ok.Headers, &corev3.HeaderValueOption{
+			Header:       &corev3.HeaderValue{Key: h.key, Value: h.value},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		})
+	}
+	return ok
+}
+
 // usualServer is the check server that people write: the session's id from the
 // cookie, one GET with go-redis as it comes, the JSON decoded, four headers. To
 // its favour it does less than it should: it verifies no signature, knows no
@@ -109,15 +166,10 @@ func (s usualServer) Check(ctx context.Context, req *authv3.CheckRequest) (*auth
 	if err != nil {
 		return nil, err
 	}
-	ok := &authv3.OkHttpResponse{}
-	for _, h := range [...]struct{ key, value string }{
-		{"x-user-id", u.ID}, {"x-user-email", u.Email}, {"x-user-roles", string(roles)}, {"x-org-id", u.Organization},
-	} {
-		ok.Headers = append(ok.Headers, &corev3.HeaderValueOption{
-			Header:       &corev3.HeaderValue{Key: h.key, Value: h.value},
-			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		})
-	}
+	ok := okWith(
+		header{"x-user-id", u.ID}, header{"x-user-email", u.Email},
+		header{"x-user-roles", string(roles)}, header{"x-org-id", u.Organization},
+	)
 	return &authv3.CheckResponse{
 		Status:       &rpcstatus.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},

@@ -241,7 +241,11 @@ func (s *stack) startGatehouse(ctx context.Context, server checkServer, o stackO
 	if err := os.WriteFile(configFile, config, 0o600); err != nil {
 		return address{}, err
 	}
-	p, err := proc.Start(ctx, binary, []string{"serve", "--config", configFile}, proc.Options{})
+	var env []string
+	if server.oneProcessor {
+		env = []string{"GOMAXPROCS=1"}
+	}
+	p, err := proc.Start(ctx, binary, []string{"serve", "--config", configFile}, proc.Options{Env: env})
 	if err != nil {
 		return address{}, err
 	}
@@ -275,7 +279,7 @@ func (s *stack) startEnvoy(ctx context.Context, o stackOptions, clusters map[str
 		s.ports[sc.name] = ports[i+1]
 		l := envoyListener{
 			Name: sc.name, Port: ports[i+1],
-			Filter: sc.filter, Cluster: sc.server.name(), Policy: sc.policy, TokenCache: sc.tokenCache,
+			Filter: sc.filter, Cluster: sc.server.name(), Plain: sc.plain, Policy: sc.policy, TokenCache: sc.tokenCache,
 		}
 		if sc.echo {
 			l.Echo = echoHeader
