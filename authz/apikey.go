@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"time"
+	"unsafe"
 )
 
 // ServicePrefix begins the id of an internal caller, and of nobody else.
@@ -54,7 +55,7 @@ func (*APIKeys) Credential(r *Request) (string, bool) { return r.Headers.Header(
 // Lookup returns the key that was presented, ReasonAPIKeyUnknown or
 // ReasonAPIKeyExpired. It compares hashes, all of them, in constant time.
 func (a *APIKeys) Lookup(presented string) (APIKey, error) {
-	sum := sha256.Sum256([]byte(presented))
+	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(presented), len(presented))) //nolint:gosec // G103: it is only read
 	found, live := -1, false
 	now := a.now()
 	for i := range a.keys {

@@ -111,19 +111,28 @@ type StaticKeys []*Key
 // Keys implements [KeySet]. It neither blocks nor fails.
 func (s StaticKeys) Keys(_ context.Context, kid, alg string) ([]*Key, error) {
 	var found, standIns []*Key
-	for _, k := range s {
+	for i, k := range s {
 		switch {
 		case !k.fits(jose.SignatureAlgorithm(alg)):
 		case kid == "" || k.id == kid:
-			found = append(found, k)
+			found = s.with(found, i)
 		case k.anyID:
-			standIns = append(standIns, k)
+			standIns = s.with(standIns, i)
 		}
 	}
 	if len(found) == 0 && len(standIns) == 1 {
 		return standIns, nil
 	}
 	return found, nil
+}
+
+// with appends a key to some; one alone, which is the rule and asked for by each
+// check, is a part of s.
+func (s StaticKeys) with(some []*Key, i int) []*Key {
+	if some == nil {
+		return s[i : i+1 : i+1]
+	}
+	return append(some, s[i])
 }
 
 // FileKeys are keys from files, which can be read again. Safe for concurrent

@@ -1,14 +1,24 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -25,7 +35,10 @@ import (
 type checkBench struct {
 	server *extauthz.Server
 	gate   *gate
+	key    *ecdsa.PrivateKey // of the issuer
 }
+
+const benchAPIKey = "a-key-that-only-the-benchmark-has"
 
 func newCheckBench(tb testing.TB) *checkBench {
 	tb.Helper()
@@ -33,11 +46,21 @@ func newCheckBench(tb testing.TB) *checkBench {
 	r, err := proc.StartRedis(tb.Context(), proc.RedisOptions{Dir: tb.TempDir()})
 	require.NoError(tb, err)
 	tb.Cleanup(func() { _ = r.Stop() })
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(tb, err)
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	require.NoError(tb, err)
+	keyFile := filepath.Join(tb.TempDir(), "issuer.pem")
+	require.NoError(tb, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
 	cfg, _, err := config.Parse("gatehouse.yaml", []byte(`
 redis: {url: "redis://`+r.Addr+`/0", timeout: 5s}
 sessions: {secrets: [0123456789abcdef0123456789abcdef]}
+issuers: [{issuer: https://idp.example.com, public_key_file: `+keyFile+`, algorithms: [ES256], audiences: [api]}]
+api_keys: [{name: bench, sha256: `+fmt.Sprintf("%x", sha256.Sum256([]byte(benchAPIKey)))+`, policies: [api_key]}]
 policies:
   session: {credentials: [session]}
+  bearer: {credentials: [bearer]}
+  api_key: {credentials: [api_key]}
 default_policy: session
 `), func(string) (string, bool) { return "", false })
 	require.NoError(tb, err)
@@ -52,7 +75,7 @@ default_policy: session
 		require.NoError(tb, g.close())
 	})
 	require.Eventually(tb, func() bool { st, _ := g.store.CacheState(); return st.Live }, 10*time.Second, time.Millisecond)
-	return &checkBench{gate: g, server: extauthz.NewServer(g.authorizer, extauthz.Options{
+	return &checkBench{gate: g, key: key, server: extauthz.NewServer(g.authorizer, extauthz.Options{
 		Headers: cfg.Identity.Headers.Authz(), MaxHeaderBytes: cfg.Identity.MaxHeaderBytes,
 		Recorder: telemetry.NewRecorder(log, prometheus.NewRegistry()),
 	})}
@@ -66,6 +89,30 @@ func (b *checkBench) session(tb testing.TB, user int) []byte {
 	l.Roles = []string{"member", "sales"}
 	id, err := b.gate.store.Create(tb.Context(), l)
 	require.NoError(tb, err)
+	return benchCheck(tb, "session", "cookie", "theme=dark; sessionId="+b.gate.signer.Sign(id))
+}
+
+// bearer makes a token and returns a check that shows it.
+func (b *checkBench) bearer(tb testing.TB, user int) []byte {
+	tb.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: b.key}, nil)
+	require.NoError(tb, err)
+	token, err := jwt.Signed(signer).Claims(map[string]any{
+		"iss": "https://idp.example.com", "aud": "api", "sub": fmt.Sprint("user-", user), "jti": fmt.Sprint("token-", user),
+		"email": "user@example.com", "roles": []string{"member", "sales"}, "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(),
+	}).Serialize()
+	require.NoError(tb, err)
+	return benchCheck(tb, "bearer", "authorization", "Bearer "+token)
+}
+
+func apiKeyCheck(tb testing.TB) []byte {
+	tb.Helper()
+	return benchCheck(tb, "api_key", "x-internal-api-key", benchAPIKey)
+}
+
+// benchCheck is a check as Envoy sends it.
+func benchCheck(tb testing.TB, policy, header, value string) []byte {
+	tb.Helper()
 	data, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
 			SocketAddress: &corev3.SocketAddress{Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 40000}},
@@ -78,10 +125,11 @@ func (b *checkBench) session(tb testing.TB, user int) []byte {
 			Headers: map[string]string{
 				":authority": "gateway.example.com", ":path": "/orders/42?expand=items", ":method": "GET", ":scheme": "http",
 				"user-agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36", "accept": "application/json", "accept-language": "en-GB,en;q=0.9",
-				"cookie": "theme=dark; sessionId=" + b.gate.signer.Sign(id), "x-request-id": "2b9b7c0e-51c3-4b5b-9df1-6f3d6ad2f2a1", "sec-fetch-site": "same-origin",
+				header: value, "x-request-id": "2b9b7c0e-51c3-4b5b-9df1-6f3d6ad2f2a1", "sec-fetch-site": "same-origin",
 			},
 		}},
-		MetadataContext: &corev3.Metadata{}, RouteMetadataContext: &corev3.Metadata{},
+		ContextExtensions: map[string]string{"policy": policy},
+		MetadataContext:   &corev3.Metadata{}, RouteMetadataContext: &corev3.Metadata{},
 	}})
 	require.NoError(tb, err)
 	return data
@@ -104,34 +152,44 @@ func (b *checkBench) commands(tb testing.TB) (n int) {
 // In the steady state, checks leave Redis alone and make no garbage.
 func TestCachedChecksAskNothingAndMakeNoGarbage(t *testing.T) {
 	b := newCheckBench(t)
-	requests := make([][]byte, 1000)
-	for i := range requests {
-		requests[i] = b.session(t, i)
+	const users = 1000
+	sessions, tokens := make([][]byte, users), make([][]byte, users)
+	for i := range users {
+		sessions[i], tokens[i] = b.session(t, i), b.bearer(t, i)
 	}
-	reply := make([]byte, 0, 4096)
-	answer := func(i int) {
-		if _, err := b.server.Answer(t.Context(), requests[i%len(requests)], reply); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i := range 3 * len(requests) {
-		answer(i)
-	}
-	const checks = 100_000
-	before := b.commands(t)
-	for i := range checks {
-		answer(i)
-	}
-	require.Less(t, b.commands(t)-before, checks/100, "ten commands for a thousand checks")
+	for name, requests := range map[string][][]byte{"session": sessions, "bearer": tokens, "api key": {apiKeyCheck(t)}} {
+		t.Run(name, func(t *testing.T) {
+			reply := make([]byte, 0, 4096)
+			answer := func(i int) {
+				if _, err := b.server.Answer(t.Context(), requests[i%len(requests)], reply); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range 3 * len(requests) {
+				answer(i)
+			}
+			var allowed authv3.CheckResponse
+			response, err := b.server.Answer(t.Context(), requests[0], nil)
+			require.NoError(t, err)
+			require.NoError(t, proto.Unmarshal(response, &allowed))
+			require.NotNil(t, allowed.GetOkResponse())
+			const checks = 100_000
+			before := b.commands(t)
+			for i := range checks {
+				answer(i)
+			}
+			require.Less(t, b.commands(t)-before, checks/100, "ten commands for a thousand checks")
 
-	if raceDetector {
-		t.Skip("skipped: under the race detector pools forget on purpose, so garbage can't be counted")
+			if raceDetector {
+				t.Skip("skipped: under the race detector pools forget on purpose, so garbage can't be counted")
+			}
+			i := 0
+			require.Zero(t, testing.AllocsPerRun(5000, func() {
+				answer(i)
+				i++
+			}))
+		})
 	}
-	i := 0
-	require.Zero(t, testing.AllocsPerRun(5000, func() {
-		answer(i)
-		i++
-	}))
 }
 
 // One check of a cached session, from bytes to bytes.
