@@ -9,10 +9,12 @@
 //	go run ./bench -sweep                       # 1 to 256 connections
 //	go run ./bench -scenarios none,noop,session -users 1000,200000,1000000
 //	go run ./bench -freshness                   # how soon writes by others count
-//	go run ./bench -all -svg chart.svg          # all of it
+//	go run ./bench -scale                       # what grows with replicas, writes and sessions
+//	go run ./bench -all -svg chart.svg          # all but -scale
 //
 // It is a table of scenarios (scenario.go) times one shape of load (load.go).
-// docs/performance.md explains the method and has results.
+// docs/performance.md explains the method and has results. -scale (scale.go)
+// needs no Envoy: docs/scaling.md has its results.
 //
 // What makes the comparison fair:
 //   - One Envoy with one worker has a listener per scenario, which differ in one
@@ -52,5 +54,5 @@
 // load generator runs on the same cores; what it uses is reported too.
 //
 // "bench noop", "bench reply" and "bench usual" are the servers to compare with,
-// which bench starts itself.
+// "bench replica" is a replica of -scale: bench starts them itself.
 package main

@@ -26,6 +26,15 @@ type machine struct {
 
 // newMachine finds out what runs, and on what.
 func newMachine(ctx context.Context, s *stack, gatehouse string) machine {
+	m := hostMachine()
+	m.Envoy = envoyVersion(ctx, s.envoy.Admin)
+	m.Redis = redisVersion(ctx, s.redisAddr)
+	m.Gatehouse = gatehouseVersion(ctx, gatehouse)
+	return m
+}
+
+// hostMachine finds out what is the same whatever runs.
+func hostMachine() machine {
 	firstWord := func(file string) string {
 		text, err := os.ReadFile(file) //nolint:gosec // G304: constants
 		if err != nil {
@@ -35,21 +44,27 @@ func newMachine(ctx context.Context, s *stack, gatehouse string) machine {
 		return word
 	}
 	return machine{
-		CPU:       cpuModel(),
-		Cores:     runtime.NumCPU(),
-		Kernel:    firstWord("/proc/sys/kernel/osrelease"),
-		LoadAvg:   firstWord("/proc/loadavg"),
-		Go:        strings.TrimPrefix(runtime.Version(), "go"),
-		Envoy:     envoyVersion(ctx, s.envoy.Admin),
-		Redis:     redisVersion(ctx, s.redisAddr),
-		Gatehouse: gatehouseVersion(ctx, gatehouse),
+		CPU:     cpuModel(),
+		Cores:   runtime.NumCPU(),
+		Kernel:  firstWord("/proc/sys/kernel/osrelease"),
+		LoadAvg: firstWord("/proc/loadavg"),
+		Go:      strings.TrimPrefix(runtime.Version(), "go"),
 	}
 }
 
 func (m machine) markdown() string {
-	return fmt.Sprintf("Machine: %d cores (%s), kernel %s, load average before the run %s. Go %s, Envoy %s (one worker), Redis %s, Gatehouse %s.",
-		m.Cores, orUnknown(m.CPU), orUnknown(m.Kernel), orUnknown(m.LoadAvg),
-		orUnknown(m.Go), orUnknown(m.Envoy), orUnknown(m.Redis), orUnknown(m.Gatehouse))
+	return fmt.Sprintf("Machine: %s. Go %s, Envoy %s (one worker), Redis %s, Gatehouse %s.",
+		m.host(), orUnknown(m.Go), orUnknown(m.Envoy), orUnknown(m.Redis), orUnknown(m.Gatehouse))
+}
+
+// withoutEnvoy is for runs that have none, and no built Gatehouse.
+func (m machine) withoutEnvoy() string {
+	return fmt.Sprintf("Machine: %s. Go %s, Redis %s.", m.host(), orUnknown(m.Go), orUnknown(m.Redis))
+}
+
+func (m machine) host() string {
+	return fmt.Sprintf("%d cores (%s), kernel %s, load average before the run %s",
+		m.Cores, orUnknown(m.CPU), orUnknown(m.Kernel), orUnknown(m.LoadAvg))
 }
 
 func orUnknown(s string) string {

@@ -41,6 +41,7 @@ type options struct {
 	parts     []part
 	scenarios []scenario // of all parts
 	freshness *freshnessOptions
+	scale     *scaleOptions // nothing else is measured then
 	warmup    time.Duration
 	rounds    int
 	users     int
@@ -93,6 +94,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	freshness := flags.Bool("freshness", false, "only how soon writes by another client count; beside the load of -connections and -rate, too")
 	writes := flags.Int("writes", 10_000, "for -freshness: `number` of writes, idle and under load each")
 	tries := flags.Int("tries", 200, "for -freshness: `number` of writes with frozen announcements, and of sessions that end")
+	scale := flags.Bool("scale", false, "only what grows with replicas, writes and sessions; without Envoy, about three minutes; with -rounds, -duration and -users of its own: 3, 1s and 20,000")
+	replicas := flags.String("replicas", scaleReplicas, "for -scale: `numbers` of replicas that hear of writes")
+	writeRates := flags.String("write-rates", scaleRates, "for -scale: `numbers` of writes per second")
 	all := flags.Bool("all", false, "all of it: saturated and at 1,000 requests/s, -sweep, 1,000 to a million sessions, -freshness; about 40 minutes")
 	quick := flags.Bool("quick", false, "2 rounds of 1 s, for a first look: -rounds, -duration and -warmup don't count")
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this `file`")
@@ -136,6 +140,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		o.seed = uint64(time.Now().UnixNano())
 	}
 	err := o.plan(l, *names, *connections, *rates, *users, *sweep)
+	if err == nil && *scale {
+		err = o.planScale(*replicas, *writeRates, l.Duration, given)
+	}
 	switch {
 	case err != nil:
 	case flags.NArg() > 0:
@@ -148,6 +155,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		err = errors.New("-writes and -tries must be more than 0, and at most 1,000,000 and 100,000")
 	case *all && (*sweep || *freshness):
 		err = errors.New("-all is -sweep and -freshness, too")
+	case *scale && (*all || *sweep || *freshness || o.svg != ""):
+		err = errors.New("-scale is a run of its own, without -all, -sweep, -freshness and -svg")
 	default:
 		if *freshness || *all {
 			const wait = 25 * time.Millisecond
@@ -203,6 +212,30 @@ func (o *options) plan(l load, names, connections, rates, users string, sweep bo
 	return nil
 }
 
+// planScale makes the options of -scale. What is not given, or is quick, has
+// defaults of its own.
+func (o *options) planScale(replicas, rates string, window time.Duration, given map[string]bool) (err error) {
+	s := &scaleOptions{sessions: o.users, rounds: o.rounds, window: window, seed: o.seed}
+	if s.replicas, err = numbers("-replicas", replicas, 0, mostReplicas); err != nil {
+		return err
+	}
+	if s.rates, err = numbers("-write-rates", rates, 1, mostRate); err != nil {
+		return err
+	}
+	slices.Sort(s.rates) // so that those above one that is not kept are left out
+	if !given["rounds"] && !given["quick"] {
+		s.rounds = scaleRounds
+	}
+	if !given["duration"] && !given["quick"] {
+		s.window = scaleWindow
+	}
+	if !given["users"] {
+		s.sessions = scaleSessions
+	}
+	o.scale, o.parts, o.scenarios = s, nil, nil
+	return nil
+}
+
 // numbers reads a comma-separated list of different numbers.
 func numbers(name, list string, least, most int) ([]int, error) {
 	var all []int
@@ -230,25 +263,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	listeners := slices.Clone(o.scenarios)
-	if o.freshness != nil {
-		listeners = append(listeners, freshnessScenarios...)
+	var r *report
+	if o.scale != nil {
+		r, err = runScale(ctx, *o.scale, dir, stderr)
+	} else {
+		r, err = runStack(ctx, o, dir, stderr)
 	}
-	s, err := startStack(ctx, stackOptions{
-		dir: dir, gatehouse: o.gatehouse, shipped: o.shipped, scenarios: listeners, sessions: o.sessions,
-	})
-	if err != nil {
+	if r == nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
+	// What was measured is written, whatever does not end as it should.
+	return errors.Join(err, writeReport(o, r, stdout))
+}
 
-	r, err := measure(ctx, s, o, stderr)
-	if err != nil {
-		if ctx.Err() == nil { // not because somebody stopped us
-			fmt.Fprint(stderr, s.lastWords(ctx))
-		}
-		return err
-	}
+func writeReport(o options, r *report, stdout io.Writer) error {
 	if o.json != "" {
 		if err := writeFile(o.json, r.writeJSON); err != nil {
 			return err
@@ -260,6 +288,28 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		}
 	}
 	return r.writeMarkdown(stdout)
+}
+
+// runStack measures requests through Envoy. With an error there may be a report
+// all the same.
+func runStack(ctx context.Context, o options, dir string, stderr io.Writer) (r *report, err error) {
+	listeners := slices.Clone(o.scenarios)
+	if o.freshness != nil {
+		listeners = append(listeners, freshnessScenarios...)
+	}
+	s, err := startStack(ctx, stackOptions{
+		dir: dir, gatehouse: o.gatehouse, shipped: o.shipped, scenarios: listeners, sessions: o.sessions,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+
+	r, err = measure(ctx, s, o, stderr)
+	if err != nil && ctx.Err() == nil { // not because somebody stopped us
+		fmt.Fprint(stderr, s.lastWords(ctx))
+	}
+	return r, err
 }
 
 func writeFile(name string, write func(io.Writer) error) (err error) {

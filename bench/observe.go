@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // commandCounts asks Redis how often each command has been executed, those
@@ -15,7 +17,12 @@ func (s *stack) commandCounts(ctx context.Context) (map[string]int64, error) {
 	if s.redis == nil {
 		return nil, nil //nolint:nilnil // a stack without Redis executes nothing
 	}
-	info, err := s.redis.Info(ctx, "commandstats").Result()
+	return executed(ctx, s.redis)
+}
+
+// executed asks a Redis how often each command has been executed.
+func executed(ctx context.Context, rdb *redis.Client) (map[string]int64, error) {
+	info, err := rdb.Info(ctx, "commandstats").Result()
 	if err != nil {
 		return nil, fmt.Errorf("count Redis commands: %w", err)
 	}

@@ -24,6 +24,8 @@ type report struct {
 	Wire   []wireReport   `json:"wire"`
 	// Freshness is nil when it was not asked for.
 	Freshness *freshnessReport `json:"freshness"`
+	// Scale is nil when it was not asked for; else it is alone.
+	Scale *scaleReport `json:"scale,omitempty"`
 }
 
 // partReport is one load.
@@ -298,6 +300,12 @@ func (r *report) writeJSON(w io.Writer) error {
 // machines too.
 func (r *report) writeMarkdown(w io.Writer) error {
 	var b strings.Builder
+	if r.Scale != nil {
+		b.WriteString(r.Machine.withoutEnvoy() + "\n")
+		r.Scale.write(&b, r.Rounds)
+		_, err := io.WriteString(w, b.String())
+		return err
+	}
 	b.WriteString(r.Machine.markdown() + "\n")
 	r.writeGoals(&b)
 	swept := false

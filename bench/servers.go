@@ -24,8 +24,9 @@ import (
 )
 
 // Arguments that make this program one of the servers that Gatehouse is
-// compared with. The first further argument is where to listen, host:port or
-// unix:///path; the second one of the usual server is where Redis is.
+// compared with (or a replica, see there). The first further argument is where
+// to listen, host:port or unix:///path; the second one of the usual server is
+// where Redis is.
 const (
 	noopCommand  = "noop"
 	replyCommand = "reply"
@@ -34,7 +35,7 @@ const (
 
 // isServer reports whether the arguments ask for a server.
 func isServer(args []string) bool {
-	return len(args) > 0 && (args[0] == noopCommand || args[0] == replyCommand || args[0] == usualCommand)
+	return len(args) > 0 && slices.Contains([]string{noopCommand, replyCommand, usualCommand, replicaCommand}, args[0])
 }
 
 // listeningOn is what a server prints before its address.
@@ -44,6 +45,8 @@ const listeningOn = "listening on "
 func runServer(ctx context.Context, args []string, stdout io.Writer) error {
 	var check authv3.AuthorizationServer
 	switch {
+	case args[0] == replicaCommand:
+		return runReplica(ctx, args, stdout)
 	case len(args) == 2 && args[0] == noopCommand:
 		check = noopServer{}
 	case len(args) == 2 && args[0] == replyCommand:

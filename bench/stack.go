@@ -143,21 +143,27 @@ func (s *stack) startPlain(ctx context.Context, server checkServer, o stackOptio
 		return address{}, err
 	}
 	s.add(server.name(), p)
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	line, err := p.AwaitLine(ctx, func(line string) bool { return strings.HasPrefix(line, listeningOn) })
+	listens, err := awaitListening(ctx, p)
 	if err != nil {
 		return address{}, err
 	}
 	if server.unix {
 		return address{Pipe: socket(o.dir, server)}, nil
 	}
-	_, text, err := net.SplitHostPort(strings.TrimPrefix(line, listeningOn))
+	_, text, err := net.SplitHostPort(listens)
 	if err != nil {
 		return address{}, err
 	}
 	port, err := strconv.Atoi(text)
 	return address{Port: port}, err
+}
+
+// awaitListening waits until one of our own servers listens, and returns where.
+func awaitListening(ctx context.Context, p *proc.Process) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	line, err := p.AwaitLine(ctx, func(line string) bool { return strings.HasPrefix(line, listeningOn) })
+	return strings.TrimPrefix(line, listeningOn), err
 }
 
 // entriesFor is the size of a cache that can hold so many sessions: each has
