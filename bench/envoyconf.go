@@ -113,7 +113,13 @@ func (c envoyConfig) ExtAuthz(cluster string) (string, error) {
 		return "", errors.New("the shipped ext_authz filter has no grpc_service")
 	}
 	typed, service = maps.Clone(typed), maps.Clone(service)
-	service["envoy_grpc"] = map[string]any{"cluster_name": cluster}
+	target, ok := service["envoy_grpc"].(map[string]any)
+	if !ok {
+		return "", errors.New("the shipped ext_authz filter has no envoy_grpc")
+	}
+	target = maps.Clone(target)
+	target["cluster_name"] = cluster
+	service["envoy_grpc"] = target
 	service["timeout"] = patience
 	if retry, ok := service["retry_policy"].(map[string]any); ok {
 		retry = maps.Clone(retry)

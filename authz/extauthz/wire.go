@@ -54,6 +54,10 @@ func (w *wireRequest) release() {
 	if cap(w.bytes) > 64<<10 { // one large body must not stay for ever
 		w.bytes = nil
 	}
+	const most = 256 // headers, as above
+	if cap(w.fromMap) > most || cap(w.fromList) > most {
+		w.fromMap, w.fromList = nil, nil
+	}
 	clear(w.fromMap)
 	clear(w.fromList)
 	*w = wireRequest{bytes: w.bytes[:0], fromMap: w.fromMap[:0], fromList: w.fromList[:0]}

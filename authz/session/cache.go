@@ -93,9 +93,31 @@ type cache struct {
 	renewing atomic.Bool // by the writer: one at a time
 
 	mu      sync.Mutex
-	flights map[table.Name]*flight
+	flights map[question]*flight
 
 	hits, misses, shared, stale, invalidations, flushes, drops atomic.Int64
+}
+
+// question is what is asked: about a session, or about a token.
+type question struct {
+	session string
+	token   authz.TokenRef
+}
+
+// isAbout reports whether what is kept under a name is, or may be, a part of the
+// answer.
+func (q question) isAbout(n table.Name) bool {
+	switch n.Kind {
+	case kindSession:
+		return q.session != "" && q.session == n.ID
+	case kindToken:
+		return q.token.TokenID == n.ID
+	case kindFamily:
+		return q.token.Family == n.ID
+	case kindUser: // whose session it is, the answer will tell
+		return q.session != "" || q.token.UserID == n.ID
+	}
+	return false
 }
 
 // flight is a question under way that others wait for.
@@ -103,8 +125,9 @@ type flight struct {
 	epoch uint32
 	done  chan struct{}
 	// Set before done is closed:
-	session *loaded
-	err     error
+	session  *loaded
+	standing authz.Standing
+	err      error
 }
 
 func newCache(s *Store, o CacheOptions) *cache {
@@ -114,13 +137,14 @@ func newCache(s *Store, o CacheOptions) *cache {
 	if o.Heartbeat == 0 {
 		o.Heartbeat = defaultHeartbeat
 	}
-	c := &cache{store: s, table: table.New(2*o.MaxEntries, sizeOf(o)), keepRecords: !o.OmitRecords, flights: map[table.Name]*flight{}}
+	c := &cache{store: s, table: table.New(2*o.MaxEntries, sizeOf(o)), keepRecords: !o.OmitRecords, flights: map[question]*flight{}}
+	var wasLive atomic.Bool
 	c.tracker = tracking.New(s.client, tracking.Options{
 		Prefixes:  []string{s.o.Prefix, prefixUser, prefixRevoked, markDead, markBefore},
 		Heartbeat: o.Heartbeat, Timeout: s.o.Timeout,
 		Changed: c.changed, ChangedAll: c.changedAll,
 		OnState: func(st tracking.State) {
-			if !st.Live {
+			if wasLive.Swap(st.Live) && !st.Live {
 				c.drops.Add(1)
 			}
 			if o.OnState != nil {
@@ -199,7 +223,11 @@ func (c *cache) drop(n table.Name) {
 	c.table.Drop(n)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.flights, n)
+	for q := range c.flights {
+		if q.isAbout(n) {
+			delete(c.flights, q)
+		}
+	}
 }
 
 // nameOf returns under which name the facts are kept that a key has a part in.
@@ -353,6 +381,7 @@ func until(now time.Time, ttl time.Duration) int64 {
 func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fresh bool) (l *loaded, first bool, err error) {
 	epoch, live := c.tracker.Live()
 	if !live {
+		c.misses.Add(1)
 		l, err = c.store.load(ctx, keys, c.last(id))
 		return l, true, err
 	}
@@ -361,40 +390,49 @@ func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fre
 		l, err = c.ask(ctx, name, keys, epoch)
 		return l, true, err
 	}
-	if ctx.Err() != nil {
-		return nil, false, unavailable("read session", ctx.Err())
+	f, first, err := c.share(ctx, question{session: name.ID}, epoch, func(ctx context.Context, f *flight) {
+		f.session, f.err = c.ask(ctx, name, keys, epoch)
+	})
+	if err != nil {
+		return nil, false, err
 	}
-	f, leads := c.board(name, epoch)
-	if !leads {
-		if err := c.wait(ctx, f); err != nil {
-			return nil, false, err
-		}
-		return f.session, false, f.err
-	}
-	// The others must not lose their answer because this client went away.
-	f.err = unavailable("read session", errors.New("the one who asked for all was stopped")) // should it panic
-	defer c.land(name, f)
-	f.session, f.err = c.ask(context.WithoutCancel(ctx), name, keys, epoch)
-	return f.session, true, f.err
+	return f.session, first, f.err
 }
 
-// board joins the flight of a name, or begins one.
-func (c *cache) board(n table.Name, epoch uint32) (f *flight, leads bool) {
+// share has a question asked once for all who have it at the same moment. first is
+// true for the one who asked. The error is that ctx ended.
+func (c *cache) share(ctx context.Context, q question, epoch uint32, ask func(context.Context, *flight)) (f *flight, first bool, err error) {
+	if ctx.Err() != nil {
+		return nil, false, unavailable("ask the store", ctx.Err())
+	}
+	f, first = c.board(q, epoch)
+	if !first {
+		return f, false, c.wait(ctx, f)
+	}
+	// The others must not lose their answer because this client went away.
+	f.err = unavailable("ask the store", errors.New("the one who asked for all was stopped")) // should it panic
+	defer c.land(q, f)
+	ask(context.WithoutCancel(ctx), f)
+	return f, true, nil
+}
+
+// board joins the flight of a question, or begins one.
+func (c *cache) board(q question, epoch uint32) (f *flight, leads bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f, ok := c.flights[n]; ok && f.epoch == epoch {
+	if f, ok := c.flights[q]; ok && f.epoch == epoch {
 		c.shared.Add(1)
 		return f, false
 	}
 	f = &flight{epoch: epoch, done: make(chan struct{})}
-	c.flights[n] = f
+	c.flights[q] = f
 	return f, true
 }
 
-func (c *cache) land(n table.Name, f *flight) {
+func (c *cache) land(q question, f *flight) {
 	c.mu.Lock()
-	if c.flights[n] == f {
-		delete(c.flights, n)
+	if c.flights[q] == f {
+		delete(c.flights, q)
 	}
 	c.mu.Unlock()
 	close(f.done)
@@ -417,25 +455,28 @@ func (c *cache) ask(ctx context.Context, name table.Name, keys recordKeys, epoch
 	now := c.store.o.Now()
 	if c.holds(name, last, epoch, now) { // asked all the same
 		l, err := c.store.load(ctx, keys, last)
-		if err == nil && (l.refused != nil || l.found.sum != last.sum) {
+		switch {
+		case err != nil:
+		case l.refused != nil || l.found.sum != last.sum:
 			c.drop(name) // the announcement is on its way
+		default: // the time of use is not announced
+			c.table.Change(name, now.UnixMilli(), epoch, func(facts []byte) { setSeen(facts, l.found.LastSeen) })
 		}
 		return l, err
 	}
 	redirects := c.tracker.Redirects()
 	session, search := c.table.Begin(name), c.table.Search(kindUser)
-	defer c.table.Cancel(search)
+	var facts []byte // nil: nothing is kept
+	var deadline int64
+	defer func() {
+		c.table.Cancel(search)
+		c.table.End(session, facts, deadline, epoch)
+	}()
 	l, err := c.store.load(ctx, keys, last)
-	if err != nil {
-		c.table.End(session, nil, 0, 0)
-		return nil, err
+	if err != nil || c.tracker.Redirects() != redirects {
+		return l, err
 	}
-	if c.tracker.Redirects() != redirects {
-		c.table.End(session, nil, 0, 0)
-		return l, nil
-	}
-	facts, deadline := c.factsOf(l, now)
-	c.table.End(session, facts, deadline, epoch)
+	facts, deadline = c.factsOf(l, now)
 	if l.found != nil && l.found.ID != "" {
 		user := table.Name{Kind: kindUser, ID: l.found.ID}
 		c.table.EndAs(search, user, userFacts(l.standing.Standing, l.standing.refused), until(now, l.standing.ttl), epoch)
@@ -462,6 +503,8 @@ func (c *cache) factsOf(l *loaded, now time.Time) (facts []byte, deadline int64)
 	case l.refused != nil:
 		return refusedFacts(l.refused), until(now, absenceLife)
 	case l.found.seenErr != nil:
+		return nil, 0
+	case l.found.sum == 0: // one of its times lies ahead: it will be read otherwise by and by
 		return nil, 0
 	}
 	return c.store.sessionFacts(l.found, now), until(now, l.found.ttl)

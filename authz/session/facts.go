@@ -181,6 +181,13 @@ func setTouch(facts []byte, then int64) {
 	}
 }
 
+// setSeen says that the session was used then, if that is not known yet.
+func setSeen(facts []byte, then time.Time) {
+	if len(facts) >= numbersEnd && facts[0] == factPresent && !then.IsZero() {
+		setNumber(facts, seenAt, max(then.UnixMilli(), numberAt(textOfBytes(facts), seenAt)))
+	}
+}
+
 // setUsed says that the session was used, and that this is known to the store.
 func setUsed(facts []byte, now time.Time, precision time.Duration) {
 	if len(facts) >= numbersEnd && facts[0] == factPresent {

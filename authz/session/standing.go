@@ -31,6 +31,12 @@ func (s *Store) askStanding(ctx context.Context, ref authz.TokenRef, k *keeper) 
 	defer cancel()
 	pipe := s.client.Pipeline()
 	var keep []func(answered bool)
+	answered := false
+	defer func() {
+		for _, kept := range keep {
+			kept(answered)
+		}
+	}()
 	var marks []*redis.DurationCmd
 	mark := func(kind byte, id, key string) {
 		kept := k.begin(kind, id)
@@ -68,9 +74,7 @@ func (s *Store) askStanding(ctx context.Context, ref authz.TokenRef, k *keeper) 
 	err := exec(ctx, pipe)
 	if err == nil {
 		read()
-	}
-	for _, kept := range keep {
-		kept(err == nil)
+		answered = true
 	}
 	switch {
 	case err != nil:
@@ -111,6 +115,7 @@ func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.Read
 	now := s.o.Now()
 	epoch, live := c.tracker.Live()
 	if !live {
+		c.misses.Add(1)
 		st, err := s.askStanding(ctx, ref, nil)
 		if err != nil && o.StaleFor > 0 && authz.ReasonOf(err) == authz.ReasonStoreUnavailable {
 			if epoch, age := c.tracker.Proven(); age <= o.StaleFor {
@@ -122,14 +127,28 @@ func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.Read
 		}
 		return st, err
 	}
-	if !o.Fresh && c.tracker.Settled() {
+	settled := c.tracker.Settled()
+	if !o.Fresh && settled {
 		if st, ok := c.cachedStanding(ref, epoch, now, &authz.Memory{}); ok {
 			c.hits.Add(1)
 			return st.answer()
 		}
 	}
-	c.misses.Add(1)
-	return s.askStanding(ctx, ref, &keeper{c: c, epoch: epoch, now: now})
+	ask := func(ctx context.Context) (authz.Standing, error) {
+		c.misses.Add(1)
+		return s.askStanding(ctx, ref, &keeper{c: c, epoch: epoch, now: now})
+	}
+	if o.Fresh || !settled {
+		return ask(ctx)
+	}
+	q := question{token: authz.TokenRef{
+		TokenID: strings.Clone(ref.TokenID), Family: strings.Clone(ref.Family), UserID: strings.Clone(ref.UserID),
+	}}
+	f, _, err := c.share(ctx, q, epoch, func(ctx context.Context, f *flight) { f.standing, f.err = ask(ctx) })
+	if err != nil {
+		return authz.Standing{}, err
+	}
+	return f.standing, f.err
 }
 
 // answer is the standing, or why it can't be told.

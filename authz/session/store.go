@@ -273,7 +273,7 @@ func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.Rea
 		l, err = s.load(ctx, keys, nil)
 		return l, true, err
 	}
-	l, first, err = s.cache.loadSession(ctx, id, keys, o.Fresh || o.IdleTimeout > 0)
+	l, first, err = s.cache.loadSession(ctx, id, keys, o.Fresh)
 	if first && err == nil {
 		s.cache.claimTouch(id, s.o.Now())
 	}

@@ -104,18 +104,31 @@ func (c *cache) renew(ctx context.Context, id string, keys recordKeys, f *found,
 	if writer == nil || c.renewing.Swap(true) {
 		return false, nil
 	}
+	begun := false
+	defer func() {
+		if !begun {
+			c.renewing.Store(false)
+		}
+	}()
 	// The index is first: see there.
 	if _, err := c.store.send(ctx, index, false); err != nil {
-		c.renewing.Store(false)
 		return true, err
 	}
 	ctx, cancel := c.store.deadline(ctx)
 	defer cancel()
 	finished := make(chan error, 1)
 	own, name := context.WithoutCancel(ctx), table.Name{Kind: kindSession, ID: strings.Clone(id)}
+	begun = true
 	go func() {
 		defer c.renewing.Store(false)
-		finished <- c.renewThrough(own, writer, name, keys, f, note, interval)
+		err := errPanicked
+		defer func() {
+			if p := recover(); p != nil { // a bug, which must not end the process
+				err = fmt.Errorf("%w: %v", errPanicked, p)
+			}
+			finished <- err
+		}()
+		err = c.renewThrough(own, writer, name, keys, f, note, interval)
 	}()
 	select {
 	case err = <-finished:
@@ -127,6 +140,8 @@ func (c *cache) renew(ctx context.Context, id string, keys recordKeys, f *found,
 	}
 	return true, err
 }
+
+var errPanicked = errors.New("panic while a session was renewed")
 
 // renewThrough does what reviveScript does, by a transaction, since what a script
 // writes is announced in any case.

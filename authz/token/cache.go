@@ -29,8 +29,9 @@ type entry struct {
 	alg    string
 	token  authz.Token
 
-	// Of a token that none of the issuer's keys has signed: what to say, and
-	// the keys. key is nil.
+	// Of a token that is refused whatever the time is, what to say. It has key
+	// where its signature is right, and tried, all keys of the issuer, where it is
+	// not; where its issuer is not known, it has no issuer.
 	refused error
 	tried   []*Key
 }
@@ -38,8 +39,11 @@ type entry struct {
 // holds reports whether the key that verified the token is still the one for
 // it, or the keys that did not are still all. If not, the token has to be verified afresh.
 func (e *entry) holds(ctx context.Context) bool {
+	if e.issuer == nil {
+		return true
+	}
 	keys, err := e.issuer.keys.Keys(ctx, e.kid, e.alg)
-	if e.refused != nil {
+	if e.key == nil {
 		return err == nil && slices.Equal(keys, e.tried)
 	}
 	return err == nil && slices.Contains(keys, e.key) && (e.kid != "" || len(keys) == 1)

@@ -32,10 +32,13 @@ func (i *issuer) pastDate(claims map[string]any, name string, now time.Time) (ti
 		return time.Time{}, err
 	}
 	if t.After(now.Add(i.leeway)) {
-		return time.Time{}, fmt.Errorf("claim %s lies %v ahead", name, t.Sub(now))
+		return time.Time{}, fmt.Errorf("claim %s lies %v %w", name, t.Sub(now), errAhead)
 	}
 	return t, nil
 }
+
+// errAhead marks what will be right by and by.
+var errAhead = errors.New("ahead")
 
 // read judges the claims of a token whose signature is good, and maps them;
 // only whether exp has passed is left to the caller.

@@ -126,6 +126,23 @@ func (s StaticKeys) Keys(_ context.Context, kid, alg string) ([]*Key, error) {
 	return found, nil
 }
 
+// renewed returns the new keys, with the old one in place of each that is the same:
+// so what was verified by it stays remembered.
+func (s StaticKeys) renewed(keys StaticKeys) StaticKeys {
+	all := slices.Clone(keys)
+	for i, k := range all {
+		if old := slices.IndexFunc(s, k.equal); old >= 0 {
+			all[i] = s[old]
+		}
+	}
+	return all
+}
+
+func (k *Key) equal(other *Key) bool {
+	public, ok := k.public.(interface{ Equal(x crypto.PublicKey) bool })
+	return ok && public.Equal(other.public) && k.id == other.id && k.anyID == other.anyID && slices.Equal(k.algorithms, other.algorithms)
+}
+
 // with appends a key to some; one alone, which is the rule and asked for by each
 // check, is a part of s.
 func (s StaticKeys) with(some []*Key, i int) []*Key {

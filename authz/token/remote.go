@@ -244,7 +244,7 @@ func (r *RemoteKeys) end(f *flight, keys StaticKeys, fresh time.Duration, err er
 		s.due = now.Add(min(firstRetry<<min(s.Failures-1, 20), r.o.Cooldown))
 	} else {
 		s.Failures, s.LastSuccess, s.due = 0, now, now.Add(fresh)
-		s.keys, s.Keys = keys, len(keys)
+		s.keys, s.Keys = s.keys.renewed(keys), len(keys)
 	}
 	if f.demand {
 		r.cooled = now.Add(r.o.Cooldown)

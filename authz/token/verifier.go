@@ -248,8 +248,9 @@ func (v *Verifier) entry(ctx context.Context, raw string, now time.Time) (*entry
 	return e, nil
 }
 
-// verify does everything but look whether the token has expired. Of a token whose
-// signature is wrong it returns that, to be remembered.
+// verify does everything but look whether the token has expired. Of a token that
+// will be refused at any time it returns that, to be remembered: so a flood of one
+// costs no more than one that is right.
 func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entry, error) {
 	u, err := parse(raw)
 	if err != nil {
@@ -257,7 +258,7 @@ func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entr
 	}
 	i, err := v.issuerOf(u)
 	if err != nil {
-		return nil, err
+		return &entry{refused: err}, nil
 	}
 	key, tried, err := i.authenticate(ctx, raw, u)
 	switch {
@@ -266,11 +267,15 @@ func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entr
 	case err != nil:
 		return nil, err
 	}
-	t, err := i.read(u.claims, now)
-	if err != nil {
-		return nil, invalid("%w", err)
+	e := &entry{issuer: i, key: key, kid: u.kid, alg: u.alg}
+	if e.token, err = i.read(u.claims, now); err != nil {
+		err = invalid("%w", err)
+		if errors.Is(err, errAhead) {
+			return nil, err
+		}
+		e.token, e.refused = authz.Token{}, err
 	}
-	return &entry{issuer: i, key: key, kid: u.kid, alg: u.alg, token: t}, nil
+	return e, nil
 }
 
 // unverified is a token taken apart. Nothing in it is true yet.

@@ -52,7 +52,7 @@ func newLink(ctx context.Context, server *redis.Client, t *Tracker, broken chan<
 	o := *server.Options()
 	o.PoolSize, o.MinIdleConns, o.MaxRetries = 1, 0, -1
 	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = time.Nanosecond, 0
-	o.ClientName = "" // two commands less, each time
+	o.ClientName = "" // one command less, each time
 	l.prober = redis.NewClient(&o)
 	l.clients = append(l.clients, l.prober)
 	if err = l.subscribe(ctx); err != nil {
@@ -278,7 +278,15 @@ func (l *link) beat(ctx context.Context) {
 	l.number++
 	number := l.number
 	l.sent[number] = at
+	deaf := false
+	for _, earlier := range l.sent {
+		deaf = deaf || at-earlier > deafAfter*int64(l.t.o.Lease())
+	}
 	l.mu.Unlock()
+	if deaf {
+		l.lose(errLapsed)
+		return
+	}
 	_ = l.subscriber.Ping(ctx, strconv.Itoa(number)) // as above
 }
 

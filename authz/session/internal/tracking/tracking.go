@@ -98,13 +98,17 @@ func (t *Tracker) since() int64 { return int64(time.Since(t.start)) }
 // Live reports whether announcements can be relied on right now, and the epoch.
 // What a cache holds of another epoch counts for nothing.
 func (t *Tracker) Live() (epoch uint32, ok bool) {
-	return t.epoch.Load(), t.since() < t.lease.Load()
+	// The lease first: one that runs is of this epoch or of one before, never
+	// the other way round.
+	ok = t.since() < t.lease.Load()
+	return t.epoch.Load(), ok
 }
 
 // Proven returns how long ago everything was known that had changed until then,
 // in the epoch that was live last.
 func (t *Tracker) Proven() (epoch uint32, age time.Duration) {
-	return t.epoch.Load(), time.Duration(t.since() - t.proven.Load())
+	age = time.Duration(t.since() - t.proven.Load()) // first, as in Live
+	return t.epoch.Load(), age
 }
 
 // State returns the state.
@@ -125,14 +129,15 @@ func (t *Tracker) State() State {
 // and tells us nothing of the other.
 func (t *Tracker) Writer(ctx context.Context, key string) *redis.Client {
 	t.mu.RLock()
-	defer t.mu.RUnlock()
+	links := t.links
+	t.mu.RUnlock()
 	if _, ok := t.Live(); !ok {
 		return nil
 	}
 	cluster, ok := t.client.(*redis.ClusterClient)
 	if !ok {
-		if len(t.links) == 1 {
-			return t.links[0].writer
+		if len(links) == 1 {
+			return links[0].writer
 		}
 		return nil
 	}
@@ -140,7 +145,7 @@ func (t *Tracker) Writer(ctx context.Context, key string) *redis.Client {
 	if err != nil {
 		return nil
 	}
-	for _, l := range t.links {
+	for _, l := range links {
 		if l.address == node.Options().Addr {
 			return l.writer
 		}
@@ -285,6 +290,10 @@ func (t *Tracker) noteLapse() {
 }
 
 var errLapsed = errors.New("no beat has come back for too long")
+
+// deafAfter is how many leases a beat may be under way before its connections are
+// given up: another one may get through where the old one doesn't.
+const deafAfter = 2
 
 // prove learns that a link's beat of that time has come back.
 func (t *Tracker) prove() {
