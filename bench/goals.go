@@ -32,16 +32,20 @@ var goals = []goal{
 func serverRatio(_ scenarioReport, r ratios) float64 { return r.Server }
 func addedRatio(_ scenarioReport, r ratios) float64  { return r.Added }
 
-// manyGoals are about numbers of sessions: each may cost a tenth more than the
-// number of users.
+// manyGoals are about numbers of sessions: as many as a cache holds by default may
+// cost a tenth more than the number of users.
 func (r *report) manyGoals() []goal {
-	const most = 1.1
+	const most, within = 1.1, 200_000
 	var all []goal
 	for _, p := range r.Parts[:min(1, len(r.Parts))] {
 		for _, s := range p.Scenarios {
 			if s.Sessions > 0 {
 				what := fmt.Sprintf("server CPU, %s sessions ÷ %s", thousands(s.Sessions), thousands(r.Users))
-				all = append(all, goal{what, s.Name, baseSession, serverRatio, most, most})
+				limit := most
+				if s.Sessions > within {
+					limit = 0
+				}
+				all = append(all, goal{what, s.Name, baseSession, serverRatio, limit, limit})
 			}
 		}
 	}

@@ -663,9 +663,9 @@ func TestFreshReadsOfTheSameRecord(t *testing.T) {
 	})
 }
 
-// Answers are checked against a model, while others change everything and
-// connections break: what was acknowledged and announced is seen, and an answer
-// is never one from before that.
+// Answers about sessions and profiles are checked against a model, while others
+// change, delete and flush everything and connections break: what was acknowledged
+// and announced is seen, and an answer is never one from before that.
 func TestCacheAgainstAModel(t *testing.T) {
 	onBackends(t, announcing, func(s *server) {
 		t := s.t
@@ -674,7 +674,7 @@ func TestCacheAgainstAModel(t *testing.T) {
 		const ids = 12
 		var models [ids]model
 		for i := range models {
-			models[i].key = fmt.Sprint("sess:m", i)
+			models[i].key = fmt.Sprint([]string{"sess:m", "user:m"}[i%2], i)
 		}
 		stop := make(chan struct{})
 		var readers sync.WaitGroup
@@ -690,10 +690,10 @@ func TestCacheAgainstAModel(t *testing.T) {
 					i := rnd.IntN(ids)
 					least := models[i].settled.Load()
 					got := -1
-					session, err := f.Session(ctx, models[i].key[5:], authz.ReadOptions{Fresh: rnd.IntN(20) == 0})
+					email, err := models[i].read(ctx, f, authz.ReadOptions{Fresh: rnd.IntN(20) == 0})
 					switch {
 					case err == nil:
-						_, _ = fmt.Sscan(session.Email, &got)
+						_, _ = fmt.Sscan(email, &got)
 					case authz.ReasonOf(err) == authz.ReasonSessionUnknown:
 						got = int(models[i].gone())
 					case authz.ReasonOf(err) == authz.ReasonStoreUnavailable:
@@ -703,7 +703,7 @@ func TestCacheAgainstAModel(t *testing.T) {
 						return
 					}
 					if int64(got) < least {
-						t.Errorf("session %d: version %d after %d was known", i, got, least)
+						t.Errorf("%s: version %d after %d was known", models[i].key, got, least)
 						return
 					}
 				}
@@ -718,6 +718,11 @@ func TestCacheAgainstAModel(t *testing.T) {
 			case step%100 == 50:
 				f.killConnections(t, rnd)
 				awaitLive(t, f.Store)
+			case step%100 == 99:
+				for j := range models {
+					models[j].removed()
+				}
+				f.flush(t)
 			case rnd.IntN(8) == 0:
 				f.settle(t)
 				for j := range models {
@@ -729,21 +734,32 @@ func TestCacheAgainstAModel(t *testing.T) {
 		readers.Wait()
 		f.settle(t)
 		for i := range models {
-			session, err := f.Session(ctx, models[i].key[5:], authz.ReadOptions{})
+			email, err := models[i].read(ctx, f, authz.ReadOptions{})
 			if models[i].deleted {
 				requireReason(t, authz.ReasonSessionUnknown, err)
 				continue
 			}
 			require.NoError(t, err)
-			require.Equal(t, fmt.Sprint(models[i].version), session.Email)
+			require.Equal(t, fmt.Sprint(models[i].version), email)
 		}
 		require.Positive(t, f.CacheStats().Hits)
 		require.Positive(t, f.CacheStats().Drops)
+		require.Positive(t, f.CacheStats().Flushes)
 	})
 }
 
-// model is what a session should be: versions follow each other, and some are
-// that it is not there.
+// flush takes all keys out.
+func (f fixture) flush(t *testing.T) {
+	t.Helper()
+	if cluster, ok := f.client.(*redis.ClusterClient); ok {
+		require.NoError(t, cluster.ForEachMaster(t.Context(), func(ctx context.Context, c *redis.Client) error { return c.FlushAll(ctx).Err() }))
+		return
+	}
+	require.NoError(t, f.client.FlushAll(t.Context()).Err())
+}
+
+// model is what a session, or a profile, should be: versions follow each other, and
+// some are that it is not there.
 type model struct {
 	key     string
 	version int64
@@ -756,16 +772,42 @@ type model struct {
 
 func (m *model) write(t *testing.T, f fixture, remove bool) {
 	t.Helper()
-	m.version++
-	m.deleted = remove
 	if remove {
-		m.mu.Lock()
-		m.holes = append(m.holes, m.version)
-		m.mu.Unlock()
+		m.removed()
 		require.NoError(t, f.client.Del(t.Context(), m.key).Err())
 		return
 	}
+	m.version++
+	m.deleted = false
 	f.set(t, m.key, fmt.Sprintf(`{"userId":"u","email":"%d"}`, m.version), time.Hour)
+}
+
+// removed makes the next version one in which it is not there.
+func (m *model) removed() {
+	m.version++
+	m.deleted = true
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holes = append(m.holes, m.version)
+}
+
+// read asks for it. A profile that is not there is refused as a session is.
+func (m *model) read(ctx context.Context, f fixture, o authz.ReadOptions) (email string, err error) {
+	if id, ok := strings.CutPrefix(m.key, "sess:"); ok {
+		session, err := f.Session(ctx, id, o)
+		if err != nil {
+			return "", err
+		}
+		return session.Email, nil
+	}
+	standing, err := f.TokenStanding(ctx, authz.TokenRef{UserID: strings.TrimPrefix(m.key, "user:")}, o)
+	switch {
+	case err != nil:
+		return "", err
+	case standing.Profile == nil:
+		return "", authz.Refuse(authz.ReasonSessionUnknown, "no profile")
+	}
+	return *standing.Profile.Email, nil
 }
 
 // gone returns the latest version in which it was not there; a session that

@@ -147,7 +147,7 @@ func (s *Store) judge(r sessionReply, last *found) (*found, error) {
 	return f, nil
 }
 
-// sum tells a record's text from others, but for one in 2⁶⁴. It is not known
+// sum tells a record's text from others, but for one in 2⁶³. It is not known
 // outside this process, and never 0.
 func (s *Store) sum(text string) uint64 { return maphash.String(s.seed, text) | 1 }
 

@@ -102,6 +102,59 @@ func TestRedisThatIsDownAtStartIsWaitedFor(t *testing.T) {
 	require.Equal(t, 503, status)
 }
 
+// With the cache, without it, and with a server that doesn't announce, checks are
+// answered by what the store says; readiness tells which it is.
+func TestStateOfTheCacheIsTold(t *testing.T) {
+	proctest.Need(t, "redis-server")
+	r := proctest.StartRedis(t)
+	client := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer func() { _ = client.Close() }()
+	asked := func() string {
+		t.Helper()
+		text, err := client.Info(t.Context(), "commandstats").Result()
+		require.NoError(t, err)
+		for line := range strings.Lines(text) {
+			if calls, ok := strings.CutPrefix(line, "cmdstat_evalsha:calls="); ok {
+				calls, _, _ = strings.Cut(calls, ",")
+				return calls
+			}
+		}
+		return ""
+	}
+	require.NoError(t, client.Do(t.Context(), "ACL", "SETUSER", "plain", "on", ">password", "~*", "&*", "+@all", "-client|tracking").Err())
+	for name, test := range map[string]struct {
+		url, cache, state string
+		remembers         bool
+	}{
+		"coherent":    {"redis://" + r.Addr, "", "coherent", true},
+		"off":         {"redis://" + r.Addr, "enabled: false", "off", false},
+		"unsupported": {"redis://plain:password@" + r.Addr, "", "unsupported", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := start(t, strings.Replace(onePolicy(test.url), `redis: {`, `redis: {cache: {`+test.cache+`}, `, 1))
+			until(t, "the state is known", func() bool {
+				_, body := get(t, "http://"+g.ops+"/readyz")
+				var detail readyDetail
+				return json.Unmarshal([]byte(body), &detail) == nil && detail.Status == "ready" && detail.Cache.State == test.state
+			})
+			conn := g.dial(t)
+			require.NoError(t, client.Set(t.Context(), "sess:id-1", `{"userId":"u1","roles":[]}`, time.Minute).Err())
+			until(t, "it is let in", func() bool { status, _ := ask(t, conn, cookie(t, "id-1")); return status == 0 })
+			for range 3 { // renewals and the time of use are written by now
+				_, _ = ask(t, conn, cookie(t, "id-1"))
+			}
+			before := asked()
+			for range 5 {
+				status, _ := ask(t, conn, cookie(t, "id-1"))
+				require.Zero(t, status)
+			}
+			require.Equal(t, test.remembers, asked() == before, "whether Redis was asked")
+			require.NoError(t, client.Del(t.Context(), "sess:id-1").Err())
+			until(t, "its end counts", func() bool { status, _ := ask(t, conn, cookie(t, "id-1")); return status == 401 })
+		})
+	}
+}
+
 func TestDrainAnswersWhileNotServing(t *testing.T) {
 	g := start(t, `
 server:

@@ -7,10 +7,14 @@ import (
 	"syscall"
 )
 
-// An announcement is sent no later than the acknowledgement of its change. So
-// when whoever made the change sends a request next, the announcement has
-// arrived at this machine already, and may only not have been read yet, on a busy
-// one. Settled looks whether there is anything left to read.
+// An announcement is put in line before the acknowledgement of its change, and as a
+// rule sent before it. So when whoever made the change sends a request next, the
+// announcement has arrived at this machine already, and may only not have been read
+// yet, on a busy one. Settled looks whether there is anything left to read.
+//
+// It is a rule with exceptions: where the server had something else to send to the
+// subscriber in the same round of its loop, a beat's PONG, it may send the
+// acknowledgement first, some ten microseconds earlier.
 
 // tap is the connection of the announcements. Its reader works off all that it
 // has before it reads again.

@@ -14,8 +14,8 @@
 // the same slots), the server must say that it tracks for us, and a PING must come
 // back by the way of the announcements. When it has,
 // everything that was acknowledged before the beat was sent is known here, since
-// an announcement is sent no later than the acknowledgement of its change, and
-// replies keep their order. For a while after that moment (the lease) the
+// an announcement is put in line no later than the acknowledgement of its change, and
+// what is sent to one connection keeps its order. For a while after that moment (the lease) the
 // announcements are relied on, and not longer. A connection that breaks ends it
 // at once. With several servers the one that was heard of least counts for all.
 //

@@ -1,10 +1,13 @@
 package tracking_test
 
 import (
+	"bytes"
 	"context"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -233,4 +236,52 @@ func TestAServerThatRefuses(t *testing.T) {
 	w.await(t, "refused", func() bool { return len(w.states) == 1 })
 	require.True(t, tr.State().Refused)
 	require.ErrorContains(t, tr.State().Err, "NOPERM")
+}
+
+// A connection that hears nothing any more, while others do, is replaced.
+func TestDeafSubscriberIsReplaced(t *testing.T) {
+	r := proctest.StartRedis(t)
+	var deaf atomic.Bool
+	client := redis.NewClient(&redis.Options{
+		Addr: r.Addr, Protocol: 2, DisableIdentity: true,
+		Dialer: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &deafConn{Conn: c, deaf: &deaf}, nil
+		},
+	})
+	t.Cleanup(func() { _ = client.Close() })
+	_, w := start(t, client, 50*time.Millisecond)
+	w.await(t, "live", w.live)
+	deaf.Store(true)
+	w.await(t, "the lease is over", func() bool { return !w.live() })
+	deaf.Store(false) // for new connections
+	w.await(t, "live again", w.live)
+}
+
+// deafConn is a connection that, once it was deaf as a subscriber's, stays so.
+type deafConn struct {
+	net.Conn
+	deaf       *atomic.Bool
+	subscriber atomic.Bool
+	gone       bool
+}
+
+func (c *deafConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("subscribe")) {
+		c.subscriber.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *deafConn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		c.gone = c.gone || c.subscriber.Load() && c.deaf.Load()
+		if err != nil || !c.gone {
+			return n, err
+		}
+	}
 }
