@@ -37,7 +37,7 @@ func appendLength(b []byte, num protowire.Number, length int) []byte {
 		return append(b, byte(num)<<3|byte(protowire.BytesType), byte(length)) //nolint:gosec // G115: as said
 	}
 	b = protowire.AppendTag(b, num, protowire.BytesType)
-	return protowire.AppendVarint(b, uint64(length)) //nolint:gosec // G115: a length
+	return protowire.AppendVarint(b, uint64(length))
 }
 
 func appendText(b []byte, num protowire.Number, s string) []byte {
