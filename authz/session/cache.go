@@ -101,15 +101,14 @@ type cache struct {
 // question is what is asked: about a session, or about a token.
 type question struct {
 	session string
+	passive bool // whoever asks for all then doesn't touch the session
 	token   authz.TokenRef
 }
 
-// isAbout reports whether what is kept under a name is, or may be, a part of the
-// answer.
+// isAbout reports whether what is kept under a name, which is none of a session's,
+// is or may be a part of the answer.
 func (q question) isAbout(n table.Name) bool {
 	switch n.Kind {
-	case kindSession:
-		return q.session != "" && q.session == n.ID
 	case kindToken:
 		return q.token.TokenID == n.ID
 	case kindFamily:
@@ -223,6 +222,11 @@ func (c *cache) drop(n table.Name) {
 	c.table.Drop(n)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if n.Kind == kindSession { // the most of them, by far
+		delete(c.flights, question{session: n.ID})
+		delete(c.flights, question{session: n.ID, passive: true})
+		return
+	}
 	for q := range c.flights {
 		if q.isAbout(n) {
 			delete(c.flights, q)
@@ -376,9 +380,9 @@ func until(now time.Time, ttl time.Duration) int64 {
 	return now.Add(ttl).UnixMilli()
 }
 
-// loadSession asks Redis for a session and keeps the answer. Where fresh is
-// false it waits for another one's question if there is one under way.
-func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fresh bool) (l *loaded, first bool, err error) {
+// loadSession asks Redis for a session and keeps the answer. But for fresh reads it
+// waits for another one's question if there is one under way.
+func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, o authz.ReadOptions) (l *loaded, first bool, err error) {
 	epoch, live := c.tracker.Live()
 	if !live {
 		c.misses.Add(1)
@@ -386,11 +390,11 @@ func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, fre
 		return l, true, err
 	}
 	name := table.Name{Kind: kindSession, ID: strings.Clone(id)}
-	if fresh || !c.tracker.Settled() { // there may be news about the question that is under way
+	if o.Fresh || !c.tracker.Settled() { // there may be news about the question that is under way
 		l, err = c.ask(ctx, name, keys, epoch)
 		return l, true, err
 	}
-	f, first, err := c.share(ctx, question{session: name.ID}, epoch, func(ctx context.Context, f *flight) {
+	f, first, err := c.share(ctx, question{session: name.ID, passive: o.Passive}, epoch, func(ctx context.Context, f *flight) {
 		f.session, f.err = c.ask(ctx, name, keys, epoch)
 	})
 	if err != nil {

@@ -135,6 +135,39 @@ func TestUseAtAnotherReplicaIsLearnedOnce(t *testing.T) {
 	require.LessOrEqual(t, f.CacheStats().Misses-before, int64(2))
 }
 
+// A passive read neither counts as a use nor keeps the next one from being noted;
+// and a use is noted though its client has gone away.
+func TestEveryUseIsNoted(t *testing.T) {
+	f := newServer(t, backends[1]).cached(t, session.Options{IdlePrecision: time.Minute})
+	const mark = "gatehouse:seen:{sess:id}"
+	seen := func() string {
+		t.Helper()
+		text, err := f.client.Get(t.Context(), mark).Result()
+		require.NoError(t, err)
+		return text
+	}
+	old := fmt.Sprint(time.Now().Add(-20 * time.Minute).UnixMilli())
+	for range 2 {
+		f.set(t, "sess:id", `{"userId":"u"}`, time.Hour)
+		f.set(t, mark, old, time.Hour)
+		f.settle(t)
+		_, err := f.Session(t.Context(), "id", authz.ReadOptions{Passive: true})
+		require.NoError(t, err)
+		require.Equal(t, old, seen())
+		f.session(t, "id")
+		require.NotEqual(t, old, seen())
+
+		f.set(t, "sess:id", `{"userId":"u"}`, time.Hour)
+		f.set(t, mark, old, time.Hour)
+		f.settle(t)
+		ctx, leave := context.WithCancel(t.Context())
+		f.afterNext(t, leave)
+		_, err = f.Session(ctx, "id", authz.ReadOptions{})
+		require.NoError(t, err)
+		require.NotEqual(t, old, seen())
+	}
+}
+
 // A time that lay ahead when the record was read counts when it has come: the
 // user's mark covers the session then, from the cache, too.
 func TestTimesThatLieAheadAreNotForgotten(t *testing.T) {

@@ -273,8 +273,8 @@ func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.Rea
 		l, err = s.load(ctx, keys, nil)
 		return l, true, err
 	}
-	l, first, err = s.cache.loadSession(ctx, id, keys, o.Fresh)
-	if first && err == nil {
+	l, first, err = s.cache.loadSession(ctx, id, keys, o)
+	if first && err == nil && !o.Passive {
 		s.cache.claimTouch(id, s.o.Now())
 	}
 	return l, first, err

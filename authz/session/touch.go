@@ -18,6 +18,9 @@ import (
 
 // revive renews a session that was just used, where that is due. A passive use
 // doesn't count as the last one.
+//
+// A client that goes away doesn't stop it: others may have been answered with it,
+// who leave the touch to this one. The deadline stays.
 func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found, o authz.ReadOptions) {
 	precision := s.o.IdlePrecision
 	if o.IdleTimeout > 0 {
@@ -32,6 +35,13 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 	note := !o.Passive && (f.LastSeen.IsZero() || now.Sub(f.LastSeen) >= precision)
 	if !renew && !note {
 		return
+	}
+	deadline, bounded := ctx.Deadline()
+	ctx = context.WithoutCancel(ctx)
+	if bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
 	}
 	slack := min(max(precision, s.o.TouchInterval), f.memory/4)
 	calls := []*scriptCall{s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now)}

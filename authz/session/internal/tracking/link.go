@@ -39,6 +39,7 @@ type link struct {
 	number int
 	sent   map[int]int64 // beats that have not come back: number to time
 	proven atomic.Int64  // when the last beat was sent that has come back
+	heard  atomic.Int64  // when the subscriber got something last
 }
 
 // newLink connects. A server that doesn't announce is refused.
@@ -214,6 +215,7 @@ func final(err error) error {
 func (l *link) receive() error {
 	for {
 		message, err := l.subscriber.Receive(context.Background())
+		l.heard.Store(l.t.since())
 		switch message := message.(type) {
 		case *redis.Message:
 			for _, key := range message.PayloadSlice {
@@ -278,9 +280,9 @@ func (l *link) beat(ctx context.Context) {
 	l.number++
 	number := l.number
 	l.sent[number] = at
-	deaf := false
-	for _, earlier := range l.sent {
-		deaf = deaf || at-earlier > deafAfter*int64(l.t.o.Lease())
+	deaf := len(l.sent) > deafAfter
+	for _, at := range l.sent {
+		deaf = deaf && l.heard.Load() < at
 	}
 	l.mu.Unlock()
 	if deaf {

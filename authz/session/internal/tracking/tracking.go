@@ -291,9 +291,10 @@ func (t *Tracker) noteLapse() {
 
 var errLapsed = errors.New("no beat has come back for too long")
 
-// deafAfter is how many leases a beat may be under way before its connections are
-// given up: another one may get through where the old one doesn't.
-const deafAfter = 2
+// deafAfter is how many beats may be under way, each sent when the server had just
+// answered by the other connections, while nothing at all is heard: then the
+// connections are given up. New ones may get through where the old one doesn't.
+const deafAfter = 5
 
 // prove learns that a link's beat of that time has come back.
 func (t *Tracker) prove() {
