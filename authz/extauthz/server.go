@@ -221,7 +221,10 @@ func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)
 	if d, err = s.authorizer.Authorize(ctx, r); err != nil || d.Principal == nil {
 		return r, d, false, err
 	}
-	_, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes)
+	if !s.tooLong(d.Principal) {
+		return r, d, true, nil
+	}
+	_, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes) // says how much too long
 	if err != nil && d.Policy.Observe { // refuses nothing: goes on without identity
 		d.Observed, d.Reason = cmp.Or(d.Observed, err), authz.ReasonAnonymous
 		return r, d, false, nil
