@@ -224,7 +224,8 @@ func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)
 	if !s.tooLong(d.Principal) {
 		return r, d, true, nil
 	}
-	_, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes) // says how much too long
+	// Its error says by how much.
+	_, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes)
 	if err != nil && d.Policy.Observe { // refuses nothing: goes on without identity
 		d.Observed, d.Reason = cmp.Or(d.Observed, err), authz.ReasonAnonymous
 		return r, d, false, nil
