@@ -20,6 +20,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v4"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -43,7 +44,9 @@ func TestShippedFilesAreValid(t *testing.T) {
 	path := proctest.Need(t, "envoy")
 	dir := t.TempDir()
 	makeCerts(t, filepath.Join(dir, "envoy", "certs"))
-	for name, config := range map[string]string{"envoy.yaml": envoy.Config, "envoy-tls.yaml": envoy.ConfigTLS} {
+	for name, config := range map[string]string{
+		"envoy.yaml": envoy.Config, "envoy-tls.yaml": envoy.ConfigTLS, "envoy-socket.yaml": envoy.ConfigSocket,
+	} {
 		file := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 		cmd := exec.CommandContext(t.Context(), path, "--mode", "validate", "-c", file)
@@ -358,20 +361,53 @@ func TestWebSockets(t *testing.T) {
 	require.Contains(t, headersOf(g.requests()[0]), "upgrade: websocket")
 }
 
+// The shipped file for a socket, but for the socket's place.
 func TestCheckOverAUnixSocket(t *testing.T) {
 	g := newGateway(t, portGateway, portAdmin, portAuthAPI, portUsers, portOrders, portDemo)
 	dir, err := os.MkdirTemp("", "gatehouse") //nolint:usetesting // t.TempDir is too long a name for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "check.sock")
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
-	require.NoError(t, err)
-	g.listenOn(t, listener)
-	config, err := proc.RewriteAddresses([]byte(envoy.Config), map[string]string{"127.0.0.1:9001": "unix:" + socket})
-	require.NoError(t, err)
-	g.start(t, string(config))
+	listen := func() net.Listener {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+		require.NoError(t, err)
+		return listener
+	}
+	server, done := g.listenOn(t, listen())
+	g.start(t, envoy.ConfigSocket, replace("path: "+envoy.Socket, "path: "+socket))
 	require.Equal(t, http.StatusOK, g.get(t, "/users").status)
 	require.Len(t, g.requests(), 1)
+
+	server.Stop()
+	<-done
+	r := g.get(t, "/users")
+	require.Nil(t, r.seen)
+	r.is(t, http.StatusServiceUnavailable, unavailable)
+
+	// Another process has made the socket anew, at the same path.
+	g.listenOn(t, listen())
+	require.Eventually(t, func() bool { return g.get(t, "/users").status == http.StatusOK }, 10*time.Second, 50*time.Millisecond)
+}
+
+func TestSocketFileIsFresh(t *testing.T) {
+	want, err := envoy.OverSocket([]byte(envoy.Config), envoy.Socket)
+	require.NoError(t, err)
+	require.Equal(t, string(want), envoy.ConfigSocket, "run 'make generate'")
+
+	// It differs in how Gatehouse is reached, and in nothing else.
+	var shipped, socket map[string]any
+	require.NoError(t, yaml.Load([]byte(envoy.Config), &shipped))
+	require.NoError(t, yaml.Load([]byte(envoy.ConfigSocket), &socket))
+	clusters := shipped["static_resources"].(map[string]any)["clusters"].([]any)
+	gatehouse := clusters[0].(map[string]any)
+	require.Equal(t, "gatehouse", gatehouse["name"])
+	gatehouse["type"] = "STATIC"
+	endpoint := gatehouse["load_assignment"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)["lb_endpoints"].([]any)[0].(map[string]any)["endpoint"].(map[string]any)
+	endpoint["address"] = map[string]any{"pipe": map[string]any{"path": envoy.Socket}}
+	require.Equal(t, shipped, socket)
+
+	_, err = envoy.OverSocket([]byte("static_resources: {}"), envoy.Socket)
+	require.ErrorContains(t, err, "127.0.0.1:9001")
 }
 
 // What a check's answer can and can't do. extauthz relies on the first three.
