@@ -13,6 +13,8 @@ type Answer struct {
 	WWWAuthenticate string
 	// RetryAfter is in seconds; 0 for none.
 	RetryAfter int
+	// RateLimitPolicy and RateLimit are the values of these headers; "" for none.
+	RateLimitPolicy, RateLimit string
 	// Location is where a browser is sent instead; "" for none.
 	Location string
 }
@@ -87,9 +89,12 @@ func AnswerTo(d *Decision, r *Request, err error) Answer {
 	case status == 403 && d.Kind == KindBearer:
 		a.WWWAuthenticate = `Bearer error="insufficient_scope"`
 	case status == 429:
-		a.RetryAfter = max(1, d.RetryAfter)
+		a.RetryAfter = d.Quota.RetryAfter()
 	case status == 503:
 		a.RetryAfter = 1
+	}
+	if d.Quota.known() {
+		a.RateLimitPolicy, a.RateLimit = string(d.Quota.AppendPolicy(nil)), string(d.Quota.AppendState(nil))
 	}
 	return a
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -119,11 +120,12 @@ func TestDisabledUserGetsTheAnswerOfTheCredential(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	limited := &authz.Error{Reason: authz.ReasonRateLimited}
-	for seconds, want := range map[int]int{-1: 1, 0: 1, 1: 1, 17: 17} {
-		require.Equal(t, want, authz.AnswerTo(&authz.Decision{RetryAfter: seconds}, get(t), limited).RetryAfter)
+	after := func(d time.Duration) *authz.Decision { return &authz.Decision{Quota: authz.Quota{Next: d}} }
+	for wait, want := range map[time.Duration]int{-time.Second: 1, 0: 1, 1: 1, time.Second: 1, time.Second + 1: 2, 17 * time.Second: 17} {
+		require.Equal(t, want, authz.AnswerTo(after(wait), get(t), limited).RetryAfter)
 	}
-	require.Equal(t, 1, authz.AnswerTo(&authz.Decision{RetryAfter: 17}, get(t), errStore).RetryAfter, "the limiter's wait is not the store's")
-	require.Zero(t, authz.AnswerTo(&authz.Decision{RetryAfter: 17}, get(t), &authz.Error{Reason: authz.ReasonRole}).RetryAfter)
+	require.Equal(t, 1, authz.AnswerTo(after(17*time.Second), get(t), errStore).RetryAfter, "the limiter's wait is not the store's")
+	require.Zero(t, authz.AnswerTo(after(17*time.Second), get(t), &authz.Error{Reason: authz.ReasonRole}).RetryAfter)
 }
 
 // RFC 6750 section 3: the scheme is followed by at least one parameter; a

@@ -22,13 +22,6 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, value string, p *Policy) (*Principal, error)
 }
 
-// Limiter counts requests. Allow returns nil, or an error with
-// ReasonRateLimited or ReasonStoreUnavailable and how many seconds to wait. It must
-// keep nothing of r and p, their texts included.
-type Limiter interface {
-	Allow(ctx context.Context, limit string, r *Request, p *Principal) (retryAfter int, err error)
-}
-
 // Options are the parts of an [Authorizer] beyond policies and credentials.
 type Options struct {
 	TrustedOrigins Origins
@@ -66,8 +59,9 @@ type Decision struct {
 	// Observed is, under a policy that only observes, why the request would
 	// have been refused; nil otherwise.
 	Observed error
-	// RetryAfter is how many seconds a limited client should wait.
-	RetryAfter int
+	// Quota is what is left of the policy's rate limit; zero when nothing was
+	// counted.
+	Quota Quota
 
 	// What Quick makes its answers in.
 	memory    Memory
@@ -113,13 +107,21 @@ func (a *Authorizer) decide(ctx context.Context, r *Request, d *Decision) error 
 	} else {
 		err = a.permits(r, d)
 	}
-	if err != nil || d.Policy.RateLimit == "" {
+	if err != nil {
 		return err
+	}
+	return a.count(ctx, r, d)
+}
+
+// count counts a request that the policy permits.
+func (a *Authorizer) count(ctx context.Context, r *Request, d *Decision) (err error) {
+	if d.Policy.RateLimit == "" {
+		return nil
 	}
 	if a.o.Limiter == nil {
 		return Refuse(ReasonInternal, "policy %q names a rate limit and there is no limiter", d.Policy.Name)
 	}
-	d.RetryAfter, err = a.o.Limiter.Allow(ctx, d.Policy.RateLimit, r, d.Principal)
+	d.Quota, err = a.o.Limiter.Allow(ctx, d.Policy.RateLimit, r, d.Principal)
 	return err
 }
 

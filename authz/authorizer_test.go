@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -337,23 +338,25 @@ func TestRateLimit(t *testing.T) {
 	t.Run("counts nobody too", func(t *testing.T) {
 		t.Parallel()
 		g := newGate(t)
-		g.limiter.err, g.limiter.retryAfter = exceeded, 7
+		g.limiter.err, g.limiter.quota = exceeded, authz.Quota{Limit: "partner", Next: 7 * time.Second}
 		p := limited
 		p.Anonymous = true
 		d, err := g.decide(p, get(t))
 		requireReason(t, authz.ReasonRateLimited, err)
-		require.Equal(t, 7, d.RetryAfter)
+		require.Equal(t, g.limiter.quota, d.Quota)
 		require.Nil(t, g.limiter.principal)
 		require.Equal(t, 1, g.limiter.calls)
 	})
 	t.Run("refuses with the wait", func(t *testing.T) {
 		t.Parallel()
 		g := newGate(t)
-		g.limiter.err, g.limiter.retryAfter = exceeded, 30
+		g.limiter.err, g.limiter.quota = exceeded, authz.Quota{Limit: "partner", Requests: 2, Per: time.Minute, Burst: 2, Next: 30 * time.Second}
 		r := get(t, aliceSession...)
 		d, err := g.decide(limited, r)
 		requireReason(t, authz.ReasonRateLimited, err)
-		require.Equal(t, authz.Answer{Status: 429, Body: tooMany, RetryAfter: 30}, authz.AnswerTo(d, r, err))
+		require.Equal(t, authz.Answer{
+			Status: 429, Body: tooMany, RetryAfter: 30, RateLimitPolicy: `"partner";q=2;w=60`, RateLimit: `"partner";r=0;t=30`,
+		}, authz.AnswerTo(d, r, err))
 	})
 	t.Run("store out", func(t *testing.T) {
 		t.Parallel()

@@ -84,17 +84,21 @@ func (cookieVerifier) Verify(value string) (string, bool) { return strings.CutPr
 
 // limiter is an [authz.Limiter] that gives one answer and counts its calls.
 type limiter struct {
-	retryAfter int
-	err        error
-	calls      int
-	name       string           // of the last call's limit
-	principal  *authz.Principal // of the last call
+	quota     authz.Quota
+	err       error
+	calls     int
+	name      string           // of the last call's limit
+	principal *authz.Principal // of the last call
 }
 
-func (l *limiter) Allow(_ context.Context, limit string, _ *authz.Request, p *authz.Principal) (int, error) {
+func (l *limiter) Allow(_ context.Context, limit string, _ *authz.Request, p *authz.Principal) (authz.Quota, error) {
 	l.calls++
 	l.name, l.principal = limit, p
-	return l.retryAfter, l.err
+	return l.quota, l.err
+}
+
+func (l *limiter) Peek(context.Context, string, *authz.Request, *authz.Principal) (authz.Quota, error) {
+	return l.quota, l.err
 }
 
 // The people of the tests.

@@ -1,12 +1,20 @@
 package authz
 
-import "slices"
+import (
+	"context"
+	"slices"
+	"time"
+)
 
 // Most requests show a credential that was shown before and that nothing has
 // changed about. Quick decides them from memory: without waiting for anything,
 // and without garbage. It only ever allows. Whatever it can't allow, a refusal
 // included, is for [Authorizer.Authorize], which decides it from the beginning;
 // so all that Quick has to get right is that the other one would allow, too.
+//
+// A rate limit is what memory can't know. What it lets pass is counted, so that
+// whoever is behind a limit costs its one question and no more; and who was counted
+// is not counted again, so the limiter's refusal is final.
 
 // Memory is what an answer from memory is made of. It is used again for the next
 // one, so an answer is good until then.
@@ -64,16 +72,34 @@ type quick interface {
 
 // Reset makes a decision ready for another request. Its memory stays.
 func (d *Decision) Reset() {
-	d.Policy, d.Kind, d.Principal, d.Reason, d.Observed, d.RetryAfter = nil, "", nil, "", nil, 0
+	d.Policy, d.Kind, d.Principal, d.Reason, d.Observed, d.Quota = nil, "", nil, "", nil, Quota{}
 }
 
-// Quick decides a canonical request from memory, into d, which was reset. true
-// means: allowed. false means nothing at all, and leaves d in any state.
+// Quick decides a canonical request from memory, into d, which was reset. decided
+// is false where it can't: that means nothing at all, and leaves d in any state.
+// The error is a refusal of the rate limit, for whose answer Quick waits until the
+// deadline; without a limit there is none, and ctx is not used.
 //
 // The principal and its texts are good until d is used for another request.
-func (a *Authorizer) Quick(r *Request, d *Decision) bool {
+func (a *Authorizer) Quick(ctx context.Context, deadline time.Time, r *Request, d *Decision) (decided bool, err error) {
+	if !a.remembers(r, d) {
+		return false, nil
+	}
+	if d.Policy.RateLimit == "" {
+		return true, nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err = a.count(ctx, r, d); err != nil {
+		d.Reason = ReasonOf(err)
+	}
+	return true, err
+}
+
+// remembers reports whether memory allows a request, but for its rate limit.
+func (a *Authorizer) remembers(r *Request, d *Decision) bool {
 	p, err := a.policies.Match(r)
-	if err != nil || p.Observe || p.RateLimit != "" {
+	if err != nil || p.Observe {
 		return false
 	}
 	d.Policy = p

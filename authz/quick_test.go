@@ -86,7 +86,9 @@ func TestQuickLeavesStrictPoliciesAlone(t *testing.T) {
 		cookies := &counting{}
 		a := authz.NewAuthorizer(policies, authz.Options{}, authz.NewSessions("sessionId", cookies, store))
 		var d authz.Decision
-		require.Equal(t, want == 1, a.Quick(request(t, "GET", "/", "cookie", "sessionId=signed.id"), &d))
+		decided, err := a.Quick(t.Context(), time.Now().Add(time.Minute), request(t, "GET", "/", "cookie", "sessionId=signed.id"), &d)
+		require.NoError(t, err)
+		require.Equal(t, want == 1, decided)
 		require.Equal(t, want, cookies.n)
 	}
 }
@@ -121,7 +123,7 @@ func TestQuickAllowsOnlyWhatAuthorizeAllows(t *testing.T) {
 		}
 		return st
 	}
-	allowed := 0
+	allowed, limited := 0, 0
 	for range 60_000 {
 		store := &remembering{sessions: map[string]authz.Session{}, tokens: map[string]authz.Token{}, standing: map[string]authz.Standing{}}
 		user := pick("alice", "alice", "alice", "service:billing", "")
@@ -154,12 +156,17 @@ func TestQuickAllowsOnlyWhatAuthorizeAllows(t *testing.T) {
 				return r.Path != "/no" && p.ID != "nobody", nil
 			}
 		}
+		limits := &limiter{quota: authz.Quota{Limit: "l", Remaining: rnd.IntN(3)}}
+		if rnd.IntN(4) == 0 {
+			p.RateLimit = "l"
+			limits.err = []error{nil, nil, authz.Refuse(authz.ReasonRateLimited, "too often"), errStore}[rnd.IntN(4)]
+		}
 		policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{p}, Default: pick("p", "p", "")})
 		require.NoError(t, err)
 		keys := authz.NewAPIKeys([]authz.APIKey{
 			{Name: "billing", SHA256: sha256.Sum256([]byte("key")), Policies: some("p"), Expires: ago()},
 		}, func() time.Time { return quickNow.Add(-time.Second) })
-		a := authz.NewAuthorizer(policies, authz.Options{Now: func() time.Time { return quickNow }},
+		a := authz.NewAuthorizer(policies, authz.Options{Limiter: limits, Now: func() time.Time { return quickNow }},
 			authz.NewSessions("sessionId", cookieVerifier{}, store), authz.NewBearer(store, store), keys)
 		headers := authz.HeaderMap{}
 		for name, value := range map[string]string{
@@ -177,14 +184,23 @@ func TestQuickAllowsOnlyWhatAuthorizeAllows(t *testing.T) {
 		r, err := authz.NewRequest(parts)
 		require.NoError(t, err)
 		var d authz.Decision
-		if !a.Quick(r, &d) {
+		decided, refused := a.Quick(t.Context(), time.Now().Add(time.Minute), r, &d)
+		if !decided {
+			require.Zero(t, limits.calls, "counted by the one who decides")
 			continue
 		}
-		allowed++
+		require.Equal(t, p.RateLimit != "", limits.calls == 1)
 		want, err := a.Authorize(t.Context(), r)
-		require.NoError(t, err)
+		require.Equal(t, err, refused)
+		if err == nil {
+			allowed++
+		} else {
+			require.Equal(t, limits.err, err, "nothing else is refused from memory")
+			limited++
+		}
 		require.Equal(t, want.Principal, d.Principal)
-		require.Equal(t, []any{want.Policy, want.Kind, want.Reason, want.Observed}, []any{d.Policy, d.Kind, d.Reason, d.Observed})
+		require.Equal(t, []any{want.Policy, want.Kind, want.Reason, want.Observed, want.Quota}, []any{d.Policy, d.Kind, d.Reason, d.Observed, d.Quota})
 	}
 	require.Greater(t, allowed, 1000)
+	require.Greater(t, limited, 100)
 }

@@ -48,7 +48,7 @@ func (a *API) checkPassword(ctx context.Context, c *call, body credentialsBody) 
 	if a.o.Guesses != nil {
 		retryAfter, err := a.o.Guesses.Attempt(ctx, account, c.address())
 		if err != nil {
-			c.decision.RetryAfter = retryAfter
+			c.decision.Quota.Next = time.Duration(retryAfter) * time.Second
 			return nil, none, err
 		}
 	}

@@ -176,6 +176,10 @@ func requireSound(tb testing.TB, response *authv3.CheckResponse) {
 		require.Equal(tb, "allow", metadata["decision"].GetStringValue())
 		headers = arm.OkResponse.GetHeaders()
 		requireIdentitySettled(tb, arm.OkResponse)
+		for _, h := range arm.OkResponse.GetResponseHeadersToAdd() {
+			require.Contains(tb, []string{"ratelimit-policy", "ratelimit"}, h.GetHeader().GetKey())
+			headers = append(headers, h)
+		}
 	case *authv3.CheckResponse_DeniedResponse:
 		require.NotEqual(tb, codes.OK, code, "Envoy lets the request through")
 		require.LessOrEqual(tb, code, codes.Unauthenticated)

@@ -77,6 +77,7 @@ var conversations = []struct {
 	{name: "role-escaped", lines: []string{"GET /%61dmin/users HTTP/1.1", "Cookie: sessionId=signed.bob"}, want: "Forbidden role"},
 	{name: "role-on-trial", lines: []string{"GET /trial/ HTTP/1.1", "Cookie: sessionId=signed.bob"}, want: "allow bob"},
 	{name: "limit", lines: []string{"GET /limited/ HTTP/1.1", "Cookie: sessionId=signed.bob"}, want: "TooManyRequests rate_limited"},
+	{name: "limit-roomy", lines: []string{"GET /roomy/ HTTP/1.1", "Cookie: sessionId=signed.bob"}, want: "allow bob"},
 	{name: "named", lines: []string{"GET /named-admin/ HTTP/1.1", "Cookie: sessionId=signed.bob"}, want: "Forbidden role"},
 	{name: "named-unknown", lines: []string{"GET /named-missing/ HTTP/1.1", "Cookie: sessionId=signed.alice"}, want: "Forbidden policy_unknown"},
 	{name: "named-empty", lines: []string{"GET /named-empty/ HTTP/1.1", "Cookie: sessionId=signed.alice"}, want: "Forbidden policy_unknown"},
@@ -141,6 +142,9 @@ func TestEnvoy(t *testing.T) {
 					continue
 				}
 				require.Equal(t, http.StatusOK, client.status)
+				for name, value := range headerValues(asked.response.GetOkResponse().GetResponseHeadersToAdd()) {
+					require.Equal(t, []string{value}, client.header.Values(name), "in the place of the service's own")
+				}
 				requireServiceGets(t, asked, <-service.requests)
 			}
 		})
@@ -269,7 +273,9 @@ type service struct {
 func startService(t *testing.T) *service {
 	t.Helper()
 	s := &service{requests: make(chan http.Header, 1)}
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("RateLimit", `"of-the-service";r=1`)
+		w.Header().Add("RateLimit", `"of-the-service-too";r=2`)
 		s.requests <- r.Header
 	}))
 	t.Cleanup(server.Close)

@@ -91,11 +91,28 @@ func (p people) TokenStanding(_ context.Context, ref authz.TokenRef, _ authz.Rea
 	return standing, nil
 }
 
-// full is a limiter that lets nobody through.
-type full struct{}
+// limits has a limit that lets nobody through, one that does, and one that can't
+// count.
+type limits struct{}
 
-func (full) Allow(context.Context, string, *authz.Request, *authz.Principal) (int, error) {
-	return 17, authz.Refuse(authz.ReasonRateLimited, "too often")
+func (limits) Allow(_ context.Context, limit string, _ *authz.Request, _ *authz.Principal) (authz.Quota, error) {
+	q := authz.Quota{Limit: limit, Requests: 100, Per: time.Minute, Burst: 20}
+	switch limit {
+	case "roomy":
+		q.Remaining, q.Next = 3, 400*time.Millisecond
+		return q, nil
+	case "uncounted":
+		q.Uncounted = errStore
+		return q, nil
+	case "panics":
+		panic("the limiter has a bug")
+	}
+	q.Next = 16500 * time.Millisecond
+	return q, authz.Refuse(authz.ReasonRateLimited, "too often")
+}
+
+func (l limits) Peek(ctx context.Context, limit string, r *authz.Request, p *authz.Principal) (authz.Quota, error) {
+	return l.Allow(ctx, limit, r, p)
 }
 
 // The keys of internal callers. The second is not UTF-8: Envoy's two header
@@ -161,6 +178,9 @@ func newAuthorizerOf(tb testing.TB, known directory) *authz.Authorizer {
 		{Name: "optional", Anonymous: true, Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
 		{Name: "trial", Credentials: session, RolesAny: []string{"admin"}, Observe: true},
 		{Name: "limited", Credentials: session, RateLimit: "partner"},
+		{Name: "roomy", Credentials: session, Anonymous: true, RateLimit: "roomy"},
+		{Name: "uncounted", Credentials: session, RateLimit: "uncounted"},
+		{Name: "limit-panics", Credentials: session, RateLimit: "panics"},
 		{Name: "recent", Credentials: session, MaxAuthAge: time.Minute},
 		{Name: "panics", Credentials: session, Condition: panics},
 		{Name: "trial-panics", Credentials: session, Condition: panics, Observe: true},
@@ -179,6 +199,9 @@ func newAuthorizerOf(tb testing.TB, known directory) *authz.Authorizer {
 			{Path: "/optional/*", Policy: "optional"},
 			{Path: "/trial/*", Policy: "trial"},
 			{Path: "/limited/*", Policy: "limited"},
+			{Path: "/roomy/*", Policy: "roomy"},
+			{Path: "/uncounted/*", Policy: "uncounted"},
+			{Path: "/limit-panics/*", Policy: "limit-panics"},
 			{Path: "/recent/*", Policy: "recent"},
 			{Path: "/panics/*", Policy: "panics"},
 			{Path: "/trial-panics/*", Policy: "trial-panics"},
@@ -187,7 +210,7 @@ func newAuthorizerOf(tb testing.TB, known directory) *authz.Authorizer {
 	})
 	require.NoError(tb, err)
 	clock := func() time.Time { return now }
-	return authz.NewAuthorizer(policies, authz.Options{Limiter: full{}, Now: clock},
+	return authz.NewAuthorizer(policies, authz.Options{Limiter: limits{}, Now: clock},
 		authz.NewSessions("sessionId", cookies{}, known),
 		authz.NewBearer(known, known),
 		authz.NewAPIKeys([]authz.APIKey{

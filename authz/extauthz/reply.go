@@ -18,6 +18,7 @@ const (
 
 	okHeaders = 2 // OkHttpResponse
 	okRemove  = 5
+	okAnswer  = 6 // headers of the response
 
 	optionHeader = 1 // HeaderValueOption
 	optionAppend = 3
@@ -119,18 +120,22 @@ func (s *Server) appendAllowed(b []byte, d *authz.Decision, known bool) []byte {
 		size += sizeField(v.option())
 	}
 	removal := s.removals[which]
+	answer := d.Quota.Headers()
+	for _, h := range answer {
+		size += sizeField(optionSize(len(h.Name), len(h.Value)))
+	}
 	b = appendLength(b, replyStatus, 0)
 	b = appendLength(b, replyOK, size+len(removal))
 	for i := range set[:n] {
 		v := &set[i]
-		b = appendLength(b, okHeaders, v.option())
-		b = appendLength(b, optionHeader, sizeField(len(v.name))+sizeField(v.size))
-		b = appendText(b, 1, v.name)
-		b = v.append(appendLength(b, 2, v.size))
-		b = protowire.AppendTag(b, optionAppend, protowire.VarintType)
-		b = protowire.AppendVarint(b, overwriteIt)
+		b = appendOption(b, okHeaders, v.name, v.size)
+		b = appendOverwrite(v.append(b))
 	}
 	b = append(b, removal...)
+	for _, h := range answer {
+		b = appendOption(b, okAnswer, h.Name, len(h.Value))
+		b = appendOverwrite(append(b, h.Value...))
+	}
 	var memory [8]metadataField
 	return appendMetadata(b, metadataOf(d, "allow", memory[:0]))
 }
@@ -159,9 +164,24 @@ func (v *valueOf) append(b []byte) []byte {
 	return authz.AppendValue(b, v.value)
 }
 
-// option is the size of the HeaderValueOption. No value is empty.
-func (v *valueOf) option() int {
-	return sizeField(sizeField(len(v.name))+sizeField(v.size)) + 2
+// option is the size of the HeaderValueOption.
+func (v *valueOf) option() int { return optionSize(len(v.name), v.size) }
+
+// optionSize is the size of a HeaderValueOption. No value is empty.
+func optionSize(name, value int) int { return sizeField(sizeField(name)+sizeField(value)) + 2 }
+
+// appendOption begins a HeaderValueOption, up to the value; behind that goes
+// appendOverwrite.
+func appendOption(b []byte, num protowire.Number, name string, value int) []byte {
+	b = appendLength(b, num, optionSize(len(name), value))
+	b = appendLength(b, optionHeader, sizeField(len(name))+sizeField(value))
+	b = appendText(b, 1, name)
+	return appendLength(b, 2, value)
+}
+
+func appendOverwrite(b []byte) []byte {
+	b = protowire.AppendTag(b, optionAppend, protowire.VarintType)
+	return protowire.AppendVarint(b, overwriteIt)
 }
 
 // encodeRemovals encodes the names to remove beside each set of headers that can

@@ -21,6 +21,8 @@ func okResponse(d *authz.Decision, set []authz.Header, remove []string) *authv3.
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
 			Headers:         overwrite(set),
 			HeadersToRemove: remove,
+			// In the place of what the service says of its own: it doesn't know.
+			ResponseHeadersToAdd: overwrite(d.Quota.Headers()),
 		}},
 		DynamicMetadata: metadata(d, "allow"),
 	}
@@ -38,6 +40,11 @@ func deniedResponse(d *authz.Decision, a authz.Answer) *authv3.CheckResponse {
 	}
 	if a.RetryAfter > 0 {
 		headers = append(headers, authz.Header{Name: "retry-after", Value: strconv.Itoa(a.RetryAfter)})
+	}
+	if a.RateLimit != "" {
+		headers = append(headers,
+			authz.Header{Name: authz.HeaderRateLimitPolicy, Value: a.RateLimitPolicy},
+			authz.Header{Name: authz.HeaderRateLimit, Value: a.RateLimit})
 	}
 	if a.Location != "" {
 		headers = append(headers, authz.Header{Name: "location", Value: a.Location})

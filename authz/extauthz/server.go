@@ -120,8 +120,8 @@ type work struct {
 
 var works = sync.Pool{New: func() any { return &work{} }}
 
-// quick answers from memory what can be allowed from there; ok is false for all
-// else, of which nothing was recorded.
+// quick answers from memory what can be allowed from there, but for a rate limit;
+// ok is false for all else, of which nothing was recorded.
 func (s *Server) quick(ctx context.Context, w *wireRequest, to []byte, start time.Time) (reply []byte, ok bool) {
 	if s.o.StripCredentials {
 		return nil, false
@@ -133,18 +133,24 @@ func (s *Server) quick(ctx context.Context, w *wireRequest, to []byte, start tim
 	}()
 	k := works.Get().(*work)
 	defer works.Put(k)
-	k.decision.Reset()
-	if k.request.Read(w.parts()) != nil || !w.http || !s.authorizer.Quick(&k.request, &k.decision) {
+	r, d := &k.request, &k.decision
+	d.Reset()
+	if r.Read(w.parts()) != nil || !w.http {
 		return nil, false
 	}
-	d := &k.decision
-	if d.Principal != nil && s.tooLong(d.Principal) {
+	decided, err := s.authorizer.Quick(ctx, margin(ctx, start), r, d)
+	if !decided {
 		return nil, false
 	}
-	reply = s.appendAllowed(to, d, d.Principal != nil)
-	if s.o.Recorder != nil {
-		s.o.Recorder.Record(ctx, &k.request, d, nil, time.Since(start))
+	if err == nil && d.Principal != nil {
+		err = s.fits(d.Principal)
 	}
+	if err == nil {
+		reply = s.appendAllowed(to, d, d.Principal != nil)
+	} else {
+		reply = appendMessage(to, s.denied(r, d, err))
+	}
+	s.record(ctx, r, d, err, start)
 	return reply, true
 }
 
@@ -199,11 +205,16 @@ const longestDecision = 2 * time.Second
 // and lets the request pass under failure_mode_allow. So a store or an issuer
 // that is slower than the gateway's patience must become our own 503 before.
 func withMargin(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(ctx, margin(ctx, now))
+}
+
+// margin is when that is.
+func margin(ctx context.Context, now time.Time) time.Time {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		return context.WithDeadline(ctx, now.Add(longestDecision))
+		return now.Add(longestDecision)
 	}
-	return context.WithDeadline(ctx, deadline.Add(-deadline.Sub(now)/5))
+	return deadline.Add(-deadline.Sub(now) / 5)
 }
 
 // decide returns whether there is an identity to set, or the refusal. A panic
@@ -221,11 +232,7 @@ func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)
 	if d, err = s.authorizer.Authorize(ctx, r); err != nil || d.Principal == nil {
 		return r, d, false, err
 	}
-	if !s.tooLong(d.Principal) {
-		return r, d, true, nil
-	}
-	// Its error says by how much.
-	_, err = s.o.Headers.Encode(d.Principal.Identity, s.o.MaxHeaderBytes)
+	err = s.fits(d.Principal)
 	if err != nil && d.Policy.Observe { // refuses nothing: goes on without identity
 		d.Observed, d.Reason = cmp.Or(d.Observed, err), authz.ReasonAnonymous
 		return r, d, false, nil
@@ -233,9 +240,13 @@ func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)
 	return r, d, err == nil, err
 }
 
-// tooLong reports whether the identity headers exceed their budget.
-func (s *Server) tooLong(p *authz.Principal) bool {
-	return s.o.MaxHeaderBytes > 0 && s.o.Headers.Size(p.Identity) > s.o.MaxHeaderBytes
+// fits refuses identity headers that exceed their budget.
+func (s *Server) fits(p *authz.Principal) error {
+	if s.o.MaxHeaderBytes == 0 || s.o.Headers.Size(p.Identity) <= s.o.MaxHeaderBytes {
+		return nil
+	}
+	_, err := s.o.Headers.Encode(p.Identity, s.o.MaxHeaderBytes) // its error says by how much
+	return err
 }
 
 // allowed lets the request through, as a message.

@@ -94,6 +94,10 @@ func TestCheck(t *testing.T) {
 		"identity over the budget":              {get("/", "cookie", "sessionId=signed.long"), "Forbidden identity_too_long"},
 		"identity over the budget, on trial":    {get("/trial/", "cookie", "sessionId=signed.long"), allowNobody},
 		"too often":                             {get("/limited/", "cookie", aliceCookie), "TooManyRequests rate_limited"},
+		"not too often":                         {get("/roomy/", "cookie", aliceCookie), allowAlice},
+		"nobody, not too often":                 {get("/roomy/"), allowNobody},
+		"not counted":                           {get("/uncounted/", "cookie", aliceCookie), allowAlice},
+		"limiter has a bug":                     {get("/limit-panics/", "cookie", aliceCookie), aBug},
 		"no UTF-8 in the identity":              {get("/", "cookie", "sessionId=signed.legacy"), "allow l%EF%BF%BDgacy"},
 		"policy by name":                        {named("admin", get("/public/", "cookie", "sessionId=signed.bob")), "Forbidden role"},
 		"policy by name, loosened":              {named("public", get("/admin/")), allowNobody},
@@ -399,7 +403,10 @@ func TestDeniedHeaders(t *testing.T) {
 		},
 		"limit": {
 			get("/limited/", "cookie", aliceCookie), `{"error":"Too many requests"}`,
-			map[string]string{"content-type": "application/json", "cache-control": "no-store", "retry-after": "17"},
+			map[string]string{
+				"content-type": "application/json", "cache-control": "no-store", "retry-after": "17",
+				"ratelimit-policy": `"partner";q=100;w=60;gatehouse-burst=20`, "ratelimit": `"partner";r=0;t=17`,
+			},
 		},
 		"outage": {
 			get("/", "cookie", "sessionId=signed.outage"), `{"error":"Authentication unavailable"}`,
@@ -416,6 +423,20 @@ func TestDeniedHeaders(t *testing.T) {
 			require.Equal(t, tt.body, denied.GetBody())
 			require.Equal(t, tt.want, headerValues(denied.GetHeaders()))
 		})
+	}
+}
+
+// The client of an allowed request learns what is left, where that is known.
+func TestRateLimitHeadersOfWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	for path, want := range map[string]map[string]string{
+		"/roomy/":     {"ratelimit-policy": `"roomy";q=100;w=60;gatehouse-burst=20`, "ratelimit": `"roomy";r=3;t=1`},
+		"/uncounted/": {},
+		"/":           {},
+	} {
+		response := ask(t, s, get(path, "cookie", aliceCookie))
+		require.Equal(t, want, headerValues(response.GetOkResponse().GetResponseHeadersToAdd()), path)
 	}
 }
 

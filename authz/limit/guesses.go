@@ -177,18 +177,10 @@ func unavailable(err error) error {
 
 func accountKey(account string) string { return guessKey("account", account) }
 
-// addressKey counts a network of IPv6 as one: each of its customers has 2^64
-// addresses.
+// addressKey counts a network of IPv6 as one.
 func addressKey(address string) string {
 	if a, err := netip.ParseAddr(address); err == nil {
-		a = a.Unmap()
-		address = a.WithZone("").String()
-		if a.Is6() {
-			network, err := a.WithZone("").Prefix(64)
-			if err == nil { // it has 128 bits
-				address = network.String()
-			}
-		}
+		address = networkOf(a)
 	}
 	return guessKey("address", address)
 }

@@ -8,7 +8,8 @@
 // The algorithm is GCRA (a leaky bucket that keeps one number), by redis_rate:
 // one script and one key per limit and caller, in one round trip. Requests of
 // one caller are spread evenly at Requests per Per, and up to Burst may come at
-// once; one that is refused costs nothing of the limit.
+// once; one that is refused costs nothing of the limit. An address of IPv6 counts
+// as its /64.
 //
 // Keys are rate:gatehouse:limit:<name>:<by>:<hash of the value> (redis_rate puts
 // the first part there), and live until the limit is whole again. Time is the
@@ -22,6 +23,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-redis/redis_rate/v10"
@@ -57,21 +60,32 @@ type Limit struct {
 // Options of a [Limiter]. The zero value is usable.
 type Options struct {
 	Timeout time.Duration // of a round trip; default 100ms
-	// OnOutage, where not nil, is told of each request that was let through
-	// uncounted.
-	OnOutage func(error)
 }
 
 const defaultTimeout = 100 * time.Millisecond
 
 // Limiter implements [authz.Limiter]. Safe for concurrent use.
+//
+// A store that doesn't answer costs a request the timeout once. When some requests
+// in a row have waited in vain, one at a time goes on asking, and the others take
+// the store to be out of reach at once, until one gets an answer.
 type Limiter struct {
 	rate   *redis_rate.Limiter
 	limits map[string]Limit
 	o      Options
+
+	failures atomic.Int32 // in a row
+	probing  atomic.Bool  // one of them asks, when there were too many
 }
 
-var _ authz.Limiter = (*Limiter)(nil)
+// mostFailures in a row are taken for chance.
+const mostFailures = 5
+
+var (
+	_ authz.Limiter = (*Limiter)(nil)
+
+	errSpared = errors.New("the store has not answered for a while, and another request is asking whether it does")
+)
 
 // New returns a limiter. It doesn't connect. Its error names every limit that
 // makes no sense.
@@ -82,6 +96,9 @@ func New(client redis.UniversalClient, limits map[string]Limit, o Options) (*Lim
 	l := &Limiter{rate: redis_rate.NewLimiter(client), limits: make(map[string]Limit, len(limits)), o: o}
 	var errs []error
 	for name, limit := range limits {
+		if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' }) {
+			errs = append(errs, fmt.Errorf("limit %q: clients see its name, which must be visible ASCII without quotes and backslashes", name))
+		}
 		if limit.Requests < 1 || limit.Per < time.Millisecond || limit.Burst < 0 {
 			errs = append(errs, fmt.Errorf("limit %q: wants at least 1 request per at least 1ms, and a burst that is not negative", name))
 		}
@@ -102,26 +119,75 @@ func New(client redis.UniversalClient, limits map[string]Limit, o Options) (*Lim
 
 // Allow implements [authz.Limiter]. A limit that does not exist refuses with
 // [authz.ReasonInternal]: a name in a policy must never mean "no limit".
-func (l *Limiter) Allow(ctx context.Context, name string, r *authz.Request, p *authz.Principal) (retryAfter int, err error) {
+func (l *Limiter) Allow(ctx context.Context, name string, r *authz.Request, p *authz.Principal) (authz.Quota, error) {
+	return l.take(ctx, 1, name, r, p)
+}
+
+// Peek implements [authz.Limiter].
+func (l *Limiter) Peek(ctx context.Context, name string, r *authz.Request, p *authz.Principal) (authz.Quota, error) {
+	return l.take(ctx, 0, name, r, p)
+}
+
+// take counts n requests. None are refused when one more would be.
+func (l *Limiter) take(ctx context.Context, n int, name string, r *authz.Request, p *authz.Principal) (authz.Quota, error) {
 	limit, ok := l.limits[name]
 	if !ok {
-		return 0, authz.Refuse(authz.ReasonInternal, "there is no rate limit %q", name)
+		return authz.Quota{}, authz.Refuse(authz.ReasonInternal, "there is no rate limit %q", name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.o.Timeout)
-	defer cancel()
-	result, err := l.rate.Allow(ctx, key(name, limit.By, r, p), redis_rate.Limit{Rate: limit.Requests, Burst: limit.Burst, Period: limit.Per})
-	switch {
-	case err != nil && limit.AllowOnOutage:
-		if l.o.OnOutage != nil {
-			l.o.OnOutage(fmt.Errorf("count requests of limit %q: %w", name, err))
+	q := authz.Quota{Limit: name, Requests: limit.Requests, Per: limit.Per, Burst: limit.Burst}
+	result, err := l.ask(ctx, n, key(name, limit.By, r, p), redis_rate.Limit{Rate: limit.Requests, Burst: limit.Burst, Period: limit.Per})
+	if err != nil {
+		q.Uncounted = fmt.Errorf("count requests of limit %q: %w", name, err)
+		if limit.AllowOnOutage {
+			return q, nil
 		}
-		return 0, nil
-	case err != nil:
-		return 0, authz.Refuse(authz.ReasonStoreUnavailable, "count requests of limit %q: %w", name, err)
-	case result.Allowed > 0:
-		return 0, nil
+		return q, authz.Refuse(authz.ReasonStoreUnavailable, "%w", q.Uncounted)
 	}
-	return int(math.Ceil(result.RetryAfter.Seconds())), authz.Refuse(authz.ReasonRateLimited, "limit %q is used up", name)
+	q.Remaining, q.Next = left(limit, result.ResetAfter)
+	if n > 0 && result.Allowed == 0 {
+		q.Remaining, q.Next = 0, result.RetryAfter
+	}
+	if n == 0 && q.Remaining == 0 || n > 0 && result.Allowed == 0 {
+		return q, authz.Refuse(authz.ReasonRateLimited, "limit %q is used up", name)
+	}
+	return q, nil
+}
+
+// ask is the one round trip.
+func (l *Limiter) ask(ctx context.Context, n int, key string, rate redis_rate.Limit) (*redis_rate.Result, error) {
+	if l.failures.Load() >= mostFailures {
+		if !l.probing.CompareAndSwap(false, true) {
+			return nil, errSpared
+		}
+		defer l.probing.Store(false)
+	}
+	limited, cancel := context.WithTimeout(ctx, l.o.Timeout)
+	defer cancel()
+	result, err := l.rate.AllowN(limited, key, rate, n)
+	_, answered := errors.AsType[redis.Error](err)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled): // nobody wants to know any more
+	case err != nil && !answered:
+		l.failures.Add(1)
+	case l.failures.Load() > 0:
+		l.failures.Store(0)
+	}
+	return result, err
+}
+
+// left is what remains of a limit that will be whole again after reset, and when
+// there will be one more.
+func left(l Limit, reset time.Duration) (remaining int, next time.Duration) {
+	// What one request takes, in seconds. The store counts in fractions of them,
+	// which it can't represent: a microsecond is no request.
+	every := l.Per.Seconds() / float64(l.Requests)
+	used := math.Ceil((reset.Seconds() - 1e-6) / every)
+	used = min(max(used, 0), float64(l.Burst))
+	if used == 0 {
+		return l.Burst, 0
+	}
+	wait := reset.Seconds() - (used-1)*every
+	return l.Burst - int(used), time.Duration(max(wait, 0) * float64(time.Second))
 }
 
 // key returns what counts a caller's requests. The value is hashed: a session
@@ -143,7 +209,7 @@ func key(name string, by By, r *authz.Request, p *authz.Principal) string {
 		}
 	}
 	if value == "" {
-		by, value = Address, r.Address.String()
+		by, value = Address, networkOf(r.Address)
 	}
 	sum := sha256.Sum256([]byte(value))
 	return "gatehouse:limit:" + name + ":" + string(by) + ":" + base64.RawURLEncoding.EncodeToString(sum[:16])

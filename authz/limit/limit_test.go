@@ -2,9 +2,13 @@ package limit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,13 +57,14 @@ func from(address string) *authz.Request {
 func allowed(t *testing.T, l *limit.Limiter, n int, r *authz.Request, p *authz.Principal) (passed, retryAfter int) {
 	t.Helper()
 	for range n {
-		after, err := l.Allow(t.Context(), "partner", r, p)
+		quota, err := l.Allow(t.Context(), "partner", r, p)
 		if err == nil {
 			passed++
 			continue
 		}
 		require.Equal(t, authz.ReasonRateLimited, authz.ReasonOf(err), err)
-		retryAfter = after
+		require.Zero(t, quota.Remaining)
+		retryAfter = quota.RetryAfter()
 	}
 	return passed, retryAfter
 }
@@ -77,6 +82,180 @@ func TestBurstPassesAndTheRestWaits(t *testing.T) {
 		passed, _ = allowed(t, l, 3, from("192.0.2.1"), &authz.Principal{Identity: authz.Identity{ID: "bob"}})
 		require.Equal(t, 3, passed, "bob has a count of his own")
 	})
+}
+
+// What the client is told is what it gets: as many as remain pass, and one more
+// when the time that was named is over.
+func TestTheQuotaIsWhatIsLeft(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		for _, tt := range []struct {
+			limit  limit.Limit
+			policy string
+		}{
+			{limit.Limit{By: limit.User, Requests: 5, Per: time.Hour}, `"partner";q=5;w=3600`},
+			{limit.Limit{By: limit.User, Requests: 7, Per: 90 * time.Minute, Burst: 3}, `"partner";q=7;w=5400;gatehouse-burst=3`},
+			{limit.Limit{By: limit.User, Requests: 1, Per: 1700 * time.Hour, Burst: 9}, `"partner";q=1;w=6120000;gatehouse-burst=9`},
+			{limit.Limit{By: limit.User, Requests: 1, Per: 1500500 * time.Millisecond}, `"partner";q=1`},
+		} {
+			l := newLimiter(t, client, tt.limit)
+			p := &authz.Principal{Identity: authz.Identity{ID: tt.policy}}
+			burst, every := max(tt.limit.Burst, 1), tt.limit.Per/time.Duration(tt.limit.Requests)
+			if tt.limit.Burst == 0 {
+				burst = tt.limit.Requests
+			}
+			quota, err := l.Peek(t.Context(), "partner", from("192.0.2.1"), p)
+			require.NoError(t, err)
+			require.Equal(t, burst, quota.Remaining, "nothing is used")
+			require.Zero(t, quota.Next)
+			require.Equal(t, []authz.Header{
+				{Name: "ratelimit-policy", Value: tt.policy}, {Name: "ratelimit", Value: fmt.Sprintf(`"partner";r=%d`, burst)},
+			}, quota.Headers())
+			for remaining := burst - 1; remaining >= 0; remaining-- {
+				quota, err = l.Allow(t.Context(), "partner", from("192.0.2.1"), p)
+				require.NoError(t, err)
+				require.Equal(t, remaining, quota.Remaining)
+				require.Positive(t, quota.Next)
+				require.LessOrEqual(t, quota.Next, every+time.Microsecond, "one more is never further away than it takes for one")
+				for range 3 {
+					peeked, err := l.Peek(t.Context(), "partner", from("192.0.2.1"), p)
+					require.Equal(t, remaining == 0, err != nil, "Peek says what Allow would, and counts nothing")
+					require.Equal(t, remaining, peeked.Remaining)
+				}
+			}
+			quota, err = l.Allow(t.Context(), "partner", from("192.0.2.1"), p)
+			require.Equal(t, authz.ReasonRateLimited, authz.ReasonOf(err))
+			require.Zero(t, quota.Remaining)
+			require.LessOrEqual(t, quota.Next, every+time.Microsecond)
+			require.Equal(t, fmt.Sprintf(`"partner";r=0;t=%d`, quota.RetryAfter()), quota.Headers()[1].Value, "both headers name one time")
+			peeked, err := l.Peek(t.Context(), "partner", from("192.0.2.1"), p)
+			require.Equal(t, authz.ReasonRateLimited, authz.ReasonOf(err))
+			require.InDelta(t, quota.Next, peeked.Next, float64(time.Minute))
+		}
+	})
+}
+
+// A customer of an IPv6 network has 2^64 addresses, and one limit.
+func TestAddressesOfOneNetworkAreOne(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		l := newLimiter(t, client, limit.Limit{Requests: 1, Per: time.Hour})
+		for _, tt := range []struct {
+			address string
+			passes  bool
+		}{
+			{"192.0.2.1", true},
+			{"::ffff:192.0.2.1", false},
+			{"192.0.2.2", true},
+			{"2001:db8::1", true},
+			{"2001:db8::ffff:ffff:ffff:ffff", false},
+			{"2001:db8:0:1::1", true},
+			{"fe80::1%eth0", true},
+			{"fe80::2%eth1", false},
+		} {
+			passed, _ := allowed(t, l, 1, from(tt.address), nil)
+			require.Equal(t, tt.passes, passed == 1, tt.address)
+		}
+		unknown := &authz.Request{} // of a Unix socket
+		passed, _ := allowed(t, l, 3, unknown, nil)
+		require.Equal(t, 1, passed, "those without an address are one")
+	})
+}
+
+// A store that hangs is waited for by one request at a time, when some have waited
+// in vain; and is asked by all again when that one was answered.
+func TestAStoreThatHangsKeepsOneWaiting(t *testing.T) {
+	server := proctest.StartRedis(t)
+	var down atomic.Bool
+	dialled, proceed := make(chan struct{}, 100), make(chan struct{})
+	client := redis.NewClient(&redis.Options{
+		Addr: server.Addr, MaxRetries: -1, PoolSize: 100, DialerRetries: 1, ContextTimeoutEnabled: true, ReadTimeout: patient,
+		Dialer: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if down.Load() {
+				return nil, errors.New("connection refused")
+			}
+			dialled <- struct{}{}
+			<-proceed
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		},
+	})
+	defer func() { require.NoError(t, client.Close()) }()
+	l, err := limit.New(client, map[string]limit.Limit{
+		"deny": {Requests: 1, Per: time.Hour}, "allow": {Requests: 1, Per: time.Hour, AllowOnOutage: true},
+	}, limit.Options{Timeout: patient})
+	require.NoError(t, err)
+	down.Store(true)
+	for range 5 {
+		_, err := l.Allow(t.Context(), "deny", from("192.0.2.1"), nil)
+		require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))
+	}
+	down.Store(false) // and now it hangs
+	asked := make(chan error, 1)
+	go func() {
+		_, err := l.Allow(context.Background(), "deny", from("192.0.2.1"), nil)
+		asked <- err
+	}()
+	<-dialled
+	for range 50 {
+		_, err := l.Allow(t.Context(), "deny", from("192.0.2.2"), nil)
+		require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))
+		quota, err := l.Allow(t.Context(), "allow", from("192.0.2.2"), nil)
+		require.NoError(t, err)
+		require.Error(t, quota.Uncounted)
+	}
+	require.Empty(t, dialled, "nobody else has asked")
+	close(proceed)
+	require.NoError(t, <-asked)
+	for _, want := range []authz.Reason{"", authz.ReasonRateLimited} {
+		_, err := l.Allow(t.Context(), "deny", from("192.0.2.2"), nil)
+		if want == "" {
+			require.NoError(t, err)
+		} else {
+			require.Equal(t, want, authz.ReasonOf(err))
+		}
+	}
+}
+
+// A client that goes away says nothing about the store.
+func TestClientsThatGoAwayAreNoOutage(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		l := newLimiter(t, client, limit.Limit{Requests: 1, Per: time.Hour})
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 20 {
+			_, err := l.Allow(gone, "partner", from("192.0.2.1"), nil)
+			require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))
+		}
+		passed, _ := allowed(t, l, 2, from("192.0.2.1"), nil)
+		require.Equal(t, 1, passed)
+	})
+}
+
+// One question for each request, by the script's hash.
+func TestOneQuestionForEachRequest(t *testing.T) {
+	server := proctest.StartRedis(t)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer func() { require.NoError(t, client.Close()) }()
+	l := newLimiter(t, client, limit.Limit{By: limit.User, Requests: 10, Per: time.Hour})
+	p := &authz.Principal{Identity: authz.Identity{ID: "alice"}}
+	allowed(t, l, 1, from("192.0.2.1"), p) // which loads the script
+	require.NoError(t, client.ConfigResetStat(t.Context()).Err())
+	passed, _ := allowed(t, l, 20, from("192.0.2.1"), p)
+	require.Equal(t, 9, passed)
+	text, err := client.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	calls := map[string]int{}
+	for line := range strings.Lines(text) {
+		name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		if !ok {
+			continue
+		}
+		n, _, _ := strings.Cut(rest, ",")
+		if calls[name], err = strconv.Atoi(n); err != nil {
+			require.NoError(t, err)
+		}
+	}
+	delete(calls, "config|resetstat")
+	// What the script does is counted, too.
+	require.Equal(t, map[string]int{"evalsha": 20, "time": 20, "get": 20, "set": 9}, calls)
 }
 
 func TestReplicasShareTheCount(t *testing.T) {
@@ -123,18 +302,17 @@ func TestWhatIsCountedTogether(t *testing.T) {
 func TestOutageIsChosenPerLimit(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
 	defer func() { require.NoError(t, client.Close()) }()
-	var told error
 	l, err := limit.New(client, map[string]limit.Limit{
 		"strict": {Requests: 1, Per: time.Second},
 		"open":   {Requests: 1, Per: time.Second, AllowOnOutage: true},
-	}, limit.Options{OnOutage: func(err error) { told = err }})
+	}, limit.Options{})
 	require.NoError(t, err)
 	_, err = l.Allow(t.Context(), "strict", from("192.0.2.1"), nil)
 	require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))
-	require.NoError(t, told)
-	_, err = l.Allow(t.Context(), "open", from("192.0.2.1"), nil)
+	quota, err := l.Allow(t.Context(), "open", from("192.0.2.1"), nil)
 	require.NoError(t, err)
-	require.ErrorContains(t, told, `limit "open"`)
+	require.ErrorContains(t, quota.Uncounted, `limit "open"`)
+	require.Empty(t, quota.Headers(), "nothing is known")
 }
 
 func TestUnknownLimitRefuses(t *testing.T) {
@@ -146,13 +324,14 @@ func TestUnknownLimitRefuses(t *testing.T) {
 
 func TestBadLimitsAreNamed(t *testing.T) {
 	_, err := limit.New(nil, map[string]limit.Limit{
-		"a": {Requests: 0, Per: time.Second},
-		"b": {Requests: 1},
-		"c": {Requests: 1, Per: time.Second, Burst: -1},
-		"d": {Requests: 1, Per: time.Second, By: "moon"},
-		"e": {Requests: 1, Per: time.Second},
+		"a":  {Requests: 0, Per: time.Second},
+		"b":  {Requests: 1},
+		"c":  {Requests: 1, Per: time.Second, Burst: -1},
+		"d":  {Requests: 1, Per: time.Second, By: "moon"},
+		"e":  {Requests: 1, Per: time.Second},
+		`f"`: {Requests: 1, Per: time.Second},
 	}, limit.Options{})
-	for _, name := range []string{"a", "b", "c", "d"} {
+	for _, name := range []string{"a", "b", "c", "d", `f"`} {
 		require.ErrorContains(t, err, fmt.Sprintf("limit %q", name))
 	}
 	require.NotContains(t, err.Error(), `"e"`)

@@ -61,6 +61,8 @@ policies:
   session: {credentials: [session]}
   bearer: {credentials: [bearer]}
   api_key: {credentials: [api_key]}
+  limited: {credentials: [session], rate_limit: many}
+rate_limits: {many: {by: user, limit: 1000000, per: 1s}}
 default_policy: session
 `), func(string) (string, bool) { return "", false })
 	require.NoError(tb, err)
@@ -84,12 +86,18 @@ default_policy: session
 // session makes a session and returns a check that shows it, as Envoy sends it.
 func (b *checkBench) session(tb testing.TB, user int) []byte {
 	tb.Helper()
+	return b.sessionUnder(tb, "session", user)
+}
+
+// sessionUnder is session, under a policy.
+func (b *checkBench) sessionUnder(tb testing.TB, policy string, user int) []byte {
+	tb.Helper()
 	l := session.NewSession{}
 	l.ID, l.Email, l.Organization = fmt.Sprint("user-", user), fmt.Sprintf("user-%d@example.com", user), "org-1"
 	l.Roles = []string{"member", "sales"}
 	id, err := b.gate.store.Create(tb.Context(), l)
 	require.NoError(tb, err)
-	return benchCheck(tb, "session", "cookie", "theme=dark; sessionId="+b.gate.signer.Sign(id))
+	return benchCheck(tb, policy, "cookie", "theme=dark; sessionId="+b.gate.signer.Sign(id))
 }
 
 // bearer makes a token and returns a check that shows it.
@@ -219,5 +227,31 @@ func BenchmarkCheck(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// One check of a cached session under a rate limit: its one round trip included.
+func BenchmarkLimitedCheck(b *testing.B) {
+	bench := newCheckBench(b)
+	requests := make([][]byte, 1000)
+	for i := range requests {
+		requests[i] = bench.sessionUnder(b, "limited", i)
+	}
+	reply := make([]byte, 0, 4096)
+	for range 2 {
+		for _, r := range requests {
+			_, err := bench.server.Answer(b.Context(), r, reply)
+			require.NoError(b, err)
+		}
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := bench.server.Answer(b.Context(), requests[i], reply); err != nil {
+			b.Fatal(err)
+		}
+		if i++; i == len(requests) {
+			i = 0
+		}
 	}
 }

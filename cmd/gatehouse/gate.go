@@ -75,7 +75,7 @@ func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
 	authenticators := []authz.Authenticator{
 		g.apiKeys, authz.NewSessions(cfg.Sessions.Cookie.Name, cookies, g.store), authz.NewBearer(g.verifier, g.store),
 	}
-	limiter, err := newLimiter(g.client, cfg, log)
+	limiter, err := newLimiter(g.client, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -385,19 +385,14 @@ func policy(name string, p config.Policy) (authz.Policy, error) {
 	return compiled, err
 }
 
-func newLimiter(client redis.UniversalClient, cfg *config.Config, log *slog.Logger) (*limit.Limiter, error) {
+func newLimiter(client redis.UniversalClient, cfg *config.Config) (*limit.Limiter, error) {
 	limits := make(map[string]limit.Limit, len(cfg.RateLimits))
 	for name, l := range cfg.RateLimits {
 		limits[name] = limit.Limit{
 			By: limit.By(l.By), Requests: l.Limit, Per: l.Per, Burst: l.Burst, AllowOnOutage: l.OnOutage == config.OnOutageAllow,
 		}
 	}
-	limiter, err := limit.New(client, limits, limit.Options{
-		Timeout: cfg.Redis.Timeout,
-		OnOutage: func(err error) {
-			log.Warn("a request was let through uncounted", slog.Any("error", err))
-		},
-	})
+	limiter, err := limit.New(client, limits, limit.Options{Timeout: cfg.Redis.Timeout})
 	if err != nil {
 		return nil, problem(cfg, "rate_limits", err)
 	}

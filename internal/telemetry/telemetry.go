@@ -25,6 +25,7 @@ type Recorder struct {
 	decisions *prometheus.CounterVec
 	observed  *prometheus.CounterVec
 	degraded  *prometheus.CounterVec
+	uncounted *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	meters    sync.Map // of *meters by labels: looking them up by text costs more
 }
@@ -69,13 +70,17 @@ func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 			Name: "gatehouse_degraded_decisions_total",
 			Help: "Requests allowed without the store, by leave of on_store_outage.",
 		}, []string{"policy", "mode"}),
+		uncounted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_rate_limit_uncounted_total",
+			Help: "Requests that a rate limit let through uncounted, its store being out of reach, by leave of on_outage.",
+		}, []string{"limit"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "gatehouse_decision_duration_seconds",
 			Help:    "Time from a check's arrival to its reply.",
 			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1},
 		}, []string{"decision"}),
 	}
-	reg.MustRegister(r.decisions, r.observed, r.degraded, r.duration)
+	reg.MustRegister(r.decisions, r.observed, r.degraded, r.uncounted, r.duration)
 	return r
 }
 
@@ -100,6 +105,9 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if d.Principal != nil && d.Principal.Degraded != "" {
 		r.degraded.WithLabelValues(policy, string(d.Principal.Degraded)).Inc()
 	}
+	if err == nil && d.Quota.Uncounted != nil {
+		r.uncounted.WithLabelValues(d.Quota.Limit).Inc()
+	}
 
 	level := levelOf(d, err)
 	if !r.log.Enabled(ctx, level) {
@@ -123,6 +131,8 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", clip(err.Error())))
+	} else if d.Quota.Uncounted != nil {
+		attrs = append(attrs, slog.String("uncounted", clip(d.Quota.Uncounted.Error())))
 	}
 	r.log.LogAttrs(ctx, level, "check", attrs...)
 }
@@ -138,7 +148,7 @@ func levelOf(d *authz.Decision, err error) slog.Level {
 	switch {
 	case slices.Contains(mistakes, d.Reason):
 		return slog.LevelError
-	case slices.Contains(outages, d.Reason):
+	case slices.Contains(outages, d.Reason), err == nil && d.Quota.Uncounted != nil:
 		return slog.LevelWarn
 	case err != nil || d.Observed != nil:
 		return slog.LevelInfo
