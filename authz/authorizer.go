@@ -62,6 +62,10 @@ type Decision struct {
 	// Quota is what is left of the policy's rate limit; zero when nothing was
 	// counted.
 	Quota Quota
+	// Extra are the headers that the policy adds for the service, encoded, and
+	// Metadata is what it adds for the gateway: of a request that passes, what has
+	// a value.
+	Extra, Metadata []Header
 
 	// What Quick makes its answers in.
 	memory    Memory
@@ -86,6 +90,7 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 		if d.Principal != nil {
 			d.Reason = ReasonAuthenticated
 		}
+		d.tell()
 		return d, nil
 	case err != nil:
 		d.Reason = ReasonOf(err)
@@ -93,6 +98,7 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 		d.Reason = ReasonAnonymous
 	default:
 		d.Reason = ReasonAuthenticated
+		d.tell()
 	}
 	return d, err
 }

@@ -63,6 +63,14 @@ type Policy struct {
 	// RateLimit names the limit that applies to what the policy permits; ""
 	// for none.
 	RateLimit string
+
+	// Headers and Metadata are told of the principal beyond the identity. The
+	// names of headers must be none of the identity's, in any policy.
+	Headers, Metadata []Extra
+
+	// OmitRecord says that Condition doesn't look into the session's record, and no
+	// attribute does: then [Principal] Session may be nil.
+	OmitRecord bool
 }
 
 // accepts reports whether the policy lists a kind; a nil policy lists none.
@@ -70,7 +78,7 @@ func (p *Policy) accepts(kind Kind) bool { return p != nil && slices.Contains(p.
 
 // readOptions are what the policy asks of a store.
 func (p *Policy) readOptions() ReadOptions {
-	o := ReadOptions{Fresh: p.Freshness != FreshnessCached, IdleTimeout: p.IdleTimeout, Passive: p.Passive}
+	o := ReadOptions{Fresh: p.Freshness != FreshnessCached, IdleTimeout: p.IdleTimeout, Passive: p.Passive, OmitRecord: p.OmitRecord}
 	if p.OnStoreOutage == OutageServeStale {
 		o.StaleFor = p.StaleFor
 	}

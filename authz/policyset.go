@@ -21,6 +21,7 @@ type PolicySet struct {
 	policies map[string]*Policy
 	routes   []compiledRoute
 	fallback *Policy
+	extra    []string // see ExtraHeaders
 }
 
 type compiledRoute struct {
@@ -49,8 +50,16 @@ func NewPolicySet(o PolicySetOptions) (*PolicySet, error) {
 		if _, dup := s.policies[p.Name]; dup || p.Name == "" {
 			errs = append(errs, fmt.Errorf("policy %q: the name is empty or given twice", p.Name))
 		}
+		if err := p.checkExtras(); err != nil {
+			errs = append(errs, err)
+		}
+		for _, e := range p.Headers {
+			s.extra = append(s.extra, e.Name)
+		}
 		s.policies[p.Name] = &p
 	}
+	slices.Sort(s.extra)
+	s.extra = slices.Compact(s.extra)
 	for i, r := range o.Routes {
 		c, err := s.compile(r)
 		if err != nil {

@@ -117,6 +117,8 @@ type ReadOptions struct {
 	IdleTimeout time.Duration
 	// Passive reads are no use of the session that an idle timeout counts from.
 	Passive bool
+	// OmitRecord leaves the Values of a session away where that is cheaper.
+	OmitRecord bool
 }
 
 // A SessionStore finds sessions.

@@ -73,6 +73,7 @@ type quick interface {
 // Reset makes a decision ready for another request. Its memory stays.
 func (d *Decision) Reset() {
 	d.Policy, d.Kind, d.Principal, d.Reason, d.Observed, d.Quota = nil, "", nil, "", nil, Quota{}
+	d.Extra, d.Metadata = d.Extra[:0], d.Metadata[:0]
 }
 
 // Quick decides a canonical request from memory, into d, which was reset. decided
@@ -85,15 +86,16 @@ func (a *Authorizer) Quick(ctx context.Context, deadline time.Time, r *Request, 
 	if !a.remembers(r, d) {
 		return false, nil
 	}
-	if d.Policy.RateLimit == "" {
-		return true, nil
+	if d.Policy.RateLimit != "" {
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		if err := a.count(ctx, r, d); err != nil {
+			d.Reason = ReasonOf(err)
+			return true, err
+		}
 	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	if err = a.count(ctx, r, d); err != nil {
-		d.Reason = ReasonOf(err)
-	}
-	return true, err
+	d.tell()
+	return true, nil
 }
 
 // remembers reports whether memory allows a request, but for its rate limit.

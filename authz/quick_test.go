@@ -130,17 +130,21 @@ func TestQuickAllowsOnlyWhatAuthorizeAllows(t *testing.T) {
 		store.standing[user] = standing()
 		store.sessions["id"] = authz.Session{
 			Identity: authz.Identity{ID: user, Roles: some("admin", "member"), Organization: pick("o", "p", "")}, Organizations: some("o"),
-			AuthTime: ago(), Created: ago(), LastSeen: ago(), Standing: standing(), Stale: rnd.IntN(20) == 0,
+			AuthTime: ago(), Created: ago(), LastSeen: ago(), Standing: standing(), Stale: rnd.IntN(20) == 0, Values: map[string]any{"plan": pick("pro", "")},
 		}
 		store.tokens["token"] = authz.Token{
 			Identity: authz.Identity{ID: user, Roles: some("admin", "member")}, TokenID: pick("j", "revoked"), Issuer: pick("i", "j"), Audiences: some("a", "b"),
-			IssuedAt: ago(), AuthTime: ago(),
+			IssuedAt: ago(), AuthTime: ago(), Claims: map[string]any{"plan": "free"},
 		}
 		p := authz.Policy{
 			Name: "p", Anonymous: rnd.IntN(4) == 0, Observe: rnd.IntN(10) == 0, Passive: rnd.IntN(10) == 0,
 			Freshness: []authz.Freshness{authz.FreshnessCached, authz.FreshnessCached, authz.FreshnessStrict, ""}[rnd.IntN(4)],
 			RolesAny:  some("admin"), RolesAll: some("member"), Organizations: some("o"), Issuers: some("i"), Audiences: some("a"),
 			InsecureSkipCSRF: rnd.IntN(3) == 0, LoginURL: pick("", "/login"),
+		}
+		if rnd.IntN(4) == 0 {
+			p.Headers = []authz.Extra{{Name: "x-plan", From: attribute(t, pick("session.plan", "claims.plan"))}, {Name: "x-kind", From: attribute(t, "identity.kind")}}
+			p.Metadata = []authz.Extra{{Name: "plan", From: attribute(t, pick("session.plan", "claims.plan"))}}
 		}
 		for _, kind := range rnd.Perm(4)[:rnd.IntN(4)] {
 			p.Credentials = append(p.Credentials, []authz.Kind{authz.KindSession, authz.KindBearer, authz.KindAPIKey, "unknown"}[kind])
@@ -200,6 +204,7 @@ func TestQuickAllowsOnlyWhatAuthorizeAllows(t *testing.T) {
 		}
 		require.Equal(t, want.Principal, d.Principal)
 		require.Equal(t, []any{want.Policy, want.Kind, want.Reason, want.Observed, want.Quota}, []any{d.Policy, d.Kind, d.Reason, d.Observed, d.Quota})
+		require.Equal(t, [][]authz.Header{want.Extra, want.Metadata}, [][]authz.Header{d.Extra, d.Metadata})
 	}
 	require.Greater(t, allowed, 1000)
 	require.Greater(t, limited, 100)

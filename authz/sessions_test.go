@@ -146,6 +146,7 @@ func TestReadOptions(t *testing.T) {
 		"an unknown word":             {authz.Policy{Freshness: "lax"}, authz.ReadOptions{Fresh: true}},
 		"idle timeout":                {authz.Policy{Freshness: authz.FreshnessCached, IdleTimeout: time.Minute}, authz.ReadOptions{IdleTimeout: time.Minute}},
 		"stale where it is allowed":   {authz.Policy{OnStoreOutage: authz.OutageServeStale, StaleFor: time.Second}, authz.ReadOptions{Fresh: true, StaleFor: time.Second}},
+		"no record":                   {authz.Policy{OmitRecord: true}, authz.ReadOptions{Fresh: true, OmitRecord: true}},
 		"stale_for alone":             {authz.Policy{StaleFor: time.Second}, authz.ReadOptions{Fresh: true}},
 		"stale_for and deny":          {authz.Policy{OnStoreOutage: authz.OutageDeny, StaleFor: time.Second}, authz.ReadOptions{Fresh: true}},
 		"stale_for and accept_bearer": {authz.Policy{OnStoreOutage: authz.OutageAcceptBearer, StaleFor: time.Second}, authz.ReadOptions{Fresh: true}},

@@ -18,6 +18,9 @@ var hash = strings.Repeat("0a", 32)
 // withLogin is two lines that logins need.
 const withLogin = "server: {http: {public_url: 'https://gateway.example.com'}}\nsessions: {secrets: [0123456789abcdef]}\n"
 
+// withSession is a line that sessions need.
+const withSession = "sessions: {secrets: [0123456789abcdef]}\n"
+
 // Each configuration has exactly the problems listed. A problem is
 // "line:column key | fragment of the message"; "warning" in front makes it a
 // warning.
@@ -256,6 +259,49 @@ var broken = []struct {
 	{"condition that is no bool", "policies: {p: {anonymous: true, condition: 'request.path'}}", []string{"1:44 policies.p.condition | must be true or false"}},
 	{"rate limit", "policies: {p: {anonymous: true, rate_limit: lmit}}\nrate_limits: {limit: {limit: 1, per: 1s}}", []string{
 		`1:45 policies.p.rate_limit | "lmit" is not in rate_limits; did you mean limit?`,
+	}},
+	{"rate limit by what nobody has", "sessions: {secrets: [0123456789abcdef]}\npolicies: {p: {credentials: [session], rate_limit: k}, q: {anonymous: true, rate_limit: u}, r: {credentials: [session], rate_limit: a}}\nrate_limits: {k: {by: api_key, limit: 1, per: 1s}, u: {by: user, limit: 1, per: 1s}, a: {limit: 1, per: 1s}}", []string{
+		"warning 2:52 policies.p.rate_limit | counts by api_key, which no caller under this policy has, so all count by their address",
+		"warning 2:89 policies.q.rate_limit | counts by user, which no caller",
+	}},
+	{"headers that mean something", withSession + "policies: {p: {credentials: [session], headers: {x-plan: session.a, Cookie: session.a, x-envoy-retry-on: session.a, transfer-encoding: session.a, x-internal-api-key: session.a, x_plan: session.a, ':path': session.a}}}", []string{
+		`2:69 policies.p.headers | the name "Cookie": this header means something else already; choose another name`,
+		`2:88 policies.p.headers | the name "x-envoy-retry-on": this header means something else already`,
+		`2:117 policies.p.headers | the name "transfer-encoding": this header means something else already`,
+		`2:147 policies.p.headers | the name "x-internal-api-key": this header means something else already`,
+		`2:178 policies.p.headers | the name "x_plan": expected a header name of letters, digits and single hyphens`,
+		`2:197 policies.p.headers | the name ":path": expected a header name`,
+	}},
+	{"header of the identity, under its other name", withSession + "identity: {headers: {email: x-mail}}\npolicies: {p: {credentials: [session], headers: {X-Mail: session.a, x-user-email: session.b}}}", []string{
+		"3:50 policies.p.headers.x-mail | this is an identity header already",
+	}},
+	{"header twice", withSession + "policies: {p: {credentials: [session], headers: {x-plan: session.a, X-Plan: session.b}}}", []string{"2:69 policies.p.headers.x-plan | given twice, in another spelling; keep one"}},
+	{"headers without values", withSession + "policies: {p: {credentials: [session], headers: {x-a: , x-b: '', x-c: 7, x-d: [a]}}}", []string{
+		"2:50 policies.p.headers.x-a | has no value; give one, or take the name out",
+		"2:62 policies.p.headers.x-b | is empty; give a value",
+		"2:71 policies.p.headers.x-c | expected text, found a number; put it in quotes",
+		"2:79 policies.p.headers.x-d | expected text, found a list",
+	}},
+	{"headers of nothing", withSession + "policies: {p: {credentials: [session], headers: {x-a: plan, x-b: identity.plan, x-c: session., x-d: session.gatehouse.device}}}", []string{
+		"2:55 policies.p.headers.x-a | expected claims., session. or identity. and a name",
+		"2:66 policies.p.headers.x-b | identity has id, email, roles, org and kind",
+		"2:86 policies.p.headers.x-c | expected names joined by dots behind session",
+		"2:101 policies.p.headers.x-d | is Gatehouse's own; name another",
+	}},
+	{"headers of another credential", withSession + "policies: {p: {credentials: [session], headers: {x-a: claims.plan}, metadata: {a: claims.plan}}}", []string{
+		"2:50 policies.p.headers.x-a | speaks of bearer credentials, which this policy does not accept; add the kind to credentials, or take this out",
+		"2:80 policies.p.metadata.a | speaks of bearer credentials",
+	}},
+	{"headers of nobody", "policies: {p: {anonymous: true, headers: {x-a: identity.id}, metadata: {a: identity.id}}}", []string{
+		"1:33 policies.p.headers | this policy accepts no credential, so there is nobody to tell about; list credentials, or take this out",
+		"1:62 policies.p.metadata | this policy accepts no credential",
+	}},
+	{"metadata that every decision has", withSession + "policies: {p: {credentials: [session], metadata: {user: session.a, plan: session.plan, 'a b': session.a}}}", []string{
+		`2:51 policies.p.metadata | the name "user": every decision has a field of this name; choose another`,
+		`2:88 policies.p.metadata | the name "a b": a field's name has up to 64 letters`,
+	}},
+	{"headers with many spellings", withSession + "policies: {p: {credentials: [session], headers: {a-b-c-d-e-f-a: identity.id, a-b-c-d-e-f-b: identity.id, a-b-c-d-e-f-c: identity.id}}, q: {credentials: [session], headers: {a-b-c-d-e-f-a: identity.id, a-b-c-d-e-f-d: identity.id, x-a: identity.id}}}", []string{
+		"2:230 policies.q.headers.x-a | with this one the headers of all policies have more than 256 spellings",
 	}},
 	{"unknown issuer", "policies: {p: {credentials: [bearer], issuers: ['https://idp.exmple.com']}}\nissuers: [{issuer: https://idp.example.com, audiences: [a], jwks_file: jwks.json}]", []string{`1:49 policies.p.issuers[0] | "https://idp.exmple.com" is not in issuers; did you mean https://idp.example.com?`}},
 

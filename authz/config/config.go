@@ -281,7 +281,7 @@ type Identity struct {
 	Headers          IdentityHeaders `yaml:"headers" doc:"Names of the identity headers. Client-sent ones of these names never get through."`
 	Profiles         bool            `yaml:"profiles" default:"true" doc:"What user:<id> in Redis says wins over a token's claims."`
 	StripCredentials bool            `yaml:"strip_credentials" default:"false" doc:"Services don't see the credential that was checked; other cookies stay."`
-	MaxHeaderBytes   int             `yaml:"max_header_bytes" default:"8192" min:"1" max:"1048576" doc:"Names and values of the identity headers together; beyond it the request is denied."`
+	MaxHeaderBytes   int             `yaml:"max_header_bytes" default:"8192" min:"1" max:"1048576" doc:"Names and values of the identity headers, and of a policy's headers and metadata, together; beyond it the request is denied."`
 }
 
 // IdentityHeaders names the identity headers, in lower case.
@@ -316,8 +316,14 @@ type Policy struct {
 	OnStoreOutage     authz.Outage    `yaml:"on_store_outage" enum:"deny,serve_stale,accept_bearer" default:"deny" doc:"While Redis is out of reach: deny answers 503; serve_stale takes cached sessions for stale_for; accept_bearer takes valid tokens without knowing whether they were revoked."`
 	StaleFor          time.Duration   `yaml:"stale_for" min:"1ms" doc:"How old an answer may be under serve_stale."`
 	RateLimit         string          `yaml:"rate_limit" doc:"Name of an entry of rate_limits."`
+	Headers           Attributes      `yaml:"headers" keys:"header" format:"attribute" doc:"Further headers for the service, by name: each is a claim of the token, a field of the session's record or of the identity, such as claims.plan, session.tenant.id or identity.kind. Client-sent ones of these names never get through, whatever the policy."`
+	Metadata          Attributes      `yaml:"metadata" keys:"metadata" format:"attribute" doc:"Further fields of Envoy's dynamic metadata, by name, from the same sources. All are text."`
 	Mode              Mode            `yaml:"mode" enum:"enforce,observe" default:"enforce" doc:"observe lets everything through; what it would deny is logged and counted."`
 }
+
+// Attributes are what a policy tells of the caller, by the names under which it
+// does. [authz.ParseAttribute] reads the values.
+type Attributes map[string]string
 
 // Roles asks for roles.
 type Roles struct {
@@ -353,11 +359,11 @@ type Route struct {
 
 // RateLimit is a limit of requests.
 type RateLimit struct {
-	By       LimitBy       `yaml:"by" enum:"user,session,org,api_key,address" default:"address" doc:"What is counted; requests without such a value count by address."`
+	By       LimitBy       `yaml:"by" enum:"user,session,org,api_key,address" default:"address" doc:"What is counted; requests without such a value count by address. The address is the one that Envoy reports as the source; of IPv6 it is the /64."`
 	Limit    int           `yaml:"limit" required:"true" min:"1" max:"1000000000" doc:"Requests per time span."`
 	Per      time.Duration `yaml:"per" required:"true" min:"1ms" doc:"The time span."`
 	Burst    int           `yaml:"burst" min:"1" max:"1000000000" doc:"Requests at once at most; limit where it isn't given."`
-	OnOutage OnOutage      `yaml:"on_outage" enum:"allow,deny" default:"deny" doc:"What happens while the store of the counters is out of reach."`
+	OnOutage OnOutage      `yaml:"on_outage" enum:"allow,deny" default:"deny" doc:"While the store of the counters is out of reach: deny answers 503, allow lets requests pass uncounted."`
 }
 
 // LimitBy says what a rate limit counts.

@@ -462,23 +462,35 @@ func (d *decoder) dictionary(n *yaml.Node, v reflect.Value, key string, f field)
 	}
 	v.Set(reflect.MakeMap(v.Type()))
 	var names []string
+	text := v.Type().Elem().Kind() == reflect.String
 	for _, p := range d.pairs(n, key) {
-		if _, err := f.keys.check(p.name); err != nil {
+		name, err := f.keys.check(p.name)
+		if err != nil {
 			d.fail(p.key, key, "the name %s: %v", quote(p.name), err)
 			continue
 		}
-		entry := reflect.New(v.Type().Elem()).Elem()
-		at := named(key, p.name)
-		d.defaults(entry)
-		d.source.places[at] = place{line: p.key.Line, column: p.key.Column}
-		if n, ok := d.follow(p.value, at); ok {
-			if isNull(n) {
-				n = &yaml.Node{Kind: yaml.MappingNode} // all defaults, unless a key is required
-			}
-			d.value(n, entry, at, field{})
+		at := named(key, name)
+		if v.MapIndex(reflect.ValueOf(name)).IsValid() {
+			d.fail(p.key, at, "given twice, in another spelling; keep one")
+			continue
 		}
-		v.SetMapIndex(reflect.ValueOf(p.name), entry)
-		names = append(names, p.name)
+		entry := reflect.New(v.Type().Elem()).Elem()
+		if !text {
+			d.defaults(entry)
+		}
+		d.source.places[at] = place{line: p.key.Line, column: p.key.Column}
+		n, ok := d.follow(p.value, at)
+		switch {
+		case !ok:
+		case isNull(n) && text:
+			d.fail(p.key, at, "has no value; give one, or take the name out")
+		case isNull(n):
+			d.value(&yaml.Node{Kind: yaml.MappingNode}, entry, at, field{}) // all defaults, unless a key is required
+		default:
+			d.value(n, entry, at, field{format: f.format})
+		}
+		v.SetMapIndex(reflect.ValueOf(name), entry)
+		names = append(names, name)
 	}
 	d.source.order[key] = names
 }

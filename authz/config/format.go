@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
 )
 
 // format is the rule for one sort of text.
@@ -36,6 +37,8 @@ var formats = map[string]format{
 	"claim":        {``, checkClaim},
 	"issuer":       {`^[!-~]+$`, checkIssuer},
 	"header":       {headerPattern, checkHeader},
+	"attribute":    {`^(claims|session|identity)\.[^.]`, checkAttribute},
+	"metadata":     {namePattern, checkMetadata},
 	"name":         {namePattern, matching(namePattern, "a name has up to 64 letters, digits, dots, hyphens and underscores, and begins with none of dot and hyphen")},
 	"segment":      {segmentPattern, matching(segmentPattern, "a name that stands in a URL has up to 64 letters, digits, hyphens and underscores")},
 	"scope":        {scopePattern, matching(scopePattern, `a scope has visible ASCII characters only, without " and \ (RFC 6749)`)},
@@ -323,6 +326,8 @@ var reservedHeaders = []string{
 	"connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding",
 	"content-length", "content-type", "content-encoding", "accept", "accept-encoding",
 	"cache-control", "user-agent", "forwarded", "x-request-id", authz.HeaderAPIKey,
+	"x-real-ip", "x-http-method", "x-http-method-override", "x-method-override",
+	"x-original-url", "x-original-uri", "x-rewrite-url", "x-rewrite-uri",
 }
 
 var reservedHeaderPrefixes = []string{"x-forwarded-", "x-envoy-", "sec-", "grpc-"}
@@ -342,6 +347,30 @@ func checkHeader(s string) (string, error) {
 		return "", errors.New("expected a header name of letters, digits and single hyphens, as in x-user-id")
 	case slices.Contains(reservedHeaders, s) || slices.ContainsFunc(reservedHeaderPrefixes, func(p string) bool { return strings.HasPrefix(s, p) }):
 		return "", errors.New("this header means something else already; choose another name")
+	}
+	return s, nil
+}
+
+// checkAttribute checks what a policy tells of the caller.
+func checkAttribute(s string) (string, error) {
+	a, err := authz.ParseAttribute(s)
+	if err != nil {
+		return "", err
+	}
+	if head, _, _ := strings.Cut(a.Path(), "."); a.Kind() == authz.KindSession && head == session.OwnMember {
+		return "", errors.New("the field " + session.OwnMember + " of a session record is Gatehouse's own; name another")
+	}
+	return s, nil
+}
+
+var metadataName = regexp.MustCompile(namePattern)
+
+func checkMetadata(s string) (string, error) {
+	switch {
+	case !metadataName.MatchString(s):
+		return "", errors.New("a field's name has up to 64 letters, digits, dots, hyphens and underscores, and begins with none of dot and hyphen")
+	case slices.Contains(authz.MetadataFields, s):
+		return "", errors.New("every decision has a field of this name; choose another")
 	}
 	return s, nil
 }

@@ -30,6 +30,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("redis: {url: 'rediss+sentinel://u:p%40@[::1]:1,b/m/3', tls: {ca_file: ca.pem}, password_file: ~}")
 	f.Add("server: {check: {listen: 'unix:///a'}, http: {listen: '${HOST}:1'}, ops: {listen: '[fe80::1%eth0]:0'}}")
 	f.Add("policies: {a: &a {anonymous: TRUE}, b: {<<: *a, mode: observe}}\nroutes: [{path: '/%41*', host: '*.b', methods: [get], policy: a}]")
+	f.Add(withSession + "policies: {a: {credentials: [session], headers: {X-Plan: session.plan, x-kind: identity.kind}, metadata: {plan: '${PLAN}'}}}")
 	schema := compileSchema(f)
 
 	f.Fuzz(func(t *testing.T, text string) {

@@ -113,7 +113,7 @@ func schemaOf(t reflect.Type, f field, null bool) object {
 	case t.Kind() == reflect.Map:
 		o = append(o, member{"type", typ("object")},
 			member{"propertyNames", object{{"pattern", f.keys.pattern}}},
-			member{"additionalProperties", schemaOf(t.Elem(), field{}, true)})
+			member{"additionalProperties", schemaOf(t.Elem(), field{format: f.format}, t.Elem().Kind() != reflect.String)})
 	default:
 		o = append(o, member{"type", typ("object")}, member{"additionalProperties", false})
 		o = append(o, properties(t)...)

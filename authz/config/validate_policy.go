@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,10 +24,68 @@ func (v *validator) policies() {
 			v.anonymous(key, p)
 			v.effective(key, p)
 		}
+		v.extras(key, p)
 		v.unauthenticated(key, p)
 		v.outage(key, p)
 		if p.Mode == ModeObserve {
 			v.warn(key+".mode", "policy %s only observes: requests that it would deny pass", name)
+		}
+	}
+	v.spellings()
+}
+
+// extras checks what a policy tells of the caller: that it is not the identity
+// again, and that a credential which the policy accepts has it.
+func (v *validator) extras(key string, p Policy) {
+	if at := key + ".headers"; v.intactAll(at, "identity.headers") {
+		for _, name := range slices.Sorted(maps.Keys(p.Headers)) {
+			if h := v.c.Identity.Headers; slices.Contains([]string{h.UserID, h.Email, h.Roles, h.OrgID}, name) {
+				v.refuse(named(at, name), "this is an identity header already; choose another name")
+			}
+		}
+	}
+	for _, section := range []string{"headers", "metadata"} {
+		values := p.Headers
+		if section == "metadata" {
+			values = p.Metadata
+		}
+		at := child(key, section)
+		if !v.intactAll(at, key+".credentials") {
+			continue
+		}
+		if len(p.Credentials) == 0 && len(values) > 0 {
+			v.refuse(at, "this policy accepts no credential, so there is nobody to tell about; list credentials, or take this out")
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			a, err := authz.ParseAttribute(values[name])
+			if err == nil && a.Kind() != "" && !slices.Contains(p.Credentials, a.Kind()) {
+				v.refuse(named(at, name), "speaks of %s credentials, which this policy does not accept; add the kind to credentials, or take this out", a.Kind())
+			}
+		}
+	}
+}
+
+// mostSpellings bounds what policies' headers add to every reply: each spelling of
+// each of them is taken out of what clients send.
+const mostSpellings = 256
+
+func (v *validator) spellings() {
+	names, spellings := map[string]bool{}, 0
+	for _, policy := range v.c.PolicyNames() {
+		at := named("policies", policy) + ".headers"
+		if !v.intact(at) {
+			return
+		}
+		for _, name := range slices.Sorted(maps.Keys(v.c.Policies[policy].Headers)) {
+			if names[name] {
+				continue
+			}
+			names[name] = true
+			if spellings += 1 << strings.Count(name, "-"); spellings > mostSpellings {
+				v.refuse(named(at, name), "with this one the headers of all policies have more than %d spellings with - and _, each of which is taken out of every request; use fewer headers, or fewer hyphens", mostSpellings)
+				return
+			}
 		}
 	}
 }
@@ -47,6 +106,7 @@ func (v *validator) references(key string, p Policy) {
 	if _, defined := v.c.RateLimits[p.RateLimit]; p.RateLimit != "" && !defined && !v.broken["rate_limits"] {
 		v.undefined(key+".rate_limit", "rate_limits", v.c.RateLimitNames())
 	}
+	v.limitCounts(key, p)
 	if !v.intactAll("issuers", "tokens.issuer") {
 		return
 	}
@@ -56,6 +116,31 @@ func (v *validator) references(key string, p Policy) {
 		if at := element(key+".issuers", i); v.intact(at) && !known {
 			v.undefined(at, "issuers", v.issuerNames())
 		}
+	}
+}
+
+// limitCounts warns of a limit by what no caller under the policy has: it would be
+// one of addresses.
+func (v *validator) limitCounts(key string, p Policy) {
+	limit, defined := v.c.RateLimits[p.RateLimit]
+	if !defined || !v.intactAll(key+".rate_limit", key+".credentials", named("rate_limits", p.RateLimit)) {
+		return
+	}
+	var of []authz.Kind
+	switch limit.By {
+	case ByAddress:
+		return
+	case ByUser:
+		of = []authz.Kind{authz.KindSession, authz.KindBearer, authz.KindAPIKey}
+	case ByOrganization:
+		of = []authz.Kind{authz.KindSession, authz.KindBearer}
+	case BySession:
+		of = []authz.Kind{authz.KindSession}
+	case ByAPIKey:
+		of = []authz.Kind{authz.KindAPIKey}
+	}
+	if !slices.ContainsFunc(p.Credentials, func(k authz.Kind) bool { return slices.Contains(of, k) }) {
+		v.warn(key+".rate_limit", "counts by %s, which no caller under this policy has, so all count by their address; accept %s credentials, or name another limit", limit.By, kinds(of))
 	}
 }
 

@@ -111,22 +111,34 @@ func bangs(s string) string {
 // every reply promises, and returns the reply.
 func ask(tb testing.TB, s *extauthz.Server, c check) *authv3.CheckResponse {
 	tb.Helper()
-	list := askOnce(tb, s, c.asList())
-	asMap := askOnce(tb, s, c.asMap())
+	return askOf(tb, newAuthorizerOf, s, c)
+}
+
+// askOf is ask, of a server with an authorizer that newAuthorizer makes.
+func askOf(tb testing.TB, newAuthorizer func(testing.TB, directory) *authz.Authorizer, s *extauthz.Server, c check) *authv3.CheckResponse {
+	tb.Helper()
+	list := askOnceOf(tb, newAuthorizer, s, c.asList())
+	asMap := askOnceOf(tb, newAuthorizer, s, c.asMap())
 	require.Equal(tb, stable(tb, asMap), stable(tb, list), "the two header forms give different replies")
 	return asMap
 }
 
 func askOnce(tb testing.TB, s *extauthz.Server, req *authv3.CheckRequest) *authv3.CheckResponse {
 	tb.Helper()
+	return askOnceOf(tb, newAuthorizerOf, s, req)
+}
+
+func askOnceOf(tb testing.TB, newAuthorizer func(testing.TB, directory) *authz.Authorizer, s *extauthz.Server, req *authv3.CheckRequest) *authv3.CheckResponse {
+	tb.Helper()
+	authorizer := newAuthorizer(tb, knowing{everybody})
 	response, err := s.Check(tb.Context(), req)
 	require.NoError(tb, err, "Envoy makes an allow of it under failure_mode_allow")
-	requireSound(tb, response)
+	requireSound(tb, response, authorizer.ExtraHeaders()...)
 	sameInWire(tb, s, req, response)
 
 	// The same from memory, where a reply is written in yet another way.
 	var told []authz.Reason
-	quick := extauthz.NewServer(newAuthorizerOf(tb, knowing{everybody}), extauthz.Options{MaxHeaderBytes: 8192, Recorder: reasons{&told}})
+	quick := extauthz.NewServer(authorizer, extauthz.Options{MaxHeaderBytes: 8192, Recorder: reasons{&told}})
 	want, err := quick.Check(tb.Context(), req)
 	require.NoError(tb, err)
 	sameInWire(tb, quick, req, want)
@@ -160,8 +172,9 @@ func sameInWire(tb testing.TB, s *extauthz.Server, req *authv3.CheckRequest, wan
 	require.Len(tb, reply, proto.Size(got), "nothing is written in two ways")
 }
 
-// requireSound asserts what every reply promises, whatever was asked.
-func requireSound(tb testing.TB, response *authv3.CheckResponse) {
+// requireSound asserts what every reply promises, whatever was asked; some policy
+// adds the extra headers.
+func requireSound(tb testing.TB, response *authv3.CheckResponse, extra ...string) {
 	tb.Helper()
 	_, err := proto.Marshal(response)
 	require.NoError(tb, err, "a reply that can't be sent is a gRPC error")
@@ -175,7 +188,7 @@ func requireSound(tb testing.TB, response *authv3.CheckResponse) {
 		require.Equal(tb, codes.OK, code)
 		require.Equal(tb, "allow", metadata["decision"].GetStringValue())
 		headers = arm.OkResponse.GetHeaders()
-		requireIdentitySettled(tb, arm.OkResponse)
+		requireIdentitySettled(tb, arm.OkResponse, extra)
 		for _, h := range arm.OkResponse.GetResponseHeadersToAdd() {
 			require.Contains(tb, []string{"ratelimit-policy", "ratelimit"}, h.GetHeader().GetKey())
 			headers = append(headers, h)
@@ -215,19 +228,25 @@ func requireSound(tb testing.TB, response *authv3.CheckResponse) {
 // identityHeaders are those that only Gatehouse may set.
 var identityHeaders = []string{"x-user-id", "x-user-email", "x-user-roles", "x-org-id"}
 
-// requireIdentitySettled asserts that each identity header is either set or
+// requireIdentitySettled asserts that each header of ours is either set or
 // removed, that every other spelling is removed, and that nothing is both.
-func requireIdentitySettled(tb testing.TB, ok *authv3.OkHttpResponse) {
+func requireIdentitySettled(tb testing.TB, ok *authv3.OkHttpResponse, extra []string) {
 	tb.Helper()
 	set, removed := headerValues(ok.GetHeaders()), ok.GetHeadersToRemove()
-	for _, name := range authz.DefaultIdentityHeaders.ClientSpellings() {
+	ours := append(slices.Clone(extra), identityHeaders...)
+	spellings := append(authz.DefaultIdentityHeaders.ClientSpellings(), extra...)
+	if len(extra) > 0 {
+		require.Equal(tb, []string{"x-kind", "x-plan", "x-scope", "x-seats", "x-tags", "x-tenant-id"}, extra)
+		spellings = append(spellings, "x_kind", "x_plan", "x_scope", "x_seats", "x_tags", "x_tenant-id", "x-tenant_id", "x_tenant_id")
+	}
+	for _, name := range spellings {
 		_, isSet := set[name]
 		require.Equal(tb, !isSet, slices.Contains(removed, name), "%s", name)
-		require.False(tb, isSet && !slices.Contains(identityHeaders, name), "%s", name)
+		require.False(tb, isSet && !slices.Contains(ours, name), "%s", name)
 	}
 	for name := range set {
 		require.NotContains(tb, removed, name, "set and removed")
-		require.True(tb, slices.Contains(identityHeaders, name) || name == "cookie", "%s is set", name)
+		require.True(tb, slices.Contains(ours, name) || name == "cookie", "%s is set", name)
 	}
 	require.NotContains(tb, removed, "", "an empty name")
 	require.Len(tb, slices.Compact(slices.Sorted(slices.Values(removed))), len(removed), "removed twice")

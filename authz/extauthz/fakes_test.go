@@ -3,6 +3,7 @@ package extauthz_test
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,7 @@ var everybody = people{
 	"legacy":   {ID: "l\xe9gacy", Roles: []string{"\xff"}, Organization: "\xff"}, // no UTF-8
 	"long":     {ID: "long", Organization: strings.Repeat("o", 8192)},
 	"disabled": {ID: "disabled"},
+	"wordy":    {ID: "wordy"},
 	"visitor":  {}, // a session of nobody
 }
 
@@ -65,7 +67,22 @@ func (p people) Session(ctx context.Context, id string, _ authz.ReadOptions) (*a
 	if err != nil {
 		return nil, err
 	}
-	return &authz.Session{Identity: identity, Standing: standing, AuthTime: now.Add(-time.Hour), Values: map[string]any{"userId": id}}, nil
+	return &authz.Session{Identity: identity, Standing: standing, AuthTime: now.Add(-time.Hour), Values: recordOf(id)}, nil
+}
+
+// recordOf is what applications keep in a session.
+func recordOf(id string) map[string]any {
+	switch id {
+	case "alice":
+		return map[string]any{"userId": id, "plan": "pro", "tenant": map[string]any{"id": "t 1", "seats": json.Number("12")}, "beta": true, "tags": []any{"a", "\u00fc", json.Number("1")}}
+	case "legacy":
+		return map[string]any{"userId": id, "plan": "\xff", "tags": map[string]any{"b": "<\xff>", "a": nil}}
+	case "wordy":
+		return map[string]any{"userId": id, "tags": []any{strings.Repeat("t", 8192)}}
+	case "jörg":
+		return map[string]any{"userId": id, "plan": "a\r\nx-user-id: root, 100%", "tenant": map[string]any{"id": ""}}
+	}
+	return map[string]any{"userId": id}
 }
 
 func (p people) Verify(_ context.Context, raw string) (*authz.Token, error) {
@@ -77,7 +94,7 @@ func (p people) Verify(_ context.Context, raw string) (*authz.Token, error) {
 	if known, ok := p[id]; ok {
 		identity.ID = known.ID
 	}
-	return &authz.Token{Identity: identity, TokenID: id, Issuer: "https://idp.example.com", IssuedAt: now.Add(-time.Hour)}, nil
+	return &authz.Token{Identity: identity, TokenID: id, Issuer: "https://idp.example.com", IssuedAt: now.Add(-time.Hour), Claims: map[string]any{"scope": "orders:read orders:write", "plan": "free"}}, nil
 }
 
 func (p people) TokenStanding(_ context.Context, ref authz.TokenRef, _ authz.ReadOptions) (authz.Standing, error) {
@@ -131,6 +148,15 @@ func newAuthorizer(tb testing.TB) *authz.Authorizer {
 	return newAuthorizerOf(tb, everybody)
 }
 
+// told is something that a policy tells.
+func told(name, attribute string) authz.Extra {
+	from, err := authz.ParseAttribute(attribute)
+	if err != nil {
+		panic(err)
+	}
+	return authz.Extra{Name: name, From: from}
+}
+
 // directory is who knows everybody.
 type directory interface {
 	authz.SessionStore
@@ -167,6 +193,33 @@ func (k knowing) Remembered(raw string) (*authz.Token, bool) {
 // newAuthorizerOf is newAuthorizer with another directory.
 func newAuthorizerOf(tb testing.TB, known directory) *authz.Authorizer {
 	tb.Helper()
+	return newAuthorizerWith(tb, known, nil)
+}
+
+// telling are policies, to choose by name, that tell more than the identity.
+func telling() []authz.Policy {
+	session := []authz.Kind{authz.KindSession}
+	return []authz.Policy{
+		{Name: "told", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}, Anonymous: true, Headers: []authz.Extra{
+			told("x-kind", "identity.kind"), told("x-plan", "session.plan"), told("x-scope", "claims.scope"), told("x-tags", "session.tags"), told("x-tenant-id", "session.tenant.id"),
+		}, Metadata: []authz.Extra{told("beta", "session.beta"), told("plan", "session.plan"), told("tags", "session.tags")}},
+		{Name: "told-too", Credentials: session, RateLimit: "roomy", Headers: []authz.Extra{told("x-seats", "session.tenant.seats"), told("x-tenant-id", "identity.org")}},
+		{Name: "told-limited", Credentials: session, RateLimit: "partner", Metadata: []authz.Extra{told("plan", "session.plan")}},
+		{
+			Name: "told-trial", Credentials: session, RolesAny: []string{"admin"}, Observe: true,
+			Headers: []authz.Extra{told("x-tags", "session.tags")}, Metadata: []authz.Extra{told("tags", "session.tags")},
+		},
+	}
+}
+
+// newTelling is newAuthorizerOf with those.
+func newTelling(tb testing.TB, known directory) *authz.Authorizer {
+	tb.Helper()
+	return newAuthorizerWith(tb, known, telling())
+}
+
+func newAuthorizerWith(tb testing.TB, known directory, more []authz.Policy) *authz.Authorizer {
+	tb.Helper()
 	session, bearer, key := []authz.Kind{authz.KindSession}, []authz.Kind{authz.KindBearer}, []authz.Kind{authz.KindAPIKey}
 	all := []authz.Policy{
 		{Name: "user", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
@@ -185,6 +238,7 @@ func newAuthorizerOf(tb testing.TB, known directory) *authz.Authorizer {
 		{Name: "panics", Credentials: session, Condition: panics},
 		{Name: "trial-panics", Credentials: session, Condition: panics, Observe: true},
 	}
+	all = append(all, more...)
 	for i := range all {
 		all[i].Freshness = authz.FreshnessCached
 	}

@@ -69,6 +69,9 @@ func metadataOf(d *authz.Decision, decision string, memory []metadataField) []me
 		add("organization", validUTF8(p.Organization))
 		add("degraded", string(p.Degraded))
 	}
+	for i := range d.Metadata {
+		all = append(all, metadataField{d.Metadata[i].Name, d.Metadata[i].Value})
+	}
 	return all
 }
 
@@ -119,19 +122,40 @@ func (s *Server) appendAllowed(b []byte, d *authz.Decision, known bool) []byte {
 		v.size = v.length()
 		size += sizeField(v.option())
 	}
-	removal := s.removals[which]
+	var extra []authz.Header
+	if known {
+		extra = d.Extra
+	}
+	for i := range extra {
+		size += sizeField(optionSize(len(extra[i].Name), len(extra[i].Value)))
+	}
+	size += len(s.removals[which])
+	for i := range s.extra {
+		if !s.extra[i].isSet(extra) {
+			size += len(s.extra[i].encoded)
+		}
+	}
 	answer := d.Quota.Headers()
 	for _, h := range answer {
 		size += sizeField(optionSize(len(h.Name), len(h.Value)))
 	}
 	b = appendLength(b, replyStatus, 0)
-	b = appendLength(b, replyOK, size+len(removal))
+	b = appendLength(b, replyOK, size)
 	for i := range set[:n] {
 		v := &set[i]
 		b = appendOption(b, okHeaders, v.name, v.size)
 		b = appendOverwrite(v.append(b))
 	}
-	b = append(b, removal...)
+	for i := range extra {
+		b = appendOption(b, okHeaders, extra[i].Name, len(extra[i].Value))
+		b = appendOverwrite(append(b, extra[i].Value...))
+	}
+	b = append(b, s.removals[which]...)
+	for i := range s.extra {
+		if !s.extra[i].isSet(extra) {
+			b = append(b, s.extra[i].encoded...)
+		}
+	}
 	for _, h := range answer {
 		b = appendOption(b, okAnswer, h.Name, len(h.Value))
 		b = appendOverwrite(append(b, h.Value...))
@@ -184,10 +208,29 @@ func appendOverwrite(b []byte) []byte {
 	return protowire.AppendVarint(b, overwriteIt)
 }
 
+// removal is the name of a header that some policy adds, and its removal.
+type removal struct {
+	name    string
+	encoded []byte
+}
+
+func (r *removal) isSet(extra []authz.Header) bool {
+	for i := range extra {
+		if extra[i].Name == r.name {
+			return true
+		}
+	}
+	return false
+}
+
 // encodeRemovals encodes the names to remove beside each set of headers that can
 // be there, by bits for id, email and organization. An identity has an id always:
-// the place of none is for nobody's request.
+// the place of none is for nobody's request. The headers that policies add come
+// last, one by one.
 func (s *Server) encodeRemovals() {
+	for _, name := range s.authorizer.ExtraHeaders() {
+		s.extra = append(s.extra, removal{name, appendText(nil, okRemove, name)})
+	}
 	h := s.o.Headers
 	for which := range s.removals {
 		var set []authz.Header
@@ -199,7 +242,7 @@ func (s *Server) encodeRemovals() {
 		if which != 0 {
 			set = append(set, authz.Header{Name: h.Roles})
 		}
-		for _, name := range s.unset(set) {
+		for _, name := range unset(s.spellings[:len(s.spellings)-len(s.extra)], set) {
 			s.removals[which] = appendText(s.removals[which], okRemove, name)
 		}
 	}

@@ -25,7 +25,7 @@ type Recorder interface {
 // Options configure a [Server]. The zero value is usable.
 type Options struct {
 	Headers        authz.IdentityHeaders // zero: authz.DefaultIdentityHeaders
-	MaxHeaderBytes int                   // budget of the identity headers; 0: none
+	MaxHeaderBytes int                   // budget of what is told of a principal, see authz.Decision.Size; 0: none
 	// StripCredentials keeps the session cookie and a bearer token from the
 	// services. Other cookies pass.
 	StripCredentials bool
@@ -40,6 +40,7 @@ type Server struct {
 	o          Options
 	spellings  []string
 	removals   [8][]byte // see encodeRemovals
+	extra      []removal // of the headers that policies add
 }
 
 // NewServer returns the door to an authorizer.
@@ -47,7 +48,7 @@ func NewServer(a *authz.Authorizer, o Options) *Server {
 	if o.Headers == (authz.IdentityHeaders{}) {
 		o.Headers = authz.DefaultIdentityHeaders
 	}
-	s := &Server{authorizer: a, o: o, spellings: o.Headers.ClientSpellings()}
+	s := &Server{authorizer: a, o: o, spellings: a.ClientSpellings(o.Headers)}
 	s.encodeRemovals()
 	return s
 }
@@ -143,7 +144,7 @@ func (s *Server) quick(ctx context.Context, w *wireRequest, to []byte, start tim
 		return nil, false
 	}
 	if err == nil && d.Principal != nil {
-		err = s.fits(d.Principal)
+		err = s.fits(d)
 	}
 	if err == nil {
 		reply = s.appendAllowed(to, d, d.Principal != nil)
@@ -232,7 +233,7 @@ func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)
 	if d, err = s.authorizer.Authorize(ctx, r); err != nil || d.Principal == nil {
 		return r, d, false, err
 	}
-	err = s.fits(d.Principal)
+	err = s.fits(d)
 	if err != nil && d.Policy.Observe { // refuses nothing: goes on without identity
 		d.Observed, d.Reason = cmp.Or(d.Observed, err), authz.ReasonAnonymous
 		return r, d, false, nil
@@ -240,12 +241,13 @@ func (s *Server) decide(ctx context.Context, read func() (*authz.Request, error)
 	return r, d, err == nil, err
 }
 
-// fits refuses identity headers that exceed their budget.
-func (s *Server) fits(p *authz.Principal) error {
-	if s.o.MaxHeaderBytes == 0 || s.o.Headers.Size(p.Identity) <= s.o.MaxHeaderBytes {
-		return nil
+// fits refuses a principal of whom more would be told than the budget allows; and
+// then nothing is.
+func (s *Server) fits(d *authz.Decision) error {
+	err := d.Fits(&s.o.Headers, s.o.MaxHeaderBytes)
+	if err != nil {
+		d.Extra, d.Metadata = nil, nil
 	}
-	_, err := s.o.Headers.Encode(p.Identity, s.o.MaxHeaderBytes) // its error says by how much
 	return err
 }
 
@@ -253,7 +255,7 @@ func (s *Server) fits(p *authz.Principal) error {
 func (s *Server) allowed(r *authz.Request, d *authz.Decision, known bool) *authv3.CheckResponse {
 	var set []authz.Header
 	if known {
-		set, _ = s.o.Headers.Encode(d.Principal.Identity, 0) // without a bound there is no error
+		set = d.Headers(s.o.Headers)
 	}
 	if cookie, ok := s.strippedCookie(r); ok && cookie != "" {
 		set = append(set, authz.Header{Name: "cookie", Value: cookie})
@@ -274,12 +276,12 @@ func (s *Server) strippedCookie(r *authz.Request) (string, bool) {
 	return authz.WithoutCookie(header, s.o.SessionCookie), true
 }
 
-// remove lists every client spelling of an identity header that is not set,
-// the API key, and the credentials that are to be stripped. All spellings,
+// remove lists every client spelling of an identity header, or of one that some
+// policy adds, that is not set, the API key, and the credentials that are to be stripped. All spellings,
 // whether the client sent them or not: Envoy may not have shown us all
 // headers.
 func (s *Server) remove(r *authz.Request, d *authz.Decision, set []authz.Header) []string {
-	remove := s.unset(set)
+	remove := unset(s.spellings, set)
 	if cookie, ok := s.strippedCookie(r); ok && cookie == "" {
 		remove = append(remove, "cookie")
 	}
@@ -289,9 +291,9 @@ func (s *Server) remove(r *authz.Request, d *authz.Decision, set []authz.Header)
 	return remove
 }
 
-// unset are the spellings but for those that are set.
-func (s *Server) unset(set []authz.Header) []string {
-	return slices.DeleteFunc(slices.Clone(s.spellings), func(name string) bool {
+// unset are the names but for those that are set.
+func unset(names []string, set []authz.Header) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		return slices.ContainsFunc(set, func(h authz.Header) bool { return h.Name == name })
 	})
 }

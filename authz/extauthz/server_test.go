@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -422,6 +423,78 @@ func TestDeniedHeaders(t *testing.T) {
 			denied := ask(t, s, tt.check).GetDeniedResponse()
 			require.Equal(t, tt.body, denied.GetBody())
 			require.Equal(t, tt.want, headerValues(denied.GetHeaders()))
+		})
+	}
+}
+
+// What a policy tells beyond the identity is what the caller's credential says, and
+// nothing of what the client says.
+func TestPoliciesTellMore(t *testing.T) {
+	t.Parallel()
+	s := extauthz.NewServer(newTelling(t, everybody), extauthz.Options{MaxHeaderBytes: 8192})
+	odd := []string{"x-plan", "root", "x_plan", "root", "x-tenant-id", "root", "x-seats", "9"}
+	for name, tt := range map[string]struct {
+		check             check
+		headers, metadata map[string]string
+	}{
+		"session": {
+			named("told", get("/", append(odd, "cookie", aliceCookie)...)),
+			map[string]string{"x-kind": "session", "x-plan": "pro", "x-tags": `["a","\u00fc",1]`, "x-tenant-id": "t%201"},
+			map[string]string{"beta": "true", "plan": "pro", "tags": `["a","\u00fc",1]`},
+		},
+		"token": {
+			named("told", get("/", append(odd, "authorization", aliceBearer)...)),
+			map[string]string{"x-kind": "bearer", "x-scope": "orders:read%20orders:write"},
+			map[string]string{},
+		},
+		"nobody":               {named("told", get("/", odd...)), map[string]string{}, map[string]string{}},
+		"more than the budget": {named("told", get("/", "cookie", "sessionId=signed.wordy")), map[string]string{}, map[string]string{}},
+		"another policy": {
+			named("told-too", get("/", append(odd, "cookie", aliceCookie)...)),
+			map[string]string{"x-seats": "12", "x-tenant-id": "org-1"},
+			map[string]string{},
+		},
+		"a policy that tells nothing": {get("/", append(odd, "cookie", aliceCookie)...), map[string]string{}, map[string]string{}},
+		"values that would split a header": {
+			named("told", get("/", "cookie", "sessionId=signed.j\u00f6rg")),
+			map[string]string{"x-kind": "session", "x-plan": "a%0D%0Ax-user-id:%20root,%20100%25"},
+			map[string]string{"plan": "a\r\nx-user-id: root, 100%"},
+		},
+		"no UTF-8": {
+			named("told", get("/", "cookie", "sessionId=signed.legacy")),
+			map[string]string{"x-kind": "session", "x-plan": "%EF%BF%BD", "x-tags": `{"a":null,"b":"\u003c\ufffd\u003e"}`},
+			map[string]string{"plan": "\ufffd", "tags": `{"a":null,"b":"\u003c\ufffd\u003e"}`},
+		},
+		"too often":          {named("told-limited", get("/", "cookie", aliceCookie)), map[string]string{}, map[string]string{}},
+		"too much, on trial": {named("told-trial", get("/", "cookie", "sessionId=signed.wordy")), map[string]string{}, map[string]string{}},
+		"not allowed, on trial": {
+			named("told-trial", get("/", "cookie", "sessionId=signed.legacy")),
+			map[string]string{"x-tags": `{"a":null,"b":"\u003c\ufffd\u003e"}`},
+			map[string]string{"tags": `{"a":null,"b":"\u003c\ufffd\u003e"}`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			response := askOf(t, newTelling, s, tt.check)
+			if want, ok := map[string]string{
+				"more than the budget": "Forbidden identity_too_long", "too often": "TooManyRequests rate_limited",
+				"nobody": allowNobody, "too much, on trial": allowNobody,
+			}[name]; ok {
+				require.Equal(t, want, answer(response))
+			}
+			headers, metadata := map[string]string{}, map[string]string{}
+			for name, value := range headerValues(response.GetOkResponse().GetHeaders()) {
+				if !slices.Contains(identityHeaders, name) {
+					headers[name] = value
+				}
+			}
+			for name, value := range response.GetDynamicMetadata().GetFields() {
+				if !slices.Contains(authz.MetadataFields, name) {
+					metadata[name] = value.GetStringValue()
+				}
+			}
+			require.Equal(t, tt.headers, headers)
+			require.Equal(t, tt.metadata, metadata)
 		})
 	}
 }

@@ -273,10 +273,10 @@ func textOfBytes(b []byte) string { return unsafe.String(unsafe.SliceData(b), le
 
 // session returns what the table has about a session and its user, in memory of
 // its own.
-func (c *cache) session(id string, epoch uint32, now time.Time) (l *loaded, touch int64, ok bool) {
+func (c *cache) session(id string, epoch uint32, now time.Time, o authz.ReadOptions) (l *loaded, touch int64, ok bool) {
 	m := &authz.Memory{}
 	f := &found{Session: &m.Session}
-	touch, ok, refused := c.read(id, epoch, now, f, m)
+	touch, ok, refused := c.read(id, epoch, now, o, f, m)
 	if !ok || refused != nil {
 		return &loaded{refused: refused}, 0, ok
 	}
@@ -288,7 +288,7 @@ func (c *cache) session(id string, epoch uint32, now time.Time) (l *loaded, touc
 }
 
 // read fills f with what the table has about a session: alive, or refused.
-func (c *cache) read(id string, epoch uint32, now time.Time, f *found, m *authz.Memory) (touch int64, ok bool, refused error) {
+func (c *cache) read(id string, epoch uint32, now time.Time, o authz.ReadOptions, f *found, m *authz.Memory) (touch int64, ok bool, refused error) {
 	ms := now.UnixMilli()
 	value, deadline, ok := c.table.Get(table.Name{Kind: kindSession, ID: id}, ms, epoch, m.Bytes[:0])
 	m.Bytes = value
@@ -303,7 +303,7 @@ func (c *cache) read(id string, epoch uint32, now time.Time, f *found, m *authz.
 	if deadline != math.MaxInt64 {
 		f.ttl = time.Duration(deadline-ms) * time.Millisecond
 	}
-	if c.keepRecords && f.ID != "" {
+	if c.keepRecords && !o.OmitRecord && f.ID != "" {
 		var err error
 		if f.Values, err = decodeObject(f.text); err != nil {
 			return 0, false, nil
@@ -343,7 +343,7 @@ func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (
 	}
 	now := s.o.Now()
 	f := found{Session: &m.Session}
-	touch, ok, refused := c.read(id, epoch, now, &f, m)
+	touch, ok, refused := c.read(id, epoch, now, o, &f, m)
 	if !ok || refused != nil || f.ID == "" || touch <= now.UnixMilli() || o.IdleTimeout > 0 && f.idle(now) > o.IdleTimeout {
 		return nil, false
 	}
@@ -519,13 +519,13 @@ func (c *cache) factsOf(l *loaded, now time.Time) (facts []byte, deadline int64)
 const absenceLife = time.Hour
 
 // old returns what the table knew about a session when announcements stopped
-// coming, if that is not longer ago than most.
-func (c *cache) old(id string, most time.Duration, now time.Time) (*loaded, bool) {
+// coming, if that is not longer ago than the policy allows.
+func (c *cache) old(id string, now time.Time, o authz.ReadOptions) (*loaded, bool) {
 	epoch, age := c.tracker.Proven()
-	if age > most {
+	if age > o.StaleFor {
 		return nil, false
 	}
-	l, _, ok := c.session(id, epoch, now)
+	l, _, ok := c.session(id, epoch, now, o)
 	if ok {
 		c.stale.Add(1)
 	}

@@ -127,9 +127,12 @@ type gatehouseRecord struct {
 	Provider []string `json:"provider,omitempty"`
 }
 
+// OwnMember is the member of a record that is Gatehouse's own.
+const OwnMember = "gatehouse"
+
 const (
 	cookieMember = "cookie"
-	ourMember    = "gatehouse"
+	ourMember    = OwnMember
 
 	maxDeviceText = 256 // bytes
 )

@@ -241,7 +241,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 	now := s.o.Now()
 	if s.cache != nil && !o.Fresh && !o.Passive {
 		if epoch, live := s.cache.live(); live {
-			l, touch, ok := s.cache.session(id, epoch, now)
+			l, touch, ok := s.cache.session(id, epoch, now, o)
 			// Another replica may have seen a request that this one hasn't.
 			if ok && (o.IdleTimeout == 0 || l.found == nil || l.found.idle(now) <= o.IdleTimeout) {
 				s.cache.hits.Add(1)
@@ -253,7 +253,7 @@ func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*a
 	l, first, err := s.ask(ctx, id, keys, o)
 	if err != nil {
 		if s.cache != nil && o.StaleFor > 0 && authz.ReasonOf(err) == authz.ReasonStoreUnavailable {
-			if l, ok := s.cache.old(id, o.StaleFor, now); ok {
+			if l, ok := s.cache.old(id, now, o); ok {
 				session, err := s.admit(ctx, id, keys, l, o, false)
 				if session != nil {
 					session.Stale = true

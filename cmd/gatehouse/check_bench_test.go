@@ -40,7 +40,7 @@ type checkBench struct {
 
 const benchAPIKey = "a-key-that-only-the-benchmark-has"
 
-func newCheckBench(tb testing.TB) *checkBench {
+func newCheckBench(tb testing.TB, policies ...string) *checkBench {
 	tb.Helper()
 	proctest.Need(tb, "redis-server")
 	r, err := proc.StartRedis(tb.Context(), proc.RedisOptions{Dir: tb.TempDir()})
@@ -62,6 +62,7 @@ policies:
   bearer: {credentials: [bearer]}
   api_key: {credentials: [api_key]}
   limited: {credentials: [session], rate_limit: many}
+`+strings.Join(policies, "\n")+`
 rate_limits: {many: {by: user, limit: 1000000, per: 1s}}
 default_policy: session
 `), func(string) (string, bool) { return "", false })
@@ -198,6 +199,42 @@ func TestCachedChecksAskNothingAndMakeNoGarbage(t *testing.T) {
 			}))
 		})
 	}
+}
+
+// What one policy reads of the record costs no other one anything.
+func TestARecordThatOnePolicyReadsMakesNoGarbageForOthers(t *testing.T) {
+	b := newCheckBench(t, "  told: {credentials: [session], headers: {x-plan: session.plan, x-kind: identity.kind}, metadata: {plan: session.plan}}")
+	l := session.NewSession{Values: map[string]any{"plan": "pro", "cart": []string{"a", "b"}}}
+	l.ID = "alice"
+	id, err := b.gate.store.Create(t.Context(), l)
+	require.NoError(t, err)
+	check := func(policy string) []byte {
+		return benchCheck(t, policy, "cookie", "sessionId="+b.gate.signer.Sign(id))
+	}
+	told, untold := check("told"), check("session")
+	for range 3 {
+		var allowed authv3.CheckResponse
+		response, err := b.server.Answer(t.Context(), told, nil)
+		require.NoError(t, err)
+		require.NoError(t, proto.Unmarshal(response, &allowed))
+		set := map[string]string{}
+		for _, h := range allowed.GetOkResponse().GetHeaders() {
+			set[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+		}
+		require.Equal(t, map[string]string{"x-user-id": "alice", "x-user-roles": "[]", "x-plan": "pro", "x-kind": "session"}, set)
+		require.Equal(t, "pro", allowed.GetDynamicMetadata().GetFields()["plan"].GetStringValue())
+		_, err = b.server.Answer(t.Context(), untold, nil)
+		require.NoError(t, err)
+	}
+	if raceDetector {
+		t.Skip("skipped: under the race detector pools forget on purpose, so garbage can't be counted")
+	}
+	reply := make([]byte, 0, 4096)
+	require.Zero(t, testing.AllocsPerRun(5000, func() {
+		if _, err := b.server.Answer(t.Context(), untold, reply); err != nil {
+			t.Fatal(err)
+		}
+	}))
 }
 
 // One check of a cached session, from bytes to bytes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -174,7 +175,7 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 	}
 	if c := cfg.Redis.Cache; c.Enabled {
 		o.Cache = &session.CacheOptions{
-			MaxEntries: c.MaxEntries, Heartbeat: c.Heartbeat, OmitRecords: !conditionsReadSessions(cfg),
+			MaxEntries: c.MaxEntries, Heartbeat: c.Heartbeat, OmitRecords: !somePolicyReadsRecords(cfg),
 			OnState: func(st session.CacheState) { logCache(log, st) },
 		}
 	}
@@ -184,15 +185,28 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 	return session.New(client, o), nil
 }
 
-// conditionsReadSessions reports whether a policy's condition may look into the
-// session's record.
-func conditionsReadSessions(cfg *config.Config) bool {
+// somePolicyReadsRecords reports whether a policy may look into the session's record.
+func somePolicyReadsRecords(cfg *config.Config) bool {
 	for _, p := range cfg.Policies {
-		if strings.Contains(p.Condition, "session") {
+		if readsRecord(p) {
 			return true
 		}
 	}
 	return false
+}
+
+// readsRecord reports whether what a policy asks or tells may be in the session's
+// record.
+func readsRecord(p config.Policy) bool {
+	const record = "session"
+	for _, told := range []config.Attributes{p.Headers, p.Metadata} {
+		for _, attribute := range told {
+			if strings.HasPrefix(attribute, record+".") {
+				return true
+			}
+		}
+	}
+	return strings.Contains(p.Condition, record)
 }
 
 func logCache(log *slog.Logger, st session.CacheState) {
@@ -345,7 +359,7 @@ func policySet(cfg *config.Config) (*authz.PolicySet, error) {
 	for _, name := range cfg.PolicyNames() {
 		p, err := policy(name, cfg.Policies[name])
 		if err != nil {
-			return nil, problem(cfg, "policies."+name+".condition", err)
+			return nil, problem(cfg, "policies."+name, err)
 		}
 		o.Policies = append(o.Policies, p)
 	}
@@ -373,16 +387,37 @@ func policy(name string, p config.Policy) (authz.Policy, error) {
 		OnStoreOutage:    p.OnStoreOutage,
 		StaleFor:         p.StaleFor,
 		RateLimit:        p.RateLimit,
+		OmitRecord:       !readsRecord(p),
 	}
 	if p.OnUnauthenticated == config.UnauthenticatedRedirect {
 		compiled.LoginURL = p.LoginURL
 	}
-	if p.Condition == "" {
-		return compiled, nil
-	}
 	var err error
-	compiled.Condition, err = condition.Compile(p.Condition)
-	return compiled, err
+	if p.Condition != "" {
+		if compiled.Condition, err = condition.Compile(p.Condition); err != nil {
+			return compiled, fmt.Errorf("condition: %w", err)
+		}
+	}
+	if compiled.Headers, err = extras(p.Headers); err != nil {
+		return compiled, fmt.Errorf("headers: %w", err)
+	}
+	if compiled.Metadata, err = extras(p.Metadata); err != nil {
+		return compiled, fmt.Errorf("metadata: %w", err)
+	}
+	return compiled, nil
+}
+
+// extras compiles what a policy tells of the caller, sorted by name.
+func extras(told config.Attributes) ([]authz.Extra, error) {
+	all := make([]authz.Extra, 0, len(told))
+	for _, name := range slices.Sorted(maps.Keys(told)) {
+		from, err := authz.ParseAttribute(told[name])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, authz.Extra{Name: name, From: from})
+	}
+	return all, nil
 }
 
 func newLimiter(client redis.UniversalClient, cfg *config.Config) (*limit.Limiter, error) {
