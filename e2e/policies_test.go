@@ -3,6 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,24 +34,30 @@ routes:
 - {path: /p/lenient/*, policy: lenient}
 `})
 	g := s.gateway(t)
-	tooMany := func(r reply) {
+	tooMany := func(path string, headers ...string) {
 		t.Helper()
+		r := g.get(t, path, headers...)
 		require.Equal(t, 429, r.status, r.line())
 		require.Equal(t, `{"error":"Too many requests"}`, r.body)
 		require.Equal(t, []string{"application/json"}, r.header.Values("content-type"))
 		seconds, err := strconv.Atoi(r.header.Get("retry-after"))
 		require.NoError(t, err)
 		require.Positive(t, seconds)
+		name := map[string]string{"/p/few": "few", "/p/strangers": "address"}[path]
+		require.Equal(t, []string{fmt.Sprintf(`"%s";r=0;t=%d`, name, seconds)}, r.header.Values("ratelimit"))
 		require.Nil(t, r.arrived)
 		require.Empty(t, r.header.Values("set-cookie"))
 	}
 	session, again, other := cookie(g.login(t, bob)), cookie(g.login(t, bob)), cookie(g.login(t, alice))
 	for i := range 6 {
-		requireAllowed(t, g.get(t, "/p/few", []string{session, again}[i%2]), bob)
+		r := g.get(t, "/p/few", []string{session, again}[i%2])
+		requireAllowed(t, r, bob)
+		require.Equal(t, []string{`"few";q=6;w=3600`}, r.header.Values("ratelimit-policy"))
+		require.Regexp(t, fmt.Sprintf(`^"few";r=%d;t=\d+$`, 5-i), r.header.Get("ratelimit"))
 	}
 	for range 4 {
-		tooMany(g.get(t, "/p/few", session))
-		tooMany(g.get(t, "/p/few", again))
+		tooMany("/p/few", session)
+		tooMany("/p/few", again)
 	}
 	requireAllowed(t, g.get(t, "/p/few", other), alice)
 	requireDenied(t, g.get(t, "/p/few"), 401, noToken)
@@ -58,13 +67,164 @@ routes:
 		requireAllowed(t, g.get(t, "/p/strangers"), nobody)
 	}
 	// An address that the client makes up is not its own.
-	tooMany(g.get(t, "/p/strangers", "x-forwarded-for: 203.0.113.7", "x-real-ip: 203.0.113.7", "forwarded: for=203.0.113.7"))
+	tooMany("/p/strangers", "x-forwarded-for: 203.0.113.7", "x-real-ip: 203.0.113.7", "forwarded: for=203.0.113.7")
 
 	requireAllowed(t, g.get(t, "/p/closed"), nobody)
 	requireAllowed(t, g.get(t, "/p/lenient"), nobody)
 	s.redis.Kill()
-	requireDenied(t, g.get(t, "/p/closed"), 503, unavailable)
-	requireAllowed(t, g.get(t, "/p/lenient"), nobody)
+	r := g.get(t, "/p/closed")
+	requireDenied(t, r, 503, unavailable)
+	require.Empty(t, r.header.Values("ratelimit"))
+	for range 8 { // beyond the first failures, too
+		r = g.get(t, "/p/lenient")
+		requireAllowed(t, r, nobody)
+		require.Empty(t, r.header.Values("ratelimit"), "nothing is known")
+	}
+	uncounted := 0
+	for _, replica := range s.replicas {
+		text, err := replica.metrics(t.Context())
+		require.NoError(t, err)
+		uncounted += metric(t, text, `gatehouse_rate_limit_uncounted_total{limit="lenient"}`)
+	}
+	require.Equal(t, 8, uncounted)
+}
+
+// TestRateLimitsByWhatIsCounted: each limit counts its callers apart, over all
+// replicas.
+func TestRateLimitsByWhatIsCounted(t *testing.T) {
+	s := start(t, options{replicas: 2, config: `
+rate_limits:
+  user: {by: user, limit: 4, per: 1h}
+  session: {by: session, limit: 4, per: 1h}
+  org: {by: org, limit: 4, per: 1h}
+  key: {by: api_key, limit: 4, per: 1h}
+  address: {by: address, limit: 4, per: 1h}
+policies:
+  by-user: {credentials: [session], rate_limit: user}
+  by-session: {credentials: [session], rate_limit: session}
+  by-org: {credentials: [session], rate_limit: org}
+  any: {credentials: [api_key], rate_limit: key}
+  by-address: {credentials: [session], rate_limit: address}
+routes:
+- {path: /p/user/*, policy: by-user}
+- {path: /p/session/*, policy: by-session}
+- {path: /p/org/*, policy: by-org}
+- {path: /p/key/*, policy: any}
+- {path: /p/address/*, policy: by-address}
+`})
+	g := s.gateway(t)
+	login := func(id, org string) string { return cookie(g.login(t, identity{id, id + "@example.com", "[]", org})) }
+	first, again, colleague, stranger := login("ann", "org-7"), login("ann", "org-7"), login("ben", "org-7"), login("cid", "org-8")
+	for path, tt := range map[string]struct{ counted, together, apart string }{
+		"/p/user":    {first, again, colleague},
+		"/p/session": {first, "", again},
+		"/p/org":     {first, colleague, stranger},
+		"/p/key":     {apiKey(apiKeys.billing), apiKey(apiKeys.billingNew), apiKey(apiKeys.elsewhere)},
+		"/p/address": {first, stranger, ""},
+	} {
+		ask := func(credential string) int { return g.get(t, path, credential).status }
+		for i := range 4 {
+			credential := tt.counted
+			if i%2 == 1 && tt.together != "" {
+				credential = tt.together
+			}
+			require.Equal(t, 200, ask(credential), path)
+		}
+		require.Equal(t, 429, ask(tt.counted), path)
+		if tt.together != "" {
+			require.Equal(t, 429, ask(tt.together), path)
+		}
+		if tt.apart != "" {
+			require.Equal(t, 200, ask(tt.apart), path)
+		}
+	}
+	for _, replica := range s.replicas {
+		text, err := replica.metrics(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, text, `decision="allow",policy="by-user"`, "each replica had its part")
+	}
+}
+
+// TestPoliciesTellMoreThanTheIdentity: what a policy tells comes from the credential;
+// what a client sends under these names arrives nowhere, under whatever policy.
+func TestPoliciesTellMoreThanTheIdentity(t *testing.T) {
+	s := start(t, options{config: `
+policies:
+  told: {credentials: [session, bearer], anonymous: true, headers: {X-Plan: session.plan, x-scope: claims.scope, x-tenant-id: session.tenant.id, x-kind: identity.kind}, metadata: {plan: session.plan}}
+routes:
+- {path: /p/told/*, policy: told}
+- {path: /p/session/*, policy: session}
+- {path: /p/open/*, policy: open}
+- {path: /p/trial/*, policy: trial}
+`})
+	shipped := s.gateway(t, inAccessLog("plan"))
+	bare := s.gateway(t, append(variants[defenceOff], inAccessLog("plan"))...)
+	plan := cookie(signed(shipped.session(t, with(bob.record(), object{"plan": "pro \u00fc\r\nx-user-id: root", "tenant": object{"id": 7}})), secretCurrent))
+	token := bearer(shipped.pem.issue(with(claimsOf(pemIssuer, bob), object{"scope": "orders:read", "plan": "token"})))
+	spoofs := [][]string{
+		nil,
+		{"x-plan: root", "x-scope: root", "x-tenant-id: root", "x-kind: root"},
+		{"X-PLAN: root", "x-plan: toor", "X-Tenant-ID:"},
+		{"Connection: close, x-plan, x-kind"},
+	}
+	underscores := []string{"x_plan: root", "X_Scope: root", "x_tenant-id: root", "x-tenant_id: root", "x_tenant_id: root", "x_kind: root"}
+	for _, g := range []*gateway{shipped, bare} {
+		all := spoofs
+		if g == bare { // the shipped one refuses them, see TestSpoofedIdentityNeverArrives
+			all = append(all, underscores)
+		}
+		for _, tc := range []struct {
+			path, credential string
+			as               identity
+			want             map[string]string
+		}{
+			{"/p/told", plan, bob, map[string]string{"x-plan": "pro%20%C3%BC%0D%0Ax-user-id:%20root", "x-tenant-id": "7", "x-kind": "session"}},
+			{"/p/told", token, bob, map[string]string{"x-scope": "orders:read", "x-kind": "bearer"}},
+			{"/p/told", "x-none: 1", nobody, nil},
+			{"/p/told", cookie("s%3Aforged.forged"), nobody, nil},
+			{"/p/session", plan, bob, nil},
+			{"/p/open", plan, nobody, nil},
+			{"/p/trial", "x-none: 1", nobody, nil},
+			{"/public/x", token, bob, nil},
+		} {
+			for _, spoof := range all {
+				r := g.get(t, tc.path, append([]string{tc.credential}, spoof...)...)
+				requireAllowed(t, r, tc.as)
+				got := map[string]string{}
+				for _, h := range r.arrived.headers {
+					folded := strings.ToLower(strings.ReplaceAll(h.name, "_", "-"))
+					if slices.Contains([]string{"x-plan", "x-scope", "x-tenant-id", "x-kind"}, folded) {
+						require.NotContains(t, got, h.name, "twice")
+						got[h.name] = h.value
+					}
+				}
+				if tc.want == nil {
+					tc.want = map[string]string{}
+				}
+				require.Equal(t, tc.want, got, "%s %s %q", tc.path, tc.credential, spoof)
+			}
+		}
+		r := g.get(t, "/p/told", plan)
+		line := g.logLine(t, g.AwaitLine, r.header.Get("x-request-id"))
+		require.Equal(t, "pro \u00fc\r\nx-user-id: root", line["authz"].(object)["plan"])
+	}
+}
+
+// inAccessLog adds a field of the dynamic metadata to Envoy's access log.
+func inAccessLog(name string) edit {
+	return func(config map[string]any) error {
+		found := false
+		each(config, func(m map[string]any) {
+			if format, ok := m["json_format"].(map[string]any); ok {
+				format["authz"].(map[string]any)[name] = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:" + name + ")%"
+				found = true
+			}
+		})
+		if !found {
+			return errors.New("the Envoy configuration has no json_format: adapt the test")
+		}
+		return nil
+	}
 }
 
 // TestConditions: what CEL says decides, and an expression that fails refuses.
