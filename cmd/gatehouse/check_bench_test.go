@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,40 @@ func TestCachedChecksAskNothingAndMakeNoGarbage(t *testing.T) {
 			}))
 		})
 	}
+}
+
+// A rate limit costs one question, by the hash of its script, and nothing else: the
+// session is known.
+func TestLimitedChecksAskOnce(t *testing.T) {
+	b := newCheckBench(t)
+	request := b.sessionUnder(t, "limited", 1)
+	answer := func() *authv3.CheckResponse {
+		var response authv3.CheckResponse
+		reply, err := b.server.Answer(t.Context(), request, nil)
+		require.NoError(t, err)
+		require.NoError(t, proto.Unmarshal(reply, &response))
+		require.NotNil(t, response.GetOkResponse())
+		return &response
+	}
+	for range 3 {
+		answer()
+	}
+	require.NoError(t, b.gate.client.ConfigResetStat(t.Context()).Err())
+	const checks = 500
+	for range checks {
+		require.Len(t, answer().GetOkResponse().GetResponseHeadersToAdd(), 2)
+	}
+	text, err := b.gate.client.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	calls := map[string]int{}
+	for line := range strings.Lines(text) {
+		name, rest, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		n, _, _ := strings.Cut(rest, ",")
+		calls[name], _ = strconv.Atoi(n)
+	}
+	require.Equal(t, checks, calls["evalsha"])
+	require.Equal(t, checks, calls["get"], "the script's own")
+	require.Zero(t, calls["eval"])
 }
 
 // What one policy reads of the record costs no other one anything.
