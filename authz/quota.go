@@ -49,6 +49,16 @@ const (
 	HeaderRateLimit       = "ratelimit"
 )
 
+// ClientHeaders are those that tell the client of an allowed request what is left;
+// nil where nothing is known. A policy that only observes tells clients nothing: it
+// would slow down those who keep to it.
+func (d *Decision) ClientHeaders() []Header {
+	if d.Policy != nil && d.Policy.Observe {
+		return nil
+	}
+	return d.Quota.Headers()
+}
+
 // Headers are those for the client; nil where nothing is known.
 func (q *Quota) Headers() []Header {
 	if !q.known() {

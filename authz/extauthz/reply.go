@@ -135,7 +135,7 @@ func (s *Server) appendAllowed(b []byte, d *authz.Decision, known bool) []byte {
 			size += len(s.extra[i].encoded)
 		}
 	}
-	answer := d.Quota.Headers()
+	answer := d.ClientHeaders()
 	for _, h := range answer {
 		size += sizeField(optionSize(len(h.Name), len(h.Value)))
 	}

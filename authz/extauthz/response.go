@@ -22,7 +22,7 @@ func okResponse(d *authz.Decision, set []authz.Header, remove []string) *authv3.
 			Headers:         overwrite(set),
 			HeadersToRemove: remove,
 			// In the place of what the service says of its own: it doesn't know.
-			ResponseHeadersToAdd: overwrite(d.Quota.Headers()),
+			ResponseHeadersToAdd: overwrite(d.ClientHeaders()),
 		}},
 		DynamicMetadata: metadata(d, "allow"),
 	}

@@ -506,7 +506,9 @@ func TestRateLimitHeadersOfWhatIsAllowed(t *testing.T) {
 	for path, want := range map[string]map[string]string{
 		"/roomy/":     {"ratelimit-policy": `"roomy";q=100;w=60;gatehouse-burst=20`, "ratelimit": `"roomy";r=3;t=1`},
 		"/uncounted/": {},
-		"/":           {},
+		// What only observes slows down nobody.
+		"/roomy-trial/": {}, "/limited-trial/": {},
+		"/": {},
 	} {
 		response := ask(t, s, get(path, "cookie", aliceCookie))
 		require.Equal(t, want, headerValues(response.GetOkResponse().GetResponseHeadersToAdd()), path)
