@@ -136,18 +136,19 @@ func (l *Limiter) take(ctx context.Context, n int, name string, r *authz.Request
 	}
 	q := authz.Quota{Limit: name, Requests: limit.Requests, Per: limit.Per, Burst: limit.Burst}
 	result, err := l.ask(ctx, n, key(name, limit.By, r, p), redis_rate.Limit{Rate: limit.Requests, Burst: limit.Burst, Period: limit.Per})
-	if err != nil {
+	switch {
+	case err != nil && limit.AllowOnOutage:
 		q.Uncounted = fmt.Errorf("count requests of limit %q: %w", name, err)
-		if limit.AllowOnOutage {
-			return q, nil
-		}
-		return q, authz.Refuse(authz.ReasonStoreUnavailable, "%w", q.Uncounted)
+		return q, nil
+	case err != nil:
+		return authz.Quota{}, authz.Refuse(authz.ReasonStoreUnavailable, "count requests of limit %q: %w", name, err)
 	}
 	q.Remaining, q.Next = left(limit, result.ResetAfter)
+	refused := n == 0 && q.Remaining == 0
 	if n > 0 && result.Allowed == 0 {
-		q.Remaining, q.Next = 0, result.RetryAfter
+		q.Remaining, q.Next, refused = 0, result.RetryAfter, true
 	}
-	if n == 0 && q.Remaining == 0 || n > 0 && result.Allowed == 0 {
+	if refused {
 		return q, authz.Refuse(authz.ReasonRateLimited, "limit %q is used up", name)
 	}
 	return q, nil
