@@ -89,7 +89,7 @@ func (g *gateway) passes(t *testing.T, path string, headers ...string) (n int) {
 // TestEnvoysOwnRateLimits: the examples count by what Gatehouse tells of the
 // caller, and Gatehouse asks Redis for nothing.
 func TestEnvoysOwnRateLimits(t *testing.T) {
-	s := start(t, options{config: exampleConfig(t, "rate-limits/gatehouse.yaml")})
+	s := start(t, options{config: exampleConfig(t, "rate-limits/config.yaml")})
 	for name, newGateway := range map[string]func(*testing.T) *gateway{
 		"local": func(t *testing.T) *gateway { return s.exampleGateway(t, "rate-limits/envoy-local.yaml") },
 		"global": func(t *testing.T) *gateway {
@@ -138,7 +138,7 @@ func TestEnvoysOwnRateLimits(t *testing.T) {
 
 // TestNoRateLimitServiceRefuses: as the example has it.
 func TestNoRateLimitServiceRefuses(t *testing.T) {
-	s := start(t, options{config: exampleConfig(t, "rate-limits/gatehouse.yaml")})
+	s := start(t, options{config: exampleConfig(t, "rate-limits/config.yaml")})
 	g := s.exampleGateway(t, "rate-limits/envoy-global.yaml", endpoints("ratelimit", proc.Local(1)))
 	r := g.get(t, "/x", s.member(t, "u", "o", "pro"))
 	require.Equal(t, 503, r.status, r.line())
