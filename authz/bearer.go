@@ -43,7 +43,7 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 		return nil, err
 	}
 	var degraded Outage
-	standing, err := b.store.TokenStanding(ctx, token.ref(), p.readOptions())
+	standing, err := b.standing(ctx, token, p.reads(ctx))
 	if err != nil {
 		if p.OnStoreOutage != OutageAcceptBearer || ReasonOf(err) != ReasonStoreUnavailable || errors.Is(err, context.Canceled) {
 			return nil, err
@@ -57,6 +57,45 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 	fillFromToken(principal, token, &standing)
 	principal.Degraded = degraded
 	return principal, nil
+}
+
+// standing asks the store about a token; traced, about one thing after the other.
+func (b *Bearer) standing(ctx context.Context, token *Token, o ReadOptions) (all Standing, err error) {
+	ref := token.ref()
+	t := TraceFrom(ctx)
+	if t == nil {
+		return b.store.TokenStanding(ctx, ref, o)
+	}
+	for _, mark := range []struct {
+		name string
+		ref  TokenRef
+	}{{"token's mark", TokenRef{TokenID: ref.TokenID}}, {"family's mark", TokenRef{Family: ref.Family}}} {
+		if mark.ref == (TokenRef{}) {
+			t.None(StageRevocation, mark.name, "the token names none")
+			continue
+		}
+		began := t.now()
+		s, err := b.store.TokenStanding(ctx, mark.ref, o)
+		switch {
+		case err != nil:
+			t.Add(StageRevocation, mark.name, began, err, "")
+			return all, err
+		case s.Revoked:
+			all.Revoked = true
+			t.Add(StageRevocation, mark.name, began, errors.New("it is there"), "")
+		default:
+			t.Add(StageRevocation, mark.name, began, nil, "not there")
+		}
+	}
+	began := t.now()
+	user, err := b.store.TokenStanding(ctx, TokenRef{UserID: ref.UserID}, o)
+	if err != nil {
+		t.Add(StageRevocation, "user's mark", began, err, "")
+		return all, err
+	}
+	t.standing(&user, ref.UserID, token.IssuedAt)
+	user.Revoked = all.Revoked
+	return user, nil
 }
 
 func (t *Token) ref() TokenRef { return TokenRef{UserID: t.ID, TokenID: t.TokenID, Family: t.Family} }

@@ -61,23 +61,28 @@ func NewPolicySet(o PolicySetOptions) (*PolicySet, error) {
 // choose the route and has a parameter (;), which some servers drop before
 // they route and others don't. An escaped semicolon is none.
 func (s *PolicySet) Match(r *Request) (*Policy, error) {
+	p, _, err := s.choose(r)
+	return p, err
+}
+
+// choose returns the policy and the route that chose it, [none] where none did.
+func (s *PolicySet) choose(r *Request) (p *Policy, route int, err error) {
 	if r.HasPolicyName {
 		if p := s.policies[r.PolicyName]; p != nil {
-			return p, nil
+			return p, none, nil
 		}
-		return nil, Refuse(ReasonPolicyUnknown, "the gateway names policy %q, which the configuration does not have", r.PolicyName)
+		return nil, none, Refuse(ReasonPolicyUnknown, "the gateway names policy %q, which the configuration does not have", r.PolicyName)
 	}
-	route, err := s.routes.match(r)
-	if err != nil {
-		return nil, err
+	route, err = s.routes.match(r)
+	switch {
+	case err != nil:
+		return nil, none, err
+	case route != none:
+		return s.targets[route], route, nil
+	case s.fallback == nil:
+		return nil, none, Refuse(ReasonNoPolicy, "no route matches and there is no default policy")
 	}
-	if route != none {
-		return s.targets[route], nil
-	}
-	if s.fallback == nil {
-		return nil, Refuse(ReasonNoPolicy, "no route matches and there is no default policy")
-	}
-	return s.fallback, nil
+	return s.fallback, none, nil
 }
 
 // Policy returns a policy by name, nil when there is none.

@@ -381,7 +381,10 @@ func policy(name string, p config.Policy) (authz.Policy, error) {
 		return compiled, nil
 	}
 	var err error
-	compiled.Condition, err = condition.Compile(p.Condition)
+	if compiled.Condition, err = condition.Compile(p.Condition); err != nil {
+		return compiled, err
+	}
+	compiled.ConditionParts, err = condition.Parts(p.Condition)
 	return compiled, err
 }
 
