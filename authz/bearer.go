@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 )
 
 // Bearer authenticates by bearer token (RFC 6750 section 2.1). Safe for
@@ -59,44 +60,50 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 	return principal, nil
 }
 
-// standing asks the store about a token; traced, about one thing after the other.
-func (b *Bearer) standing(ctx context.Context, token *Token, o ReadOptions) (all Standing, err error) {
-	ref := token.ref()
+// standing asks the store about a token.
+func (b *Bearer) standing(ctx context.Context, token *Token, o ReadOptions) (Standing, error) {
 	t := TraceFrom(ctx)
+	began := t.now()
+	standing, err := b.store.TokenStanding(ctx, token.ref(), o)
 	if t == nil {
-		return b.store.TokenStanding(ctx, ref, o)
+		return standing, err
 	}
+	if err != nil {
+		t.Add(StageRevocation, "marks", began, err, "")
+		return standing, err
+	}
+	b.marks(ctx, t, token.ref(), o, standing.Revoked, began)
+	t.standing(&standing, token.ID, token.IssuedAt)
+	return standing, nil
+}
+
+// marks tells which mark revoked a token, and which could have.
+func (b *Bearer) marks(ctx context.Context, t *Trace, ref TokenRef, o ReadOptions, revoked bool, began time.Time) {
 	for _, mark := range []struct {
 		name string
 		ref  TokenRef
 	}{{"token's mark", TokenRef{TokenID: ref.TokenID}}, {"family's mark", TokenRef{Family: ref.Family}}} {
-		if mark.ref == (TokenRef{}) {
+		switch {
+		case mark.ref == (TokenRef{}):
 			t.None(StageRevocation, mark.name, "the token names none")
 			continue
+		case !revoked:
+			t.Add(StageRevocation, mark.name, began, nil, "not there")
+			continue
 		}
-		began := t.now()
-		s, err := b.store.TokenStanding(ctx, mark.ref, o)
-		switch {
+		began = t.now()
+		switch s, err := b.store.TokenStanding(ctx, mark.ref, o); {
 		case err != nil:
-			t.Add(StageRevocation, mark.name, began, err, "")
-			return all, err
+			t.None(StageRevocation, mark.name, "not known: %v", err)
 		case s.Revoked:
-			all.Revoked = true
-			t.Add(StageRevocation, mark.name, began, errors.New("it is there"), "")
+			t.Add(StageRevocation, mark.name, began, errThere, "")
 		default:
 			t.Add(StageRevocation, mark.name, began, nil, "not there")
 		}
 	}
-	began := t.now()
-	user, err := b.store.TokenStanding(ctx, TokenRef{UserID: ref.UserID}, o)
-	if err != nil {
-		t.Add(StageRevocation, "user's mark", began, err, "")
-		return all, err
-	}
-	t.standing(&user, ref.UserID, token.IssuedAt)
-	user.Revoked = all.Revoked
-	return user, nil
 }
+
+var errThere = errors.New("it is there")
 
 func (t *Token) ref() TokenRef { return TokenRef{UserID: t.ID, TokenID: t.TokenID, Family: t.Family} }
 

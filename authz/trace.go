@@ -120,7 +120,7 @@ func (t *Trace) chosen(r *Request, p *Policy, route int, err error) {
 		t.Add(StagePolicy, p.Name, time.Time{}, nil, "named by the gateway's route")
 	case route != none:
 		t.Route = &route
-		t.Add(StagePolicy, p.Name, time.Time{}, nil, "by route %d, the first one that matches", route+1)
+		t.Add(StagePolicy, p.Name, time.Time{}, nil, "by routes[%d], the first one that matches", route)
 	default:
 		t.Add(StagePolicy, p.Name, time.Time{}, nil, "no route matches; it is the default policy")
 	}
@@ -163,7 +163,10 @@ func (t *Trace) identified(p *Policy, who *Principal) {
 	if p.MaxAuthAge > 0 {
 		t.Add(StageCondition, "max_auth_age", time.Time{}, nil, "authenticated at %s, at most %v ago", moment(who.AuthTime), p.MaxAuthAge)
 	}
-	t.Add(StageIdentity, string(who.Kind), time.Time{}, nil, "%s", who.Identity.summary())
+	if p.IdleTimeout > 0 && who.Kind == KindSession {
+		t.Add(StageCondition, "idle_timeout", time.Time{}, nil, "not unused for %v", p.IdleTimeout)
+	}
+	t.Add(StageIdentity, string(who.Kind), time.Time{}, nil, "%s", who.summary())
 	if who.Degraded != "" {
 		t.None(StageIdentity, "degraded", "the store is out of reach; let in by on_store_outage: %s", who.Degraded)
 	}
@@ -208,7 +211,7 @@ func (t *Trace) condition(p *Policy, c *policyCondition, r *Request, who *Princi
 		if err == nil && !ok {
 			err = errFalse
 		}
-		t.Add(StageCondition, "condition", began, err, "%s", part.Text)
+		t.Add(StageCondition, "condition.part", began, err, "%s", part.Text)
 	}
 }
 

@@ -90,6 +90,12 @@ func (c *Config) Problem(key, format string, args ...any) Problem {
 	return c.source.problem(key, fmt.Sprintf(format, args...))
 }
 
+// Place returns where the file has a key: file:line:column.
+func (c *Config) Place(key string) string {
+	p := c.source.problem(key, "")
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
 // PolicyNames returns the names of the policies as they stand in the file.
 func (c *Config) PolicyNames() []string { return slices.Clone(c.source.order["policies"]) }
 

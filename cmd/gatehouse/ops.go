@@ -110,11 +110,12 @@ func (r *readiness) detail() (readyDetail, int) {
 	return d, http.StatusServiceUnavailable
 }
 
-// opsHandler serves metrics and health to whoever operates the process; it is
+// opsHandler serves metrics and health, and explains requests, to whoever operates the process; it is
 // not meant to be reachable through Envoy.
-func opsHandler(reg *prometheus.Registry, ready *readiness) http.Handler {
+func opsHandler(reg *prometheus.Registry, ready *readiness, explain http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
+	mux.Handle("POST "+explainPath, explain)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})

@@ -40,7 +40,7 @@ func TestUsageMistakesExitTwo(t *testing.T) {
 }
 
 func TestEveryCommandExplainsItself(t *testing.T) {
-	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "schema"}, {"demo"}, {"ready"}, {"keys"}, {"keys", "new"}, {"keys", "rotate"}, {"password"}, {"password", "hash"}} {
+	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "schema"}, {"demo"}, {"ready"}, {"explain"}, {"keys"}, {"keys", "new"}, {"keys", "rotate"}, {"password"}, {"password", "hash"}} {
 		c := gatehouse(t, nil, append(args, "--help")...)
 		require.Equal(t, exitOK, c.code)
 		require.Contains(t, c.stdout, "Usage:")

@@ -138,13 +138,8 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	gate.register(registry)
 
-	check := newCheckServer(extauthz.NewServer(gate.authorizer, extauthz.Options{
-		Headers:          cfg.Identity.Headers.Authz(),
-		MaxHeaderBytes:   cfg.Identity.MaxHeaderBytes,
-		StripCredentials: cfg.Identity.StripCredentials,
-		SessionCookie:    cfg.Sessions.Cookie.Name,
-		Recorder:         telemetry.NewRecorder(log, registry),
-	}), checkTLS)
+	door := newDoor(cfg, gate, telemetry.NewRecorder(log, registry))
+	check := newCheckServer(door, checkTLS)
 	ready := &readiness{changed: check.ready, cache: gate.store.CacheState}
 	s := &server{
 		log:   log,
@@ -153,7 +148,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		check: check,
 		ready: ready,
 		http:  newHTTPServer(auth, log, httpTLS),
-		ops:   newHTTPServer(opsHandler(registry, ready), log, nil),
+		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(func() (explainer, *config.Config) { return door, cfg })), log, nil),
 	}
 	for _, l := range []struct {
 		name string
@@ -162,6 +157,17 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		log.Info("listening", slog.String("listener", l.name), slog.String("address", addressOf(l.Listener)))
 	}
 	return s.run(ctx, open)
+}
+
+// newDoor returns Envoy's door to a gate.
+func newDoor(cfg *config.Config, g *gate, recorder extauthz.Recorder) *extauthz.Server {
+	return extauthz.NewServer(g.authorizer, extauthz.Options{
+		Headers:          cfg.Identity.Headers.Authz(),
+		MaxHeaderBytes:   cfg.Identity.MaxHeaderBytes,
+		StripCredentials: cfg.Identity.StripCredentials,
+		SessionCookie:    cfg.Sessions.Cookie.Name,
+		Recorder:         recorder,
+	})
 }
 
 func addressOf(l net.Listener) string {
