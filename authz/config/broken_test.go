@@ -202,6 +202,7 @@ var broken = []struct {
 	{"algorithm none", "issuers: [{issuer: a, audiences: [a], jwks_file: jwks.json, algorithms: [none]}]", []string{`1:74 issuers[0].algorithms[0] | found "none"`}},
 	{"algorithm with a shared key", "issuers: [{issuer: a, audiences: [a], jwks_file: jwks.json, algorithms: [HS256]}]", []string{`1:74 issuers[0].algorithms[0] | found "HS256"; did you mean RS256?`}},
 	{"no audiences", "issuers: [{issuer: a, jwks_file: jwks.json}]", []string{"warning 1:11 issuers[0] | no audiences"}},
+	{"two issuers that speak for the same users", "issuers:\n  - {issuer: a, audiences: [a], jwks_file: jwks.json}\n  - {issuer: b, audiences: [a], jwks_file: jwks.json}\n  - {issuer: c, audiences: [a], jwks_file: jwks.json, user_id_prefix: 'c:'}\n", []string{"warning 3:5 issuers[1] | user ids have the same prefix as those of issuers[0]"}},
 	{"keys over plain http", "issuers: [{issuer: a, audiences: [a], jwks_url: 'http://a.example/jwks'}]", []string{"warning 1:49 issuers[0].jwks_url | fetched over plain http"}},
 	{"password in a URL", "issuers: [{issuer: a, audiences: [a], jwks_url: 'https://u:p@a.example/jwks'}]", []string{"1:49 issuers[0].jwks_url | a user name or password in this URL"}},
 	{"malformed claim path", "issuers: [{issuer: a, audiences: [a], jwks_file: jwks.json, claims: {roles: a..b}}]", []string{"1:77 issuers[0].claims.roles | expected the path of a claim"}},

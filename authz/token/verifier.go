@@ -60,6 +60,9 @@ type IssuerOptions struct {
 	// negative means none.
 	Leeway time.Duration
 	Claims ClaimNames
+	// UserIDPrefix stands before the ids that the issuer gives, so that it
+	// can't speak for somebody else's users.
+	UserIDPrefix string
 	// OwnTokens: sid is the refresh family. Elsewhere it names a session of
 	// the issuer's, which is nothing to us.
 	OwnTokens bool
@@ -96,6 +99,7 @@ type issuer struct {
 	leeway       time.Duration
 	ownTokens    bool
 	userID       claim.Path
+	userIDPrefix string
 	email        claim.Path
 	roles        claim.Path
 	organization claim.Path
@@ -141,6 +145,7 @@ func newIssuer(o IssuerOptions) (*issuer, error) {
 		leeway:       max(cmp.Or(o.Leeway, DefaultLeeway), 0),
 		ownTokens:    o.OwnTokens,
 		userID:       claim.NewPath(cmp.Or(o.Claims.UserID, defaultClaims.UserID)),
+		userIDPrefix: o.UserIDPrefix,
 		email:        claim.NewPath(o.Claims.Email),
 		roles:        claim.NewPath(o.Claims.Roles),
 		organization: claim.NewPath(o.Claims.Organization),

@@ -287,7 +287,8 @@ func (g *gate) newVerifier(cfg *config.Config) (err error) {
 		}
 		issuers = append(issuers, token.IssuerOptions{
 			Issuer: o.Issuer, Keys: keys, Audiences: o.Audiences, Algorithms: o.Algorithms, Types: o.Types, Leeway: leeway(o),
-			Claims: token.ClaimNames{UserID: o.Claims.UserID, Email: o.Claims.Email, Roles: o.Claims.Roles, Organization: o.Claims.OrgID},
+			Claims:       token.ClaimNames{UserID: o.Claims.UserID, Email: o.Claims.Email, Roles: o.Claims.Roles, Organization: o.Claims.OrgID},
+			UserIDPrefix: o.UserIDPrefix,
 		})
 	}
 	g.verifier, err = token.NewVerifier(issuers, token.VerifierOptions{CacheEntries: rememberedTokens})
