@@ -179,9 +179,29 @@ func TestShippedPolicies(t *testing.T) {
 			command("keys", "rotate")
 			require.Equal(t, "gatehouse.yaml: ok\n", command("config", "check", "gatehouse.yaml"))
 
+			// What is laid over it to try it changes values and adds none: else the
+			// script would try what is not shipped.
+			if _, err := os.Stat(filepath.Join(name, "try.yaml")); err == nil {
+				var shipped, over map[string]any
+				require.NoError(t, yaml.Load([]byte(text), &shipped))
+				require.NoError(t, yaml.Load([]byte(read(t, filepath.Join(name, "try.yaml"))), &over))
+				requireKeys(t, shipped, over, "try.yaml")
+			}
+
 			// Nothing that is for development only is in what people copy.
 			require.NotRegexp(t, `secure: false|embedded://|mode: observe|csrf: false|127\.0\.0\.1|localhost`, text)
 		})
+	}
+}
+
+// requireKeys requires of every key in over that shipped has it.
+func requireKeys(t *testing.T, shipped, over map[string]any, path string) {
+	t.Helper()
+	for key, value := range over {
+		require.Contains(t, shipped, key, path)
+		if below, isMap := value.(map[string]any); isMap {
+			requireKeys(t, shipped[key].(map[string]any), below, path+": "+key)
+		}
 	}
 }
 

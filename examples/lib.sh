@@ -63,9 +63,8 @@ expect() {
 		return
 	fi
 	# Tokens and cookies stay out of what is printed.
-	local came
-	came=$(head -c 1000 "$body" | sed -E 's/"(accessToken|refreshToken|access_token|cookie)":"[^"]*"/"\1":"…"/g')
-	printf '  NOT OK  %s\n  expected  %s\n  came      status %s: %s\n' "$where" "$difference" "$status" "$came" >&2
+	printf '  NOT OK  %s\n  expected  %s\n  came      status %s: %s\n' "$where" "$difference" "$status" "$(head -c 1000 "$body")" |
+		sed -E 's/"(accessToken|refreshToken|access_token|cookie)":"[^"]*"/"\1":"…"/g' >&2
 	exit 1
 }
 

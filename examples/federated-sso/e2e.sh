@@ -29,6 +29,8 @@ expect 200 ord-2001
 step "she becomes an administrator here, whatever the provider says; it counts at the next request"
 curl "$GATEWAY/users/admin/stats" -b dora.txt
 expect 403 '{"error":"Forbidden"}'
+curl "$GATEWAY/users/admin/no-such-page" -b dora.txt
+expect 403 '{"error":"Forbidden"}'
 curl "$GATEWAY/auth/users/corp:dora/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"roles":["member","admin"]}'
 expect 200 '"changed":'
 curl "$GATEWAY/users/admin/stats" -b dora.txt

@@ -50,6 +50,8 @@ expect 429 '{"error":"Too many requests"}' retry-after
 step "Carol's rights change while she works"
 curl "$GATEWAY/users/admin/stats" -b carol.txt
 expect 403 '{"error":"Forbidden"}'
+curl "$GATEWAY/users/admin/no-such-page" -b carol.txt
+expect 403 '{"error":"Forbidden"}'
 curl "$GATEWAY/auth/users/carol/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"roles":["admin"]}'
 expect 200 '"changed":'
 curl "$GATEWAY/users/admin/stats" -b carol.txt

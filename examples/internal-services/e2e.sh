@@ -34,8 +34,10 @@ step "another spelling is refused by the gateway"
 curl "$GATEWAY/users/echo" -b bob.txt -H 'x_user_id: root'
 expect 400
 
-step "Bob is no administrator"
+step "Bob is no administrator, and does not learn which pages those have: the gate refuses, not the service"
 curl "$GATEWAY/users/admin/stats" -b bob.txt
+expect 403 '{"error":"Forbidden"}'
+curl "$GATEWAY/users/admin/no-such-page" -b bob.txt
 expect 403 '{"error":"Forbidden"}'
 
 step "he becomes one; the same cookie counts for it at the next request"
@@ -43,13 +45,15 @@ curl "$GATEWAY/auth/users/bob/sessions" -X PATCH -H "x-internal-api-key: $BACKOF
 expect 200 '"changed":'
 curl "$GATEWAY/users/admin/stats" -b bob.txt
 expect 200 '"usersByOrganization"'
+curl "$GATEWAY/users/admin/no-such-page" -b bob.txt
+expect 404 '{"error":"Not found"}'
 
 step "no other spelling of the path leads around it"
 curl "$GATEWAY/users/admin/stats" -c carol.txt
 expect 401 '{"error":"No token provided"}'
 curl "$GATEWAY/auth/login" -c carol.txt --json '{"email":"carol@example.com","password":"demo-carol"}'
 expect 200 '"userId":"carol"'
-for path in /users/admin/stats /users/%61dmin/stats /public/../users/admin/stats //users/admin/stats; do
+for path in /users/admin/no-such-page /users/%61dmin/no-such-page /public/../users/admin/no-such-page //users/admin/no-such-page; do
 	curl "$GATEWAY$path" -b carol.txt --path-as-is
 	expect 403 '{"error":"Forbidden"}'
 done
@@ -70,11 +74,13 @@ expect 200 '"userId":"service:billing"'
 curl "$GATEWAY/orders/echo" -H "x-internal-api-key: $BILLING_KEY"
 expect 200 '"x-user-roles":["[]"]' '!x-internal-api-key'
 
-step "a wrong key, and one that is not for this"
+step "a wrong key, and one that is not for this, which another one is"
 curl "$GATEWAY/orders" -H 'x-internal-api-key: guessed'
 expect 403 '{"error":"Forbidden"}'
-curl "$GATEWAY/users/internal/bob" -H "x-internal-api-key: $BILLING_KEY"
+curl "$GATEWAY/users/internal/no/such/page" -H "x-internal-api-key: $BILLING_KEY"
 expect 403 '{"error":"Forbidden"}'
+curl "$GATEWAY/users/internal/no/such/page" -H "x-internal-api-key: $BACKOFFICE_KEY"
+expect 404 '{"error":"Not found"}'
 
 step "a user's cookie opens nothing that is for keys"
 curl "$GATEWAY/users/internal/bob" -b bob.txt

@@ -30,6 +30,8 @@ fi
 step "he becomes an administrator; the token that he has counts for it at the next request"
 curl "$GATEWAY/users/admin/stats" -H "Authorization: Bearer $ACCESS"
 expect 403 '{"error":"Forbidden"}'
+curl "$GATEWAY/users/admin/no-such-page" -H "Authorization: Bearer $ACCESS"
+expect 403 '{"error":"Forbidden"}'
 curl "$GATEWAY/auth/users/bob/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"roles":["member","admin"]}'
 expect 200 '"changed":'
 curl "$GATEWAY/users/admin/stats" -H "Authorization: Bearer $ACCESS"

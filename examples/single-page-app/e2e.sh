@@ -45,6 +45,8 @@ expect 302 'location: /?return_to=%2Forders'
 step "Bob becomes an administrator; his page notices at the next request"
 curl "$GATEWAY/users/admin/stats" -b bob.txt
 expect 403 '{"error":"Forbidden"}'
+curl "$GATEWAY/users/admin/no-such-page" -b bob.txt
+expect 403 '{"error":"Forbidden"}'
 curl "$GATEWAY/auth/users/bob/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"roles":["member","admin"]}'
 expect 200 '"changed":'
 curl "$GATEWAY/users/admin/stats" -b bob.txt

@@ -55,6 +55,7 @@ func run() error {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
+	context.AfterFunc(ctx, cancel) // a second Ctrl-C ends us at once
 	if *script != "" {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, *timeout)

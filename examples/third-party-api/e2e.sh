@@ -26,8 +26,20 @@ WRITER=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' writer.json)
 curl "$GATEWAY/orders/echo" -X POST -H "Authorization: Bearer $WRITER"
 expect 200 '"method":"POST"'
 
-step "a token for another API of ours opens this one not, and the other way round"
-curl "$PARTNERS_URL/token" -u "acme:$ACME_SECRET" -d grant_type=client_credentials -d resource=https://api.example.com/users -d scope=users:read -o users.json
+step "who may only write does not read, and who may do nothing does nothing"
+curl "$PARTNERS_URL/token" -u "acme:$ACME_SECRET" -d grant_type=client_credentials -d resource=https://api.example.com/orders -d scope=orders:write -o blind.json
+expect 200
+BLIND=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' blind.json)
+curl "$GATEWAY/orders" -H "Authorization: Bearer $BLIND"
+expect 403 '{"error":"Forbidden"}'
+curl "$PARTNERS_URL/token" -u "acme:$ACME_SECRET" -d grant_type=client_credentials -d resource=https://api.example.com/orders -o nothing.json
+expect 200 '!"scope"'
+NOTHING=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' nothing.json)
+curl "$GATEWAY/orders" -H "Authorization: Bearer $NOTHING"
+expect 403 '{"error":"Forbidden"}'
+
+step "a token for another API of ours opens this one not, though it has a scope of the same name, and the other way round"
+curl "$PARTNERS_URL/token" -u "acme:$ACME_SECRET" -d grant_type=client_credentials -d resource=https://api.example.com/users -d scope='users:read orders:read' -o users.json
 expect 200
 USERS=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' users.json)
 curl "$GATEWAY/users/me" -H "Authorization: Bearer $USERS"
