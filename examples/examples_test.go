@@ -1,7 +1,6 @@
 package examples_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -390,18 +389,12 @@ func disabled(route map[string]any) bool {
 }
 
 func TestGatewayNeedsWhatItChanges(t *testing.T) {
-	for from, want := range map[string]string{
-		"&skip":                      "no anchor &skip",
-		"context_extensions: {":      "no route that names a policy",
-		"each by the policy that it": "something else above the routes",
+	for want, change := range map[string]*strings.Replacer{
+		"no anchor &skip":              strings.NewReplacer("&skip", "&jump", "*skip", "*jump"),
+		"no route that names a policy": strings.NewReplacer("context_extensions", "other"),
+		"something else above":         strings.NewReplacer("each by the policy that it names", "by policy"),
 	} {
-		changed := bytes.ReplaceAll([]byte(envoy.Config), []byte(from), []byte(map[string]string{
-			"&skip":                      "&jump",
-			"context_extensions: {":      "other: {",
-			"each by the policy that it": "all by the policy that it",
-		}[from]))
-		changed = bytes.ReplaceAll(changed, []byte("*skip"), []byte(map[bool]string{true: "*jump", false: "*skip"}[from == "&skip"]))
-		_, err := examples.Gateway(changed)
+		_, err := examples.Gateway([]byte(change.Replace(envoy.Config)))
 		require.ErrorContains(t, err, want)
 	}
 }
