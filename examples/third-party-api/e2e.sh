@@ -11,9 +11,9 @@ TOKEN=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' acme.json)
 
 step "it reads; the service hears who it is, and sees no token"
 curl "$GATEWAY/orders" -H "Authorization: Bearer $TOKEN"
-expect 200 '"userId":"acme"'
+expect 200 '"userId":"partner:acme"'
 curl "$GATEWAY/orders/echo" -H "Authorization: Bearer $TOKEN" -H 'x-user-id: root' -H 'x-user-roles: ["admin"]'
-expect 200 '"x-user-id":["acme"]' '"x-user-roles":["[]"]' '!root' '!"authorization"'
+expect 200 '"x-user-id":["partner:acme"]' '"x-user-roles":["[]"]' '!root' '!"authorization"'
 
 step "it does not write"
 curl "$GATEWAY/orders/echo" -X POST -H "Authorization: Bearer $TOKEN"
@@ -43,7 +43,7 @@ curl "$PARTNERS_URL/token" -u "acme:$ACME_SECRET" -d grant_type=client_credentia
 expect 200
 USERS=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' users.json)
 curl "$GATEWAY/users/me" -H "Authorization: Bearer $USERS"
-expect 200 '"userId":"acme"'
+expect 200 '"userId":"partner:acme"'
 curl "$GATEWAY/orders" -H "Authorization: Bearer $USERS"
 expect 403 '{"error":"Forbidden"}'
 curl "$GATEWAY/users/me" -H "Authorization: Bearer $TOKEN"
@@ -79,7 +79,7 @@ expect 200
 curl "$GATEWAY/orders" -H "Authorization: Bearer $TOKEN"
 expect 401 '{"error":"Invalid token"}'
 curl "$GATEWAY/orders" -H "Authorization: Bearer $WRITER"
-expect 200 '"userId":"acme"'
+expect 200 '"userId":"partner:acme"'
 
 step "Globex asks too often, and is told when to come back; Acme is served"
 curl "$PARTNERS_URL/token" -u "globex:$GLOBEX_SECRET" -d grant_type=client_credentials -d resource=https://api.example.com/orders -d scope=orders:read -o globex.json
@@ -88,10 +88,10 @@ GLOBEX=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' globex.json)
 for i in {1..26}; do curl "$GATEWAY/orders" -H "Authorization: Bearer $GLOBEX"; done
 expect 429 '{"error":"Too many requests"}' retry-after
 curl "$GATEWAY/orders" -H "Authorization: Bearer $WRITER"
-expect 200 '"userId":"acme"'
+expect 200 '"userId":"partner:acme"'
 
 step "Acme does not pay: locked out, new tokens included, and let in again"
-curl "$GATEWAY/auth/users/acme/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"disabled":true}'
+curl "$GATEWAY/auth/users/partner:acme/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"disabled":true}'
 expect 200 '"changed":'
 curl "$GATEWAY/orders" -H "Authorization: Bearer $WRITER"
 expect 401 '{"error":"Invalid token"}'
@@ -99,10 +99,10 @@ curl "$PARTNERS_URL/token" -u "acme:$ACME_SECRET" -d grant_type=client_credentia
 AGAIN=$(sed -E 's/.*"access_token":"([^"]+)".*/\1/' again.json)
 curl "$GATEWAY/orders" -H "Authorization: Bearer $AGAIN"
 expect 401 '{"error":"Invalid token"}'
-curl "$GATEWAY/auth/users/acme/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"disabled":false}'
+curl "$GATEWAY/auth/users/partner:acme/sessions" -X PATCH -H "x-internal-api-key: $BACKOFFICE_KEY" --json '{"disabled":false}'
 expect 200 '"changed":'
 curl "$GATEWAY/orders" -H "Authorization: Bearer $AGAIN"
-expect 200 '"userId":"acme"'
+expect 200 '"userId":"partner:acme"'
 
 step "Redis hangs: 503, and no token is called invalid, but forged ones are"
 kill -STOP "$REDIS_PID"
@@ -112,4 +112,4 @@ curl "$GATEWAY/orders" -H "Authorization: Bearer $CHANGED"
 expect 401 '{"error":"Invalid token"}'
 kill -CONT "$REDIS_PID"
 curl "$GATEWAY/orders" -H "Authorization: Bearer $AGAIN"
-expect_soon 200 '"userId":"acme"'
+expect_soon 200 '"userId":"partner:acme"'
