@@ -234,7 +234,7 @@ func (a *API) loginOf(body newSessionBody) (authz.Login, error) {
 		Organizations: body.organizations,
 		Device:        authz.Device{UserAgent: userAgent(body.userAgent)},
 	}
-	if !validUserID(l.ID) {
+	if !ValidUserID(l.ID) {
 		return l, badRequest("no userId, or one that no user may have")
 	}
 	if body.address != "" {
