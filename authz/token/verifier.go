@@ -192,8 +192,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*authz.Token, error)
 		return nil, err
 	}
 	// That a token has expired is said only of one that is right in all else.
-	if !now.Before(e.token.Expires.Add(e.issuer.leeway)) { // RFC 7519 section 4.1.4: "on or after"
-		err := authz.Refuse(authz.ReasonTokenExpired, "expired at %v", e.token.Expires)
+	if err := e.issuer.expired(&e.token, now); err != nil {
 		authz.TraceFrom(ctx).Add(authz.StageProof, "exp", time.Time{}, err, "")
 		return nil, err
 	}
@@ -202,6 +201,13 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*authz.Token, error)
 	}
 	t := e.token
 	return &t, nil
+}
+
+func (i *issuer) expired(t *authz.Token, now time.Time) error {
+	if now.Before(t.Expires.Add(i.leeway)) { // RFC 7519 section 4.1.4: "on or after"
+		return nil
+	}
+	return authz.Refuse(authz.ReasonTokenExpired, "expired at %v", t.Expires)
 }
 
 // Remembered implements [authz.CachedTokenVerifier].
