@@ -29,7 +29,8 @@ func configCheckCommand(env environment) *cobra.Command {
 		Long: `Reads a configuration as serve would, keys and secrets included, and prints each
 problem on a line of its own: file:line:column: key: what is wrong and what to do.
 Nothing is started and Redis is not asked.`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeConfig,
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := file.resolve(args, env)
 			if err != nil {

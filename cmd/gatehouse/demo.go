@@ -73,6 +73,8 @@ Envoy: 'make demo' installs one. Ctrl-C stops everything.`,
 	cmd.Flags().StringVar(&o.store, "store", "auto", "auto (redis-server if there is one), redis or embedded")
 	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this directory (default: a temporary one)")
 	cmd.Flags().BoolVar(&o.check, "check", false, "try every printed line once, then stop")
+	completeWords(cmd, "store", "auto", "redis", "embedded")
+	_ = cmd.MarkFlagDirname("dir")
 	return cmd
 }
 

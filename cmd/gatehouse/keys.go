@@ -73,6 +73,7 @@ never overwritten: 'gatehouse keys rotate' replaces keys.`,
 	}
 	cmd.Flags().StringVar(&alg, "alg", defaultAlg, "RS256, ES256, ES384, ES512 or EdDSA")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "the file, as the argument")
+	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
 	return cmd
 }
 
@@ -153,6 +154,8 @@ owner.`,
 	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")
 	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
 	cmd.Flags().BoolVar(&r.prepare, "prepare", false, "make next.pem where it is missing, and change nothing else")
+	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
+	_ = cmd.MarkFlagDirname("dir")
 	return cmd
 }
 

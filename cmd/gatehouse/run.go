@@ -104,7 +104,8 @@ why the request may not pass.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
-	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), demoCommand(env), readyCommand(env), explainCommand(env))
+	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), demoCommand(env), readyCommand(env))
+	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), completionCommand(env))
 	return root
 }
 
@@ -130,6 +131,7 @@ type configFlag struct{ path string }
 
 func (f *configFlag) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.path, "config", "c", "", "configuration file (default $GATEHOUSE_CONFIG, else "+defaultConfigFile+")")
+	_ = cmd.MarkFlagFilename("config", configExtensions...)
 }
 
 func (f *configFlag) resolve(args []string, env environment) (string, error) {

@@ -32,7 +32,8 @@ With Redis out of reach it starts all the same, is not ready, and answers 503 un
 Redis is there. SIGTERM and Ctrl-C drain: health turns NOT_SERVING, checks go on
 being answered for server.drain, then connections are closed in order. A second
 signal ends the program at once.`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeConfig,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := file.resolve(args, env)
 			if err != nil {
