@@ -109,6 +109,8 @@ func (o *operator) explained(ctx context.Context, err error) error {
 			return errors.New("interrupted: what was not reported as done may be done or not; run the same command again, which does no harm")
 		}
 		return fmt.Errorf("the store at %v: %w", o.cfg.Redis.URL, err)
+	case authz.ReasonProfileMalformed:
+		return fmt.Errorf("%w; the gate refuses the user for it: correct or delete the key user:ID in Redis", err)
 	}
 	return err
 }
@@ -145,6 +147,16 @@ func (o *operator) who() string {
 	return "os:" + name
 }
 
+// recordSome does the same for a change of several sessions, which may have come
+// to a part of them before an error.
+func (o *operator) recordSome(ctx context.Context, action string, err error, sessions int, attrs ...slog.Attr) {
+	attrs = append(attrs, slog.Int("sessions", sessions))
+	if err != nil && sessions > 0 && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
+		err, attrs = nil, append(attrs, slog.Bool("complete", false))
+	}
+	o.record(ctx, action, err, attrs...)
+}
+
 func (o *operator) warn(format string, args ...any) {
 	fmt.Fprintf(o.env.stderr, "warning: %s\n", printable(fmt.Sprintf(format, args...)))
 }
@@ -177,6 +189,22 @@ func (o *operator) listed(ctx context.Context, idOrEmail string) *authz.User {
 		return nil
 	}
 	return &all[i]
+}
+
+// known reports whether there is a profile of a user, or a login for tokens. For
+// sessions it doesn't look.
+func (o *operator) known(ctx context.Context, userID string) (bool, error) {
+	standing, err := o.store.UserStanding(ctx, userID)
+	switch {
+	case err != nil && authz.ReasonOf(err) == authz.ReasonProfileMalformed:
+		return true, nil // a profile that can't be read is one
+	case err != nil:
+		return false, err
+	case standing.Profile != nil:
+		return true, nil
+	}
+	families, err := o.store.UserFamilies(ctx, userID)
+	return len(families) > 0, err
 }
 
 // unknown says why nobody may be known by an id; "" where the users file has it.

@@ -83,6 +83,9 @@ func holdsSomething(value any) bool {
 // too many are hidden than too few.
 func secretName(name string) bool {
 	name = strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "", " ", "").Replace(name))
+	if strings.Contains(name, "cookie") && name != "cookie" { // which express-session writes, and no secret with it
+		return true
+	}
 	return slices.Contains(secretNames, name) || slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(name, part) })
 }
 
@@ -90,7 +93,7 @@ var (
 	secretNames = []string{"pin", "code", "key", "hash", "salt", "sid", "sig", "auth", "sessionid"}
 	secretParts = []string{
 		"password", "passwd", "passphrase", "passcode", "secret", "token", "credential", "authorization", "apikey", "privatekey", "accesskey", "signingkey",
-		"csrf", "xsrf", "otp", "jwt", "bearer", "signature", "nonce", "verifier", "cookievalue", "cvv", "cvc", "cardnumber",
+		"csrf", "xsrf", "otp", "jwt", "bearer", "signature", "nonce", "verifier", "cvv", "cvc", "cardnumber",
 	}
 	// secretText is a token, a signed cookie, a private key or a password hash,
 	// whatever it is called.

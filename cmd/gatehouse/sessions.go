@@ -127,11 +127,7 @@ func (o *operator) listSessions(ctx context.Context, userID string, asJSON bool)
 	if asJSON {
 		return emitJSON(o.env.stdout, heldJSON(held))
 	}
-	if !held.Known() {
-		if why := o.unknown(ctx, userID); why != "" {
-			o.warn("%s", why)
-		}
-	}
+	o.doubt(ctx, userID, held.Known())
 	fmt.Fprintln(o.env.stdout, userLine(held))
 	if len(held.Sessions)+len(held.Families) == 0 {
 		fmt.Fprintln(o.env.stdout, "no sessions and no logins for tokens")
@@ -401,16 +397,16 @@ func changeValue(key, value string) (any, error) {
 }
 
 func (o *operator) changeUser(ctx context.Context, userID string, change authz.UserChange, asJSON bool) error {
-	standing, err := o.store.UserStanding(ctx, userID)
+	known, err := o.known(ctx, userID)
 	if err != nil {
 		return err
 	}
 	sessions, err := o.store.ChangeUser(ctx, userID, change)
-	o.record(ctx, "change_user", err, slog.String("user", userID), slog.String("changes", strings.Join(authapi.Changes(change), ",")), slog.Int("sessions", sessions))
+	o.recordSome(ctx, "change_user", err, sessions, slog.String("user", userID), slog.String("changes", strings.Join(authapi.Changes(change), ",")))
 	if err != nil {
 		return err
 	}
-	if sessions == 0 && standing.Profile == nil {
+	if sessions == 0 && !known {
 		if why := o.unknown(ctx, userID); why != "" {
 			o.warn("%s; the change waits in a new profile", why)
 		}
@@ -520,9 +516,25 @@ func (o *operator) revokeAll(ctx context.Context, r revocation) error {
 	if err := confirm(ctx, o.env, r.yes, what, r.userID); err != nil {
 		return err
 	}
+	known, err := o.known(ctx, r.userID)
+	if err != nil {
+		return err
+	}
 	sessions, err := o.store.RevokeUser(ctx, r.userID)
-	o.record(ctx, "revoke_all", err, slog.String("user", r.userID), slog.Int("sessions", sessions))
+	o.recordSome(ctx, "revoke_all", err, sessions, slog.String("user", r.userID))
+	o.doubt(ctx, r.userID, known || sessions > 0)
 	return o.revoked(r, err, sessions, "Revoked %s of %s, and all tokens\n", plural(sessions, "session"), printable(r.userID))
+}
+
+// doubt warns whoever may have mistyped an id, and would believe that somebody's
+// sessions have ended.
+func (o *operator) doubt(ctx context.Context, userID string, known bool) {
+	if known {
+		return
+	}
+	if why := o.unknown(ctx, userID); why != "" {
+		o.warn("%s", why)
+	}
 }
 
 // revoked says how many there were, also when it is not confirmed.
@@ -542,7 +554,7 @@ func (o *operator) revoked(r revocation, err error, n int, format string, args .
 // revokeBefore moves the user's mark. What falls under it is counted by looking
 // before and after.
 func (o *operator) revokeBefore(ctx context.Context, r revocation) error {
-	was, err := o.handles(ctx, r.userID)
+	was, known, err := o.handles(ctx, r.userID)
 	if err != nil {
 		return err
 	}
@@ -551,7 +563,8 @@ func (o *operator) revokeBefore(ctx context.Context, r revocation) error {
 	if err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
 		return err
 	}
-	is, lookErr := o.handles(ctx, r.userID)
+	o.doubt(ctx, r.userID, known)
+	is, _, lookErr := o.handles(ctx, r.userID)
 	if lookErr != nil {
 		return errors.Join(err, lookErr)
 	}
@@ -566,16 +579,16 @@ func (o *operator) revokeBefore(ctx context.Context, r revocation) error {
 }
 
 // handles are those of all that a user holds.
-func (o *operator) handles(ctx context.Context, userID string) (map[string]bool, error) {
+func (o *operator) handles(ctx context.Context, userID string) (handles map[string]bool, known bool, err error) {
 	held, err := authapi.Holdings(ctx, o.store, userID)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	handles := make(map[string]bool, len(held.Sessions)+len(held.Families))
+	handles = make(map[string]bool, len(held.Sessions)+len(held.Families))
 	for _, l := range slices.Concat(held.Sessions, held.Families) {
 		handles[l.Handle] = true
 	}
-	return handles, nil
+	return handles, held.Known(), nil
 }
 
 func (o *operator) revokeHandles(ctx context.Context, r revocation) error {

@@ -128,12 +128,12 @@ func TestSessionsShow(t *testing.T) {
 	const id = "an-id-of-express-that-is-not-shown"
 	d.express(t, id, `"userId":7,"email":"seven@example.com","roles":["member"],"cart":[{"sku":"a","amount":2}],"self":"`+id+`",`+
 		`"csrfToken":"secret-1","passport":{"user":7,"access_token":"secret-2","expires":9},"pending":false,"password":"","apiKeys":["secret-3"],`+
-		`"idToken":null,"hasPassword":true,"note":"eyJhbGciOiJub25lIn0.eyJzdWIiOiJzZWNyZXQtNCJ9.secret-5","signed":"s:abc.secret/6+="`, time.Hour)
+		`"idToken":null,"hasPassword":true,"note":"eyJhbGciOiJub25lIn0.eyJzdWIiOiJzZWNyZXQtNCJ9.secret-5","signed":"s:abc.secret/6+=","cookies":"a=secret-6"`, time.Hour)
 	handle := authz.Handle(id)
 	text := d.ok(t, "sessions", "show", "7", handle)
 	require.Contains(t, text, "handle     "+handle+"\nkind       session\nuser       7\nemail      seven@example.com\nroles      member\ncreated    unknown\n")
 	require.Regexp(t, `expires    20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \(in 59m\)\n`, text)
-	require.Contains(t, text, "not shown, since they are secret by their names or looks: apiKeys, csrfToken, note, passport.access_token, signed\n")
+	require.Contains(t, text, "not shown, since they are secret by their names or looks: apiKeys, cookies, csrfToken, note, passport.access_token, signed\n")
 
 	var shown map[string]any
 	require.NoError(t, json.Unmarshal([]byte(d.ok(t, "sessions", "show", "7", handle, "--json")), &shown))
@@ -141,10 +141,10 @@ func TestSessionsShow(t *testing.T) {
 	text2, err := json.Marshal(shown)
 	require.NoError(t, err)
 	require.JSONEq(t, `{"kind":"session","handle":"`+handle+`","createdAt":null,"lastSeen":null,"address":"","userAgent":"","userId":"7","email":"seven@example.com",
-		"roles":["member"],"authTime":null,"hidden":["apiKeys","csrfToken","note","passport.access_token","signed"],
+		"roles":["member"],"authTime":null,"hidden":["apiKeys","cookies","csrfToken","note","passport.access_token","signed"],
 		"record":{"cookie":{"originalMaxAge":3600000,"expires":"2026-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},"userId":7,"email":"seven@example.com","roles":["member"],
 		"cart":[{"sku":"a","amount":2}],"self":"[session id]","csrfToken":"[not shown]","passport":{"user":7,"access_token":"[not shown]","expires":9},"pending":false,"password":"",
-		"apiKeys":"[not shown]","idToken":null,"hasPassword":true,"note":"[not shown]","signed":"[not shown]"}}`, string(text2))
+		"apiKeys":"[not shown]","idToken":null,"hasPassword":true,"note":"[not shown]","signed":"[not shown]","cookies":"[not shown]"}}`, string(text2))
 	for _, out := range []string{text, string(text2)} {
 		require.NotContains(t, out, "secret-")
 		require.NotContains(t, out, id)
@@ -204,6 +204,20 @@ func TestSessionsSetCountsAtOnce(t *testing.T) {
 	}
 	d.ok(t, "sessions", "set", "bob", "disabled=false")
 	have(`[]`, "")
+}
+
+// A profile that can't be read has its user refused; what ends sessions still does.
+func TestSessionsOfAMalformedProfile(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "", "")
+	require.NoError(t, d.client.Set(t.Context(), "user:bob", `{"roles":7}`, 0).Err())
+	d.express(t, "id-1", `"userId":"bob"`, time.Hour)
+	c := d.run(t, "sessions", "list", "bob")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "correct or delete the key user:ID in Redis")
+	require.Equal(t, "Revoked 1 session of bob, and all tokens\n", d.ok(t, "sessions", "revoke", "bob", "--all", "--yes"))
+	d.ok(t, "sessions", "set", "bob", "roles=member")
+	d.ok(t, "sessions", "list", "bob")
 }
 
 func TestSessionsSetOfNobodyWarns(t *testing.T) {
@@ -272,6 +286,12 @@ func TestSessionsRevoke(t *testing.T) {
 	require.Equal(t, 401, status)
 	require.True(t, passes(someone))
 	require.JSONEq(t, `{"revoked":0}`, d.ok(t, "sessions", "revoke", "bob", "--all", "-y", "--json"))
+	require.NotContains(t, c.stderr, "warning")
+	for _, args := range [][]string{{"--all", "--yes"}, {"--before", "2026-01-01"}} {
+		c = d.run(t, append([]string{"sessions", "revoke", "bbo"}, args...)...)
+		require.Equal(t, exitOK, c.code)
+		require.Contains(t, c.stderr, `warning: nobody is known by the id "bbo"`, "a mistyped id")
+	}
 	require.True(t, passes(g.logIn(t, "bob")), "who logs in again is in")
 }
 

@@ -154,8 +154,11 @@ func (o *operator) mint(ctx context.Context, m minting) error {
 	if err != nil {
 		return err
 	}
-	o.record(ctx, "mint", nil, slog.String("user", m.userID), slog.String("token", authz.Handle(minted.TokenID)),
-		slog.Time("expires", minted.Expires), slog.String("claims", strings.Join(slices.Sorted(maps.Keys(m.claims)), ",")))
+	attrs := []slog.Attr{slog.String("user", m.userID), slog.String("token", authz.Handle(minted.TokenID)), slog.Time("expires", minted.Expires)}
+	if len(m.claims) > 0 {
+		attrs = append(attrs, slog.String("claims", strings.Join(slices.Sorted(maps.Keys(m.claims)), ",")))
+	}
+	o.record(ctx, "mint", nil, attrs...)
 	if !m.asJSON {
 		_, err = fmt.Fprintln(o.env.stdout, raw)
 		return err
