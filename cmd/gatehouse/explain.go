@@ -52,7 +52,7 @@ server's ops listener on this host. A route of Envoy that names a policy
 
 Exit status: 0 allowed, 1 denied, 2 not explained.`,
 		Example: `  gatehouse explain --policy admin https://gateway.example.com/users/admin -H 'cookie: sessionId=…'
-  gatehouse explain --server 127.0.0.1:9090 curl -X DELETE https://gateway.example.com/orders/7 -H 'authorization: Bearer …'
+  gatehouse explain --server 127.0.0.1:9090 curl -X DELETE https://gateway.example.com/orders/7 -b 'sessionId=…'
   gatehouse explain --json - < request.txt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -97,7 +97,7 @@ Exit status: 0 allowed, 1 denied, 2 not explained.`,
 				return exitError{exitUsage, err}
 			}
 			if report.Decision != "allow" {
-				return exitError{exitFailed, nil}
+				return errSaid
 			}
 			return nil
 		},
