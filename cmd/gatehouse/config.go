@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -43,19 +42,14 @@ Nothing is started and Redis is not asked.`,
 			for _, w := range warnings {
 				fmt.Fprintf(env.stderr, "warning: %v\n", w)
 			}
-			log := slog.New(slog.DiscardHandler)
-			gate, err := newGate(cfg, log)
+			g, err := newGeneration(loadedConfig{cfg: cfg}, nil, instruments{log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				return err
 			}
-			_, err = gate.newAuthAPI(cfg, log, nil)
-			if err := errors.Join(err, gate.close()); err != nil {
-				return err
-			}
-			for _, w := range gate.warnings {
+			for _, w := range g.warnings {
 				fmt.Fprintf(env.stderr, "warning: %s\n", w)
 			}
-			if _, _, err := listenerTLS(cfg); err != nil {
+			if err := g.close(); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.stdout, "%s: ok\n", path)

@@ -136,12 +136,12 @@ func explainByFile(ctx context.Context, file *configFlag, request *explain.Reque
 	if err != nil {
 		return nil, err
 	}
-	gate, err := newGate(cfg, slog.New(slog.DiscardHandler))
+	g, err := newGeneration(loadedConfig{cfg: cfg}, nil, instruments{log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
-	report, err := explainRequest(ctx, newDoor(cfg, gate, nil), cfg, request)
-	return report, errors.Join(err, gate.close())
+	report, err := explainRequest(ctx, g.check, g.cfg, request)
+	return report, errors.Join(err, g.close())
 }
 
 func explainRequest(ctx context.Context, door explainer, cfg *config.Config, request *explain.Request) (*explain.Report, error) {
@@ -188,7 +188,7 @@ func askToExplain(ctx context.Context, address string, request *explain.Request)
 // explainHandler explains requests to who is on this host: whoever holds a
 // credential could learn about it what a client never does. A page in a browser on
 // this host can't ask either: it can't send this content type.
-func explainHandler(current func() (explainer, *config.Config)) http.Handler {
+func explainHandler(current *live) http.Handler {
 	refuse := func(w http.ResponseWriter, status int, why string) {
 		writeJSON(w, status, map[string]string{"error": why})
 	}
@@ -208,8 +208,9 @@ func explainHandler(current func() (explainer, *config.Config)) http.Handler {
 			refuse(w, http.StatusBadRequest, "the request to explain: "+err.Error())
 			return
 		}
-		door, cfg := current()
-		report, err := explainRequest(r.Context(), door, cfg, request)
+		g, held := current.acquire()
+		defer held.Release()
+		report, err := explainRequest(r.Context(), g.check, g.cfg, request)
 		if err != nil {
 			refuse(w, http.StatusBadRequest, err.Error())
 			return

@@ -39,6 +39,7 @@ type operator struct {
 
 	client redis.UniversalClient // nil until open
 	store  *session.Store
+	close  func() error
 }
 
 // newOperator reads the configuration. It asks nobody.
@@ -64,7 +65,7 @@ func withStore(cmd *cobra.Command, file configFlag, env environment, run func(co
 	if err := o.open(); err != nil {
 		return err
 	}
-	return errors.Join(o.explained(cmd.Context(), run(cmd.Context(), o)), o.client.Close())
+	return errors.Join(o.explained(cmd.Context(), run(cmd.Context(), o)), o.close())
 }
 
 // operatorPatience is the least time that a call of the store has: whoever waits
@@ -80,15 +81,11 @@ func (o *operator) open() error {
 	cfg.Redis.Timeout = max(cfg.Redis.Timeout, operatorPatience)
 	cfg.Redis.Cache.Enabled = false // what is asked once needs no cache
 	log := slog.New(slog.DiscardHandler)
-	client, err := openStore(&cfg, log)
-	if err != nil {
-		return err
+	g := &gate{}
+	if err := g.takeStore(&cfg, nil, warm{}, log); err != nil {
+		return errors.Join(err, g.close())
 	}
-	store, err := newStore(client, &cfg, log)
-	if err != nil {
-		return errors.Join(err, client.Close())
-	}
-	o.client, o.store = client, store
+	o.client, o.store, o.close = g.client, g.store, g.close
 	return nil
 }
 
@@ -135,7 +132,8 @@ func (o *operator) record(ctx context.Context, action string, err error, attrs .
 	if err != nil {
 		all = append(all, slog.Bool("confirmed", false))
 	}
-	newLogger(format, escapingWriter{o.env.stderr}).LogAttrs(ctx, slog.LevelInfo, "audit", all...)
+	log, _ := newLogger(format, escapingWriter{o.env.stderr})
+	log.LogAttrs(ctx, slog.LevelInfo, "audit", all...)
 }
 
 // who is the user of the operating system. No user of the gate has such an id.
@@ -165,7 +163,7 @@ func (o *operator) warn(format string, args ...any) {
 // all. Keys that have to be fetched are, when they are needed.
 func (o *operator) issuers() (*token.Issuer, *token.Verifier, error) {
 	var g gate
-	if err := g.newVerifier(o.cfg); err != nil {
+	if err := g.takeTokens(o.cfg, nil, warm{}); err != nil {
 		return nil, nil, err
 	}
 	return g.own, g.verifier, nil

@@ -24,6 +24,7 @@ type readiness struct {
 	checked  time.Time
 	changed  func(ready bool) // called with mu held, on each change
 	cache    func() (_ session.CacheState, ok bool)
+	config   func() configDetail
 	ready    bool
 }
 
@@ -52,9 +53,10 @@ func (r *readiness) update() {
 
 // readyDetail is the body of /readyz.
 type readyDetail struct {
-	Status string      `json:"status"` // ready, starting or draining
-	Store  storeDetail `json:"store"`
-	Cache  cacheDetail `json:"cache"`
+	Status string       `json:"status"` // ready, starting or draining
+	Store  storeDetail  `json:"store"`
+	Cache  cacheDetail  `json:"cache"`
+	Config configDetail `json:"config"`
 }
 
 type storeDetail struct {
@@ -92,6 +94,7 @@ func (r *readiness) detail() (readyDetail, int) {
 		Status: "ready",
 		Store:  storeDetail{State: "up", Checked: r.checked},
 		Cache:  r.cacheDetail(),
+		Config: r.config(),
 	}
 	switch {
 	case r.checked.IsZero():

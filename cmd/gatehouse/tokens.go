@@ -183,7 +183,7 @@ func (o *operator) markOf(ctx context.Context, userID string) time.Time {
 		o.warn("%v", err)
 		return time.Time{}
 	}
-	defer func() { _ = o.client.Close() }()
+	defer func() { _ = o.close() }()
 	standing, err := o.store.UserStanding(ctx, userID)
 	switch {
 	case err != nil:
@@ -235,7 +235,7 @@ unchecked.`,
 				if err := o.open(); err != nil {
 					return err
 				}
-				defer func() { _ = o.client.Close() }()
+				defer func() { _ = o.close() }()
 			}
 			return o.inspect(cmd.Context(), raw, asJSON)
 		},
