@@ -52,7 +52,10 @@ type loadedConfig struct {
 // newGeneration builds the generation after before, nil for the first one. It
 // reads what the configuration names, and asks neither Redis nor an issuer.
 func newGeneration(c loadedConfig, before *generation, in instruments) (_ *generation, err error) {
-	g := &generation{cfg: c.cfg, asked: c.cfg, number: 1, loaded: time.Now(), files: c.files, sum: c.sum, leases: &leases{}}
+	g := &generation{
+		cfg: c.cfg, asked: c.cfg, number: 1, loaded: time.Now(),
+		files: c.files, sum: c.sum, hash: fingerprint(c.sum), leases: &leases{},
+	}
 	var old warm
 	if before != nil {
 		g.number, old = before.number+1, before.warm
