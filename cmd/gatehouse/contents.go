@@ -30,7 +30,8 @@ func (c contents) of(files ...config.File) []digest {
 
 // changed returns the files that both have, and whose contents differ; not the
 // configuration itself.
-func (c contents) changed(before contents, configuration string) (files []string) {
+func (c contents) changed(before contents, configuration string) []string {
+	files := []string{}
 	for f, d := range c {
 		if was, ok := before[f]; ok && was != d && f != configuration {
 			files = append(files, f)

@@ -17,7 +17,7 @@ import (
 // elements of lists are not. What only a file holds that a key names is not
 // looked at.
 func differences(a, b *config.Config) []string {
-	return differ("", reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem())
+	return append([]string{}, differ("", reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem())...)
 }
 
 func differ(key string, a, b reflect.Value) (keys []string) {

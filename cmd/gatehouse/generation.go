@@ -138,20 +138,26 @@ func (g *generation) keyIDs() []string {
 const reachPatience = 3 * time.Second
 
 // reach asks the store for the first time, if it isn't that of before: a typing
-// error in its address must not become an outage.
+// error in its address must not become an outage. Where there is one already, the
+// store of before being out of reach too, it can do no harm.
 func (g *generation) reach(ctx context.Context, before *generation) error {
 	if g.clients == before.clients {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, reachPatience)
+	patience, cancel := context.WithTimeout(ctx, reachPatience)
 	defer cancel()
+	outage := true // of before
 	for {
-		err := g.ping(ctx)
+		err := g.ping(patience)
 		if err == nil {
 			return nil
 		}
+		outage = outage && before.ping(ctx) != nil
 		select {
-		case <-ctx.Done():
+		case <-patience.Done():
+			if outage {
+				return nil
+			}
 			return problem(g.cfg, "redis", fmt.Errorf("the store that the configuration leads to now can't be reached: %w; "+
 				"correct redis.url or the store; it is tried again", err))
 		case <-time.After(startInterval):

@@ -157,8 +157,14 @@ func (r *reloader) look(ctx context.Context, asked bool) (changing bool) {
 var errNoPolicies = errors.New("there are no policies, so every request would be denied: was the file cut off? " +
 	"Restart to have such a configuration applied")
 
-// build loads the files and makes the next generation of them.
+// build loads the files and makes the next generation of them. A bug that only this
+// configuration meets must not end what runs.
 func (r *reloader) build(ctx context.Context, c *loadedConfig, running *generation) (_ *generation, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic while the configuration was read: %v", p)
+		}
+	}()
 	if c.cfg, c.warnings, err = config.Load(r.file.path, r.file.lookup); err != nil {
 		return nil, err
 	}
@@ -186,7 +192,8 @@ func (r *reloader) apply(running, next *generation, warnings []config.Warning) {
 	r.health.applied(next)
 	log := r.in.log
 	log.Info("configuration applied", slog.Int("generation", next.number), slog.String("hash", next.hash),
-		slog.Any("changed", differences(running.asked, next.asked)), slog.Any("files", next.files.changed(running.files, r.file.path)))
+		slog.Any("changed", differences(running.asked, next.asked)),       // keys, without their values
+		slog.Any("files", next.files.changed(running.files, r.file.path))) // that keys name
 	logWarnings(log, warnings, next.gate)
 	for _, w := range dangers(running, next) {
 		log.Warn("configuration", slog.String("warning", w))

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -854,6 +856,25 @@ func TestAnotherStoreIsWaitedFor(t *testing.T) {
 	defer server.Kill()
 	g.applies(t, func() { hangUp(t) })
 	require.Equal(t, 401, as(t, conn, "id-a"), "the session is in the other store")
+}
+
+// While no store can be reached, another address makes nothing worse.
+func TestAnotherStoreIsTakenInAnOutage(t *testing.T) {
+	ports := proctest.FreePorts(t, 2)
+	text := func(port int) string {
+		return strings.Replace(onePolicy("redis://"+proc.Local(port)), `redis: {`, `redis: {timeout: 5s, `, 1)
+	}
+	g := start(t, text(ports[0]))
+	conn := g.dial(t)
+	require.Equal(t, 503, as(t, conn, "id-a"))
+	g.applies(t, func() { save(t, g.file, text(ports[1])) })
+	require.Equal(t, 503, as(t, conn, "id-a"))
+	proctest.Need(t, "redis-server")
+	server, err := proc.StartRedis(t.Context(), proc.RedisOptions{Dir: t.TempDir(), Port: ports[1]})
+	require.NoError(t, err)
+	defer server.Kill()
+	until(t, "it is ready", func() bool { status, _ := get(t, "http://"+g.ops+"/readyz"); return status == 200 })
+	until(t, "the store answers", func() bool { return as(t, conn, "id-a") == 401 })
 }
 
 // What can't change under way stays, the rest is applied, and both are said.
