@@ -121,7 +121,7 @@ func dangers(running, next *generation) (warnings []string) {
 	keys := running.keyIDs()
 	warn(len(keys) > 0 && !slices.Contains(next.keyIDs(), keys[0]),
 		"the key that signed tokens until now is gone from tokens.signing_keys: its tokens are refused; to rotate it, keep it behind the new one until they have expired")
-	warn(before.Redis.URL.Reveal() != after.Redis.URL.Reveal() && !embedded(before), "redis.url leads to another store: what it doesn't hold, sessions and revocations alike, is not known any more")
+	warn(before.Redis.URL.String() != after.Redis.URL.String() && !embedded(before), "redis.url leads to another store: what it doesn't hold, sessions and revocations alike, is not known any more")
 	warn(before.Redis.ConfirmReplicas > after.Redis.ConfirmReplicas, "redis.confirm_replicas is less: a revocation can be lost with fewer servers")
 	warn(before.Identity.Headers != after.Identity.Headers,
 		"identity.headers have other names: services that still read the old ones read what a client sends in them; change the services first, and have the gateway remove the old ones")

@@ -264,7 +264,7 @@ func (r rotation) run() error {
 		current.path, current.key, previous.path, previous.key, next.path, next.key)
 	advice := "Servers that run take the files as soon as they have them."
 	if unknown {
-		advice = "No server knows the new key yet: give it to all of them at once, since those without it refuse its tokens.\nThe next rotation is gentler, for next.pem is there now."
+		advice = "No server knows the new key yet: give it to all at once, since those without it refuse its tokens.\nThe next rotation is gentler, for next.pem is there now."
 	}
 	fmt.Fprintf(r.out, "\n%s\n%s", advice, listed(current, next, previous))
 	return nil

@@ -13,7 +13,9 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -529,6 +531,52 @@ default_policy: user`))
 	require.Equal(t, 401, status, "though it was verified before")
 }
 
+// Keys that were fetched are not fetched again because something else changed.
+func TestFetchedKeysOutliveReloads(t *testing.T) {
+	block, _ := pem.Decode(mustKey(t))
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	require.NoError(t, err)
+	key := parsed.(*ecdsa.PrivateKey)
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: "one", Algorithm: "ES256", Use: "sig"}}})
+	require.NoError(t, err)
+	var fetched atomic.Int64
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fetched.Add(1)
+		_, _ = w.Write(set)
+	}))
+	defer idp.Close()
+	text := func(path, audience, policy string) string {
+		return anywhere(`redis: {url: "embedded://", timeout: 5s}
+issuers: [{issuer: "https://idp.example.com", jwks_url: "` + idp.URL + path + `", audiences: [` + audience + `], algorithms: [ES256]}]
+policies: {user: {credentials: [bearer]` + policy + `}}
+default_policy: user`)
+	}
+	g := start(t, text("/one", "api", ""))
+	conn := g.dial(t)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithHeader("kid", "one"))
+	require.NoError(t, err)
+	raw, err := jwt.Signed(signer).Claims(map[string]any{
+		"iss": "https://idp.example.com", "aud": "api", "sub": "alice", "exp": time.Now().Add(time.Hour).Unix(),
+	}).Serialize()
+	require.NoError(t, err)
+	status := func() int {
+		status, _ := ask(t, conn, map[string]string{"authorization": "Bearer " + raw})
+		return status
+	}
+	require.Zero(t, status())
+	require.EqualValues(t, 1, fetched.Load())
+	g.applies(t, func() { save(t, g.file, text("/one", "api", ", roles: {any: [a]}")) })
+	require.Equal(t, 403, status())
+	g.applies(t, func() { save(t, g.file, text("/one", "other", "")) })
+	require.Equal(t, 401, status(), "another verifier, with the same keys")
+	g.applies(t, func() { save(t, g.file, text("/one", "api", "")) })
+	require.Zero(t, status())
+	require.EqualValues(t, 1, fetched.Load())
+	g.applies(t, func() { save(t, g.file, text("/two", "api", "")) })
+	require.Zero(t, status())
+	require.EqualValues(t, 2, fetched.Load(), "from another place")
+}
+
 func TestSessionSecretsRotate(t *testing.T) {
 	_, url := reloadStore(t)
 	dir := t.TempDir()
@@ -856,6 +904,86 @@ func TestAnotherStoreIsWaitedFor(t *testing.T) {
 	defer server.Kill()
 	g.applies(t, func() { hangUp(t) })
 	require.Equal(t, 401, as(t, conn, "id-a"), "the session is in the other store")
+}
+
+// What deserves a second look is said, and nothing else.
+func TestDangersOfAChangeAreSaid(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"one.pem", "two.pem"} {
+		save(t, filepath.Join(dir, name), string(mustKey(t)))
+	}
+	const secrets = `secrets: ["secret number one, to sign with", "secret number two, to sign with"]`
+	const basis = `redis: {url: "redis://user:one@127.0.0.1:1/0"}
+sessions: {` + secrets + `}
+tokens: {issuer: "https://g.example", signing_keys: [{file: one.pem}, {file: two.pem}]}
+policies: {p: {credentials: [session, bearer]}, other: {anonymous: true}}
+default_policy: p
+`
+	build := func(t *testing.T, text string) *generation {
+		t.Helper()
+		save(t, dir+"/gatehouse.yaml", text)
+		c, err := configFile{path: dir + "/gatehouse.yaml"}.load()
+		require.NoError(t, err)
+		g, err := newGeneration(c, nil, instruments{log: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, g.close()) })
+		return g
+	}
+	policy := func(more string) string {
+		return strings.Replace(basis, "{credentials: [session, bearer]}", "{credentials: [session, bearer], "+more+"}", 1) +
+			"rate_limits: {slow: {limit: 1, per: 1s}}\n"
+	}
+	replaced := func(from, to string) string {
+		require.Contains(t, basis, from)
+		return strings.Replace(basis, from, to, 1)
+	}
+	for _, c := range []struct{ name, before, after, warning string }{
+		{"a policy goes", basis, replaced(", other: {anonymous: true}", ""), "policy other is gone"},
+		{"the default goes", basis, replaced("default_policy: p\n", ""), "default_policy is gone"},
+		{"observe", basis, policy("mode: observe"), "policy p only observes now"},
+		{"anonymous", basis, policy("anonymous: true"), "without a credential through"},
+		{"no roles", policy("roles: {all: [a]}"), policy("roles: {}"), "asks for no roles"},
+		{"no organizations", policy("organizations: [a]"), policy(""), "every organization"},
+		{"no issuers", policy("issuers: [https://g.example]"), policy(""), "every issuer"},
+		{"no audiences", policy("audiences: [a]"), policy(""), "every audience"},
+		{"no condition", policy("condition: 'true'"), policy(""), "no condition"},
+		{"no csrf", basis, policy("csrf: false"), "pages of other sites"},
+		{"cached", policy("freshness: strict"), policy(""), "does not ask Redis"},
+		{"older logins", policy("max_auth_age: 5m"), policy("max_auth_age: 6m"), "longer ago"},
+		{"no idle timeout", policy("idle_timeout: 5m"), policy(""), "idle for longer"},
+		{"outages", basis, policy("on_store_outage: accept_bearer"), "out of reach"},
+		{"no limit", policy("rate_limit: slow"), policy(""), "no rate limit"},
+		{"insecure cookie", basis, replaced(secrets, secrets+", cookie: {secure: false}"), "cookie.secure is off"},
+		{"another cookie", basis, replaced(secrets, secrets+", cookie: {name: sid}"), "under another name"},
+		{"another prefix", basis, replaced(secrets, secrets+", prefix: 's:'"), "under another name"},
+		{"the secret goes", basis, replaced(`"secret number one, to sign with", `, ""), "logged out"},
+		{"the key goes", basis, replaced("{file: one.pem}, ", ""), "tokens are refused"},
+		{"another store", basis, replaced("127.0.0.1:1/0", "127.0.0.1:1/1"), "another store"},
+		{"fewer replicas", replaced("{url:", "{confirm_replicas: 2, url:"), basis, "confirm_replicas is less"},
+		{"other headers", basis, basis + "identity: {headers: {roles: x-roles}}", "have other names"},
+		{"unstripped", basis + "identity: {strip_credentials: true}", basis, "strip_credentials is off"},
+		{"more hops", basis, basis + "server: {http: {trusted_hops: 1}}", "trusted_hops is more"},
+
+		{"a policy more", basis, replaced("policies: {", "policies: {new: {anonymous: true}, "), ""},
+		{"a stricter policy", basis, policy("freshness: strict, roles: {all: [a]}, max_auth_age: 1m, rate_limit: slow"), ""},
+		{"a new secret in front", basis, replaced(`secrets: [`, `secrets: ["secret number three, to sign with", `), ""},
+		{"an old secret goes", basis, replaced(`, "secret number two, to sign with"`, ""), ""},
+		{"keys change places", basis, replaced("{file: one.pem}, {file: two.pem}", "{file: two.pem}, {file: one.pem}"), ""},
+		{"another password", basis, replaced("user:one@", "user:two@"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			warnings := dangers(build(t, c.before), build(t, c.after))
+			if c.warning == "" {
+				require.Empty(t, warnings)
+				return
+			}
+			require.Len(t, warnings, 1)
+			require.Contains(t, warnings[0], c.warning)
+			for _, secret := range []string{"secret number", "user:", "one@"} {
+				require.NotContains(t, warnings[0], secret)
+			}
+		})
+	}
 }
 
 // While no store can be reached, another address makes nothing worse.
