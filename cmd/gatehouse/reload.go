@@ -126,7 +126,10 @@ func (r *reloader) run(ctx context.Context) {
 func (r *reloader) look(ctx context.Context, asked bool) (changing bool) {
 	running := r.live.now.Load() // nobody else replaces it
 	files, all, sum, err := r.file.read()
-	r.watcher.watch(slices.Concat(files, running.asked.Files()))
+	if r.watcher.watch(slices.Concat(files, running.asked.Files())) {
+		files, all, sum, err = r.file.read() // nobody told of what changed in between
+		r.watcher.watch(slices.Concat(files, running.asked.Files()))
+	}
 	switch {
 	case sum == running.sum && (err == nil || !asked):
 		r.unchanged(running, asked)

@@ -54,15 +54,17 @@ func (w *watcher) errors() <-chan error {
 }
 
 // watch replaces what is watched. It is called again after each change: links may
-// lead elsewhere by then.
-func (w *watcher) watch(files []string) {
+// lead elsewhere by then. more is true when it hears of things now that it did not
+// hear of before.
+func (w *watcher) watch(files []string) (more bool) {
 	if w.notify == nil {
-		return
+		return false
 	}
 	dirs, entries := map[string]bool{}, map[string]bool{}
 	for _, f := range files {
 		for _, e := range wayTo(f) {
 			entries[e], dirs[filepath.Dir(e)] = true, true
+			more = more || !w.entries[e]
 		}
 	}
 	for d := range dirs {
@@ -80,6 +82,7 @@ func (w *watcher) watch(files []string) {
 		}
 	}
 	w.dirs, w.entries = dirs, entries
+	return more
 }
 
 // concerns reports whether an event is about what is watched, and not about its
