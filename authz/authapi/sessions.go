@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/inbound"
 )
 
 // meJSON is the caller, as the gate tells it to services, and what else the
@@ -238,7 +239,7 @@ func (a *API) loginOf(body newSessionBody) (authz.Login, error) {
 		return l, badRequest("no userId, or one that no user may have")
 	}
 	if body.address != "" {
-		address := parseAddress(body.address)
+		address := inbound.ParseAddress(body.address)
 		if !address.IsValid() {
 			return l, badRequest("address is none")
 		}
