@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
@@ -22,7 +23,7 @@ type generation struct {
 	asked   *config.Config // as the file has it
 	pending []string       // keys of the file that wait for a restart
 	check   *extauthz.Server
-	auth    *authapi.API
+	http    http.Handler // of the http listener
 
 	checkTLS, httpTLS *part[*tls.Config] // of the listeners; their value nil: without TLS
 
@@ -73,9 +74,11 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 	if err := g.takeTLS(c.files, before); err != nil {
 		return nil, err
 	}
-	if g.auth, err = g.newAuthAPI(g.cfg, in.log, in.calls); err != nil {
+	auth, err := g.newAuthAPI(g.cfg, in.log, in.calls)
+	if err != nil {
 		return nil, err
 	}
+	g.http = g.withForwardAuth(auth, g.cfg, in.decisions)
 	g.check = extauthz.NewServer(g.authorizer, extauthz.Options{
 		Headers:          g.cfg.Identity.Headers.Authz(),
 		MaxHeaderBytes:   g.cfg.Identity.MaxHeaderBytes,
@@ -92,11 +95,11 @@ func (g *generation) takeTLS(files contents, before *generation) (err error) {
 	if before != nil {
 		checkTLS, httpTLS = before.checkTLS, before.httpTLS
 	}
-	check, http := g.cfg.Server.Check.TLS, g.cfg.Server.HTTP.TLS
+	check, web := g.cfg.Server.Check.TLS, g.cfg.Server.HTTP.TLS
 	if g.checkTLS, err = g.takeListenerTLS("server.check.tls", check, g.asked.Server.Check.TLS, files, checkTLS, "h2"); err != nil {
 		return err
 	}
-	g.httpTLS, err = g.takeListenerTLS("server.http.tls", http, g.asked.Server.HTTP.TLS, files, httpTLS, "h2", "http/1.1")
+	g.httpTLS, err = g.takeListenerTLS("server.http.tls", web, g.asked.Server.HTTP.TLS, files, httpTLS, "h2", "http/1.1")
 	return err
 }
 

@@ -112,5 +112,5 @@ func (l *live) cacheState() (st session.CacheState, ok bool) {
 func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g, held := l.acquire()
 	defer held.Release()
-	g.auth.ServeHTTP(w, r)
+	g.http.ServeHTTP(w, r)
 }
