@@ -21,13 +21,14 @@ const Path = "/check"
 // they make of no answer is no 503.
 const longestDecision = 2 * time.Second
 
-// The headers of an answer that are for the proxy's log, and for a proxy that
-// drops the body of a refusal. Only those that ask by X-Original-… get them:
-// others hand every header of a refusal on to the client.
+// The headers of an answer for a proxy that drops status and body of a refusal,
+// and for its log. Only those that ask by X-Original-… get them: others hand
+// every header of a refusal on to the client.
 const (
+	headerStatus = "x-gatehouse-status"
+	headerBody   = "x-gatehouse-body"
 	headerReason = "x-gatehouse-reason"
 	headerPolicy = "x-gatehouse-policy"
-	headerBody   = "x-gatehouse-body"
 )
 
 // Recorder learns of every decision: the one place where a request is logged
@@ -191,8 +192,9 @@ func policyOf(query string) (name string, named bool, err error) {
 // that are not there are to be removed from the client's request, as proxies do
 // with a header that they were told to take from the answer.
 func (h *Handler) allowed(q question, r *authz.Request, d *authz.Decision, set []authz.Header) answer {
-	set = slices.Concat(set, h.credentials(r, d), notes(q, d))
-	return answer{status: http.StatusOK, header: set}
+	a := answer{status: http.StatusOK, header: slices.Concat(set, h.credentials(r, d))}
+	a.note(q, d)
+	return a
 }
 
 // credentials are the headers cookie and authorization as the service may see
@@ -231,7 +233,7 @@ func stripsBearer(r *authz.Request, d *authz.Decision) bool {
 func denied(q question, r *authz.Request, d *authz.Decision, err error) answer {
 	d.Reason = authz.ReasonOf(err)
 	to := authz.AnswerTo(d, r, err)
-	a := answer{status: to.Status, body: to.Body, header: notes(q, d)}
+	a := answer{status: to.Status, body: to.Body}
 	add := func(name, value string) {
 		if value != "" {
 			a.header = append(a.header, authz.Header{Name: name, Value: value})
@@ -242,22 +244,24 @@ func denied(q question, r *authz.Request, d *authz.Decision, err error) answer {
 	if to.RetryAfter > 0 {
 		add("retry-after", strconv.Itoa(to.RetryAfter))
 	}
-	if q.subrequest {
-		add(headerBody, to.Body)
-	}
+	a.note(q, d)
 	return a
 }
 
-// notes are for the log of a proxy that keeps them from the client.
-func notes(q question, d *authz.Decision) []authz.Header {
+// note adds what a proxy needs that sees only the headers of an answer.
+func (a *answer) note(q question, d *authz.Decision) {
 	if !q.subrequest {
-		return nil
+		return
 	}
-	all := []authz.Header{{Name: headerReason, Value: string(d.Reason)}}
+	a.header = append(a.header,
+		authz.Header{Name: headerStatus, Value: strconv.Itoa(a.status)},
+		authz.Header{Name: headerReason, Value: string(d.Reason)})
+	if a.body != "" {
+		a.header = append(a.header, authz.Header{Name: headerBody, Value: a.body})
+	}
 	if d.Policy != nil {
-		all = append(all, authz.Header{Name: headerPolicy, Value: string(authz.AppendValue(nil, d.Policy.Name))})
+		a.header = append(a.header, authz.Header{Name: headerPolicy, Value: string(authz.AppendValue(nil, d.Policy.Name))})
 	}
-	return all
 }
 
 // clientHeaders are those of the client's request, as the proxy's shows them.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -184,6 +185,7 @@ func TestCheck(t *testing.T) {
 					return
 				}
 				require.NotEmpty(t, r.Header().Get("X-Gatehouse-Reason"))
+				require.Equal(t, strconv.Itoa(tt.status), r.Header().Get("X-Gatehouse-Status"))
 				require.Equal(t, tt.body, r.Header().Get("X-Gatehouse-Body"))
 			})
 		}
