@@ -65,7 +65,12 @@ var identityNames = []string{"x-user-id", "x-user-email", "x-user-roles", "x-org
 func (a *arrival) identity() []field {
 	var found []field
 	for _, h := range slices.Concat(a.headers, a.trailers) {
-		name := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(h.name)), "_", "-")
+		name := strings.Map(func(c rune) rune {
+			if c < '0' || '9' < c && c < 'a' || 'z' < c {
+				return '-'
+			}
+			return c
+		}, strings.ToLower(strings.TrimSpace(h.name)))
 		if slices.Contains(identityNames, name) {
 			found = append(found, field{strings.ToLower(h.name), h.value})
 		}
@@ -117,6 +122,9 @@ func (r *recorder) addr() string { return r.listener.Addr().String() }
 
 func (r *recorder) stop() error {
 	err := r.listener.Close()
+	if errors.Is(err, net.ErrClosed) { // by a test
+		err = nil
+	}
 	r.mu.Lock()
 	r.closed = true
 	for conn := range r.conns {
