@@ -76,7 +76,7 @@ compose-env: .env ## write the secrets that docker compose needs into .env
 	@scripts/compose-env.sh .env
 
 .PHONY: tools
-tools: ## install Envoy, Redis, Chromium and the Node modules that tests use
+tools: ## install Envoy, Redis, nginx, Chromium and the Node modules that tests use
 	@scripts/tools.sh all
 
 .PHONY: clean

@@ -742,3 +742,27 @@ func TestNginxLogsDecisions(t *testing.T) {
 		}
 	}
 }
+
+// With the lines of the README nginx opens WebSockets, and nothing else.
+func TestNginxOpensWebSockets(t *testing.T) {
+	nginx.need(t)
+	s := start(t, options{})
+	g, err := s.newProxy(context.WithoutCancel(t.Context()), nginx, map[string]string{
+		"    # ---- The path: nginx": `    map $http_upgrade $websocket { default ""; "~*^websocket$" websocket; }
+    map $websocket $hop { default ""; websocket upgrade; }
+    # ---- The path: nginx`,
+		"        proxy_set_header Connection \"\";\n        proxy_set_header Keep-Alive": "        proxy_set_header Upgrade $websocket;\n        proxy_set_header Connection $hop;\n        proxy_set_header Keep-Alive",
+	})
+	require.NoError(t, err)
+	session := cookie(g.login(t, bob))
+	handshake := []string{session, "Connection: Upgrade, x-user-id", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="}
+	r := g.get(t, "/users/me", append(handshake, "Origin: https://"+host)...)
+	requireAllowed(t, r, bob)
+	require.Equal(t, []string{"websocket"}, r.arrived.values("upgrade"))
+	require.Equal(t, []string{"upgrade"}, r.arrived.values("connection"))
+	requireDenied(t, g.get(t, "/users/me", append(handshake, "Origin: https://evil.example")...), 403, forbidden)
+
+	r = g.get(t, "/users/me", session, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+	requireAllowed(t, r, bob)
+	require.Empty(t, append(r.arrived.values("upgrade"), r.arrived.values("connection")...))
+}
