@@ -219,7 +219,7 @@ install_nginx() {
 # called NAME-bin.
 install_wheel() {
 	local name=$1 version=$2 oldest=$3 variable log
-	variable=GATEHOUSE_${name^^}
+	variable=GATEHOUSE_$(tr a-z A-Z <<<"$name")
 	if [[ ${!variable:-} ]]; then
 		usable "$name" "${!variable}" "$oldest" || fail "$variable is no $name of version $oldest or later: correct it or unset it"
 		return
