@@ -310,6 +310,9 @@ func (w *jsonWriter) value(n *node) {
 	}
 }
 
+// A string can be a secret; numbers, durations and names of enums are none.
+var quotedString = regexp.MustCompile(`^(invalid value for (?:string|bytes) (?:field|type) [^:]*): .*`)
+
 var jsonPlace = regexp.MustCompile(`\(line (\d+):\d+\):?\s*(.*)`)
 
 // blame returns the node that an error of protojson is about, nil when it
@@ -321,6 +324,7 @@ func (w *jsonWriter) blame(err error) (at *node, why string) {
 	if match == nil {
 		return nil, why
 	}
+	match[2] = quotedString.ReplaceAllString(match[2], "$1")
 	line, err := strconv.Atoi(match[1])
 	if err != nil || line < 2 || line-2 >= len(w.lines) { // the first value has the second line
 		return nil, match[2]

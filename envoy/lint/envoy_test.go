@@ -14,12 +14,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/envoy"
+	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
@@ -69,13 +72,51 @@ func writeCA(t *testing.T, path string) {
 	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 }
 
-// dump runs Envoy with a configuration and returns what it says about itself.
-func dump(t *testing.T, config string, ports map[int]int, admin string) []byte {
+// What a running Envoy shows is as clean as the file that it runs with, and what
+// is wrong in the file is found in the dump.
+func TestConfigDump(t *testing.T) {
+	proctest.Need(t, "envoy")
+	broken := strings.NewReplacer(
+		"failure_mode_allow: false", "failure_mode_allow: true",
+		"normalize_path: true", "normalize_path: false",
+		"validate_mutations: true", "validate_mutations: off",
+	).Replace(envoy.Config)
+	for _, tc := range []struct {
+		name, config string
+		want         []string
+	}{
+		{"envoy.yaml", envoy.Config, []string{}},
+		{"envoy-socket.yaml", envoy.ConfigSocket, []string{}},
+		{"a broken one", broken, []string{"GH101", "GH132", "GH301"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			text := dump(t, tc.config)
+			findings := lint.Lint([]lint.Source{{Name: "dump", Data: text}}, lint.Options{})
+			require.Equal(t, tc.want, codes(findings), "%+v", findings)
+			for _, f := range findings {
+				require.Contains(t, f.Place, "static_listeners[0].listener")
+				require.Contains(t, f.Within, "listener gateway")
+			}
+			// The line is that of the setting.
+			if len(findings) > 0 {
+				lines := strings.Split(string(text), "\n")
+				at := slices.IndexFunc(findings, func(f lint.Finding) bool { return f.Code == "GH101" })
+				require.Contains(t, lines[findings[at].Line-1], `"failure_mode_allow": true`)
+			}
+		})
+	}
+}
+
+// dump runs Envoy with a shipped configuration on other ports, and returns what
+// it says about itself. The shipped ones keep that page closed.
+func dump(t *testing.T, config string) []byte {
 	t.Helper()
-	text, err := proc.RewritePorts([]byte(config), ports)
+	config = strings.Replace(config, "- {exact: /server_info}", "- {exact: /server_info}\n  - {exact: /config_dump}", 1)
+	ports := proctest.FreePorts(t, 2)
+	text, err := proc.RewritePorts([]byte(config), map[int]int{8080: ports[0], 9901: ports[1]})
 	require.NoError(t, err)
 	e := proctest.StartEnvoy(t, text, proc.EnvoyOptions{})
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+e.Admin+admin, nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+e.Admin+"/config_dump", nil)
 	require.NoError(t, err)
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)
@@ -85,5 +126,3 @@ func dump(t *testing.T, config string, ports map[int]int, admin string) []byte {
 	require.NoError(t, err)
 	return body
 }
-
-var _ = envoy.Config

@@ -1,12 +1,17 @@
 package lint_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 )
@@ -60,4 +65,263 @@ func TestEachRuleHasAFileThatBreaksItAndOneThatDoesNot(t *testing.T) {
 		})
 	}
 	require.Len(t, fixtures, len(lint.Rules()), "a fixture of no rule")
+}
+
+// Gatehouse's own files have to be as good as it asks of others. The compose
+// stack lives in a network of containers on one machine, which is worth a note.
+func TestShippedFilesAreClean(t *testing.T) {
+	for _, path := range []string{"../envoy.yaml", "../envoy-socket.yaml", "../envoy-tls.yaml"} {
+		require.Empty(t, read(t, lint.Options{}, path))
+	}
+	require.Equal(t, []string{"GH117"}, codes(read(t, lint.Options{}, "../../deploy/compose/envoy.yaml")))
+	for _, base := range []string{"envoy", "istio", "envoy-gateway"} {
+		require.Empty(t, read(t, lint.Options{}, "testdata/base/"+base+".yaml"))
+	}
+}
+
+func lintText(text string) []lint.Finding {
+	return lint.Lint([]lint.Source{{Name: "f.yaml", Data: []byte(text)}}, lint.Options{})
+}
+
+func base(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "base", name+".yaml"))
+	require.NoError(t, err)
+	return string(text)
+}
+
+// The same setting, in each of the forms in which Envoy's configuration comes.
+func TestForms(t *testing.T) {
+	const broken = "failure_mode_allow: true"
+	bootstrap := strings.Replace(base(t, "envoy"), "failure_mode_allow: false", broken, 1)
+	var doc struct {
+		StaticResources struct {
+			Listeners []any `yaml:"listeners"`
+			Clusters  []any `yaml:"clusters"`
+		} `yaml:"static_resources"`
+	}
+	require.NoError(t, yaml.Load([]byte(bootstrap), &doc))
+	asJSON := func(v any) string {
+		text, err := json.MarshalIndent(v, "", "\t")
+		require.NoError(t, err)
+		return string(text)
+	}
+	asYAML := func(v any) string {
+		text, err := yaml.Dump(v)
+		require.NoError(t, err)
+		return string(text)
+	}
+	var whole any
+	require.NoError(t, yaml.Load([]byte(bootstrap), &whole))
+	listener := doc.StaticResources.Listeners[0].(map[string]any)
+	typed := func(kind string, of any) map[string]any {
+		out := map[string]any{"@type": "type.googleapis.com/envoy.config." + kind}
+		maps.Copy(out, of.(map[string]any))
+		return out
+	}
+	resources := []any{typed("listener.v3.Listener", listener)}
+	for _, c := range doc.StaticResources.Clusters {
+		resources = append(resources, typed("cluster.v3.Cluster", c))
+	}
+	dump := map[string]any{"configs": []any{
+		map[string]any{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": []any{
+			map[string]any{"name": "gateway", "active_state": map[string]any{"version_info": "7", "listener": resources[0]}},
+		}},
+		map[string]any{"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "version_info": "7", "dynamic_active_clusters": wrapped("cluster", resources[1:])},
+	}}
+	// The routes come by RDS.
+	rds := deepCopy(t, dump)
+	manager := find(rds, "route_config")
+	table := manager["route_config"]
+	delete(manager, "route_config")
+	manager["rds"] = map[string]any{"route_config_name": "gateway", "config_source": map[string]any{"ads": map[string]any{}}}
+	rds["configs"] = append(rds["configs"].([]any), map[string]any{
+		"@type":                 "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
+		"dynamic_route_configs": wrapped("route_config", []any{typed("route.v3.RouteConfiguration", table)}),
+	})
+	untyped := asYAML(listener)
+	for _, c := range doc.StaticResources.Clusters {
+		untyped += "---\n" + asYAML(c)
+	}
+	for name, text := range map[string]string{
+		"bootstrap, JSON":          asJSON(whole),
+		"bootstrap in a ConfigMap": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: envoy}\ndata:\n  envoy.yaml: |\n    " + strings.ReplaceAll(bootstrap, "\n", "\n    "),
+		"config_dump":              asJSON(dump),
+		"config_dump with RDS":     asJSON(rds),
+		"a list of resources":      asYAML(resources),
+		"a discovery response":     asYAML(map[string]any{"version_info": "7", "resources": resources}),
+		"a delta":                  asJSON(map[string]any{"system_version_info": "7", "resources": wrapped("resource", resources)}),
+		"documents without types":  untyped,
+		"camelCase":                strings.NewReplacer("failure_mode_allow", "failureModeAllow", "normalize_path", "normalizePath", "http_filters", "httpFilters", "static_resources", "staticResources").Replace(bootstrap),
+		"a merge key and an alias": strings.Replace(bootstrap, broken, "<<: &x {failure_mode_allow: true}", 1),
+		"a TypedStruct": strings.NewReplacer(`"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz`+"\n", `"@type": type.googleapis.com/xds.type.v3.TypedStruct
+              type_url: type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+              value:
+               failure_mode_allow: true
+               `+"PLACEHOLDER\n").Replace(bootstrap),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "a TypedStruct" { // move what follows below value
+				text = indentAfter(text, "               PLACEHOLDER\n", "          # after\n")
+			}
+			want := []string{"GH101"}
+			if name == "a merge key and an alias" {
+				want = []string{"GH008", "GH101"}
+			}
+			findings := lintText(text)
+			require.Equal(t, want, codes(findings), "%+v", findings)
+			lines := strings.Split(text, "\n")
+			at := findings[slices.IndexFunc(findings, func(f lint.Finding) bool { return f.Code == "GH101" })]
+			require.Regexp(t, `(?i)failure_?mode_?allow`, lines[at.Line-1], "line %d", at.Line)
+			if !strings.Contains(name, "ConfigMap") {
+				require.Regexp(t, `^"?(?i)failure_?mode_?allow`, lines[at.Line-1][at.Column-1:], "column %d", at.Column)
+			}
+		})
+	}
+}
+
+// wrapped puts each element below a key.
+func wrapped(key string, list []any) []any {
+	var out []any
+	for _, one := range list {
+		out = append(out, map[string]any{key: one})
+	}
+	return out
+}
+
+func deepCopy(t *testing.T, m map[string]any) map[string]any {
+	t.Helper()
+	text, err := json.Marshal(m)
+	require.NoError(t, err)
+	var out map[string]any
+	require.NoError(t, json.Unmarshal(text, &out))
+	return out
+}
+
+// find returns the mapping that has a key.
+func find(v any, key string) map[string]any {
+	switch v := v.(type) {
+	case map[string]any:
+		if _, ok := v[key]; ok {
+			return v
+		}
+		for _, one := range v {
+			if m := find(one, key); m != nil {
+				return m
+			}
+		}
+	case []any:
+		for _, one := range v {
+			if m := find(one, key); m != nil {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+// indentAfter moves the lines between two texts to the right, and takes the
+// first text out.
+func indentAfter(text, from, to string) string {
+	before, rest, _ := strings.Cut(text, from)
+	inner, after, _ := strings.Cut(rest, to)
+	inner = strings.Replace(inner, "              failure_mode_allow: true\n", "", 1)
+	inner = " " + strings.TrimSuffix(strings.ReplaceAll(inner, "\n", "\n "), " ")
+	return before + inner + to + after
+}
+
+func TestMistakesAreNamedAtTheirPlace(t *testing.T) {
+	envoyBase := base(t, "envoy")
+	change := func(old, text string) string {
+		require.Equal(t, 1, strings.Count(envoyBase, old), old)
+		return strings.Replace(envoyBase, old, text, 1)
+	}
+	for name, tc := range map[string]struct{ text, code, place, message string }{
+		"empty":                {"", "GH002", "1:1", "empty"},
+		"only a comment":       {"# nothing\n", "GH002", "1:1", "empty"},
+		"something else":       {"a: 1\n", "GH002", "1:1", "Nothing here"},
+		"a scalar":             {"hello\n", "GH002", "1:1", "Nothing here"},
+		"broken YAML":          {"a: [1,\nb: 2\n", "GH001", "", "not valid YAML"},
+		"broken JSON":          {`{"static_resources": {"listeners": [`, "GH001", "1:37", "ends in the middle"},
+		"tabs":                 {"a:\n\tb: 1\n", "GH001", "2:", "not tabs"},
+		"a template":           {"a: {{ .Values.x }}\nb: [\n", "GH001", "", "helm template"},
+		"not UTF-8":            {"a: \xff\n", "GH001", "1:4", "UTF-8"},
+		"an alias in itself":   {"a: &a [*a]\n", "GH001", "1:8", "inside of what it stands for"},
+		"aliases of aliases":   {bomb, "GH001", "", "aliases stand for more than"},
+		"nested deep":          {strings.Repeat("[", 300) + strings.Repeat("]", 300), "GH001", "", "200 levels"},
+		"unknown field":        {change("normalize_path:", "normalise_path:"), "GH003", "14:11", "did you mean normalize_path?"},
+		"field of another":     {change("stat_prefix: gateway", "shadow_mode: true\n          stat_prefix: gateway"), "GH003", "13:11", "HttpConnectionManager has no field shadow_mode."},
+		"wrong type":           {change("merge_slashes: true", "merge_slashes: 3"), "GH004", "15:11", "bool"},
+		"wrong duration":       {change("timeout: 1s}", "timeout: 500ms}"), "GH004", "41:69", "500ms"},
+		"wrong enum":           {change("REJECT_REQUEST\n          common", "REJECT\n          common"), "GH004", "16:11", `"REJECT"`},
+		"a list for a mapping": {change("route_config:\n", "route_config: []\n          x:\n"), "GH004", "", "unexpected token ["},
+		"no type":              {change(`typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}`, "typed_config: {stat_prefix: x}"), "GH004", "44:13", `"@type" is missing`},
+		"an unknown type": {
+			change(`                match: {path_separated_prefix: /auth}`, `                match: {path_match_policy: {name: own, typed_config: {"@type": type.googleapis.com/com.example.Own}}}`),
+			"GH006", "", "com.example.Own",
+		},
+		"one field twice": {change("merge_slashes: true", "merge_slashes: true\n          mergeSlashes: true"), "GH005", "16:11", "merge_slashes is given twice"},
+		"a secret": {
+			"resources:\n- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n  name: s\n  generic_secret: {secret: {inline_string: 31337}}\n",
+			"GH004", "4:29", "string field inlineString.",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			findings := lintText(tc.text)
+			at := slices.IndexFunc(findings, func(f lint.Finding) bool { return f.Code == tc.code })
+			require.GreaterOrEqual(t, at, 0, "%+v", findings)
+			f := findings[at]
+			require.Contains(t, f.Message, tc.message)
+			require.NotContains(t, f.Message, "31337")
+			require.True(t, strings.HasPrefix(fmt.Sprintf("%d:%d", f.Line, f.Column), tc.place), "%d:%d", f.Line, f.Column)
+		})
+	}
+}
+
+// Nine levels of nine aliases each.
+var bomb = func() string {
+	text := "a0: &a0 [x]\n"
+	for i := range 9 {
+		text += fmt.Sprintf("a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 9), ", "))
+	}
+	return text
+}()
+
+// Two mistakes are two findings, and neither hides what rules have to say.
+func TestOneMistakeHidesNoOther(t *testing.T) {
+	text := strings.NewReplacer(
+		"merge_slashes: true", "merge_slashes: [1]",
+		"use_remote_address: true", "use_remote_adress: true",
+		"failure_mode_allow: false", "failure_mode_allow: true",
+	).Replace(base(t, "envoy"))
+	require.Equal(t, []string{"GH003", "GH004", "GH101", "GH302", "GH307"}, codes(lintText(text)))
+}
+
+func FuzzLint(f *testing.F) {
+	for _, pattern := range []string{"testdata/base/*.yaml", "testdata/GH?0[15].*.yaml"} {
+		paths, err := filepath.Glob(pattern)
+		require.NoError(f, err)
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			require.NoError(f, err)
+			f.Add(string(text))
+		}
+	}
+	for _, text := range []string{
+		"", "null", "[]", "{}", "[[1]]", "---\n---\n", "a: &a {<<: *a}", "resources: [{}]", "configs: [{}]", `{"@type":""}`,
+		"filter_chains: [null]", "virtual_hosts: [{routes: [{}]}]", "load_assignment: {}", "meshConfig: {extensionProviders: [{envoyExtAuthzHttp: {}}]}",
+		"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nspec: {action: CUSTOM, rules: [{to: [{}]}]}",
+		"apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nspec: {extAuth: {http: {}}}", "kind: List\napiVersion: v1\nitems: [1]",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		known := lint.Gatehouse{Policies: []string{"user"}, Private: []string{"127.0.0.1:9090"}}
+		for _, one := range lint.Lint([]lint.Source{{Name: "f", Data: []byte(text)}}, lint.Options{Gatehouse: &known}) {
+			require.Positive(t, one.Line)
+			require.Positive(t, one.Column)
+			require.NotEmpty(t, one.Code)
+			require.Equal(t, "f", one.File)
+		}
+	})
 }

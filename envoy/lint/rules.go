@@ -6,12 +6,12 @@ import "slices"
 // file, GH1 the check, GH2 the routes, GH3 how requests are read, GH4 what is
 // around, GH5 Istio, GH6 Envoy Gateway.
 type Rule struct {
-	Code     string
-	Severity Severity
-	Title    string // what is wrong, in a few words
-	Attack   string // what somebody does with it
-	Remedy   string // what to do
-	Setting  string // the same in YAML; "" where it isn't a setting
+	Code     string   `json:"code"`
+	Severity Severity `json:"severity"`
+	Title    string   `json:"title"`   // what is wrong, in a few words
+	Attack   string   `json:"attack"`  // what somebody does with it
+	Remedy   string   `json:"remedy"`  // what to do
+	Setting  string   `json:"setting"` // the same in YAML; "" where it isn't a setting
 }
 
 // Rules returns all rules, by code.
@@ -143,7 +143,7 @@ const (
 )
 
 var rules = []Rule{
-	{codeSyntax, Error, "The file can't be read", "", "Correct the file. A template has to be rendered before it is linted.", ""},
+	{codeSyntax, Error, "The file can't be read", "A file that is not read is a file in which nothing is found.", "Correct the file. A template has to be rendered before it is linted.", ""},
 	{codeUnknown, Error, "Nothing here that lint knows", "A file that is not read is a file in which nothing is found.", "Give an Envoy bootstrap, a /config_dump, listeners, route configurations or clusters, an Istio AuthorizationPolicy or mesh configuration, or an Envoy Gateway SecurityPolicy.", ""},
 	{codeField, Error, "Envoy doesn't know this field", "Envoy refuses the file, and goes on with the one before, or doesn't start.", "Correct the name. If your Envoy is newer than this program, pass --ignore GH003.", ""},
 	{codeValue, Error, "Envoy can't read this value", "Envoy refuses the file, and goes on with the one before, or doesn't start.", "Give a value of the type that the field has.", ""},
