@@ -58,8 +58,7 @@ headers, and finds names that don't exist.
 Exits 0 when there is no error, 1 when there is one (with --strict: a warning),
 2 when it was called wrongly.`,
 		Example: `  gatehouse envoy lint envoy/envoy.yaml --config gatehouse.yaml
-  curl -s localhost:9901/config_dump | gatehouse envoy lint -
-  kubectl get securitypolicy,clienttrafficpolicy -A -o yaml | gatehouse envoy lint -
+  curl -s http://127.0.0.1:9901/config_dump | gatehouse envoy lint -
   gatehouse envoy lint --strict --format sarif envoy.yaml >lint.sarif
   gatehouse envoy lint --rules GH101`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -90,8 +89,12 @@ Exits 0 when there is no error, 1 when there is one (with --strict: a warning),
 func runLint(env environment, files []string, flags lintFlags) error {
 	for i, code := range flags.ignore {
 		flags.ignore[i] = strings.ToUpper(strings.TrimSpace(code))
-		if _, err := rulesOf([]string{code}); err != nil {
+		rules, err := rulesOf([]string{code})
+		if err != nil {
 			return err
+		}
+		if !rules[0].Ignorable() {
+			return usageError{fmt.Errorf("%s can't be ignored: in a file that is not read nothing is found", rules[0].Code)}
 		}
 	}
 	options, err := lintOptions(env, flags.config)
@@ -206,4 +209,3 @@ func printRules(w io.Writer, codes []string, format string) error {
 	}
 	return nil
 }
-

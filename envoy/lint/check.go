@@ -6,7 +6,9 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rolev3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -20,7 +22,13 @@ import (
 // check looks at one ext_authz filter.
 func (l *linter) check(m *manager, c check) {
 	if c.GetDisabled() {
-		l.report(codeFilterDisabled, c.n.near("disabled"), "The filter is off, but for routes that switch it on.")
+		// Some control planes switch it on for every single route.
+		for _, one := range m.leaves() {
+			if s := one.of(c.name()); !s.given {
+				l.report(codeFilterDisabled, c.n.near("disabled"), "The filter is off where a route doesn't switch it on, and %s doesn't.", lower(one.what()))
+				break
+			}
+		}
 	}
 	if c.GetIsOptional() {
 		l.report(codeOptional, c.n.near("is_optional"), "An Envoy that lacks ext_authz leaves the check out and says nothing.")
@@ -39,8 +47,8 @@ func (l *linter) check(m *manager, c check) {
 	if s.GetShadowMode() {
 		l.report(codeShadow, n.near("shadow_mode"), "Refusals are written down, and the request passes.")
 	}
-	l.partial(s, n)
-	if s.GetTransportApiVersion() == corev3.ApiVersion_V2 {
+	l.partial(m, c)
+	if s.GetTransportApiVersion() == corev3.ApiVersion_V2 { //nolint:staticcheck // SA1019: it is why we ask
 		l.report(codeTransport, n.near("transport_api_version"), "Envoy speaks V2 no more and refuses the file.")
 	}
 	if s.GetStatusOnError() == nil || s.GetStatusOnError().GetCode() < 500 {
@@ -77,7 +85,8 @@ func (l *linter) check(m *manager, c check) {
 }
 
 // partial looks for requests that the filter lets through unasked.
-func (l *linter) partial(s *extauthzv3.ExtAuthz, n *node) {
+func (l *linter) partial(m *manager, c check) {
+	s, n := c.settings, c.node
 	if s.GetDenyAtDisable().GetDefaultValue().GetValue() {
 		return
 	}
@@ -86,9 +95,41 @@ func (l *linter) partial(s *extauthzv3.ExtAuthz, n *node) {
 			l.report(codePartial, n.near("filter_enabled"), "Only %d of %d requests are checked.", part.GetNumerator(), denominator(part.GetDenominator()))
 		}
 	}
-	if s.GetFilterEnabledMetadata() != nil {
+	if s.GetFilterEnabledMetadata() != nil && !m.allMarked(c) {
 		l.report(codePartial, n.near("filter_enabled_metadata"), "Only requests with certain metadata are checked.")
 	}
+}
+
+// allMarked reports whether an RBAC filter before the check marks every request
+// for it: that is how Istio does what an AuthorizationPolicy says.
+func (m *manager) allMarked(c check) bool {
+	for _, f := range m.filters[:min(c.index, len(m.filters))] {
+		rbac, ok := f.config.(*rbacv3.RBAC)
+		if !ok || f.GetDisabled() || c.settings.GetFilterEnabledMetadata().GetFilter() != "envoy.filters.http.rbac" {
+			continue
+		}
+		for _, policy := range rbac.GetShadowRules().GetPolicies() {
+			if slices.ContainsFunc(policy.GetPermissions(), anyPermission) && slices.ContainsFunc(policy.GetPrincipals(), anyPrincipal) &&
+				policy.GetCondition() == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func anyPermission(p *rolev3.Permission) bool {
+	if and := p.GetAndRules().GetRules(); len(and) > 0 {
+		return !slices.ContainsFunc(and, func(one *rolev3.Permission) bool { return !anyPermission(one) })
+	}
+	return p.GetAny() || slices.ContainsFunc(p.GetOrRules().GetRules(), anyPermission)
+}
+
+func anyPrincipal(p *rolev3.Principal) bool {
+	if and := p.GetAndIds().GetIds(); len(and) > 0 {
+		return !slices.ContainsFunc(and, func(one *rolev3.Principal) bool { return !anyPrincipal(one) })
+	}
+	return p.GetAny() || slices.ContainsFunc(p.GetOrIds().GetIds(), anyPrincipal)
 }
 
 func denominator(d typev3.FractionalPercent_DenominatorType) uint64 {
@@ -143,7 +184,7 @@ func (l *linter) allowedHeaders(m *manager, s *extauthzv3.ExtAuthz, n *node) {
 		}
 		return matchesAny(allowed, header) || s.GetHttpService() != nil && header == "authorization"
 	}
-	if old := s.GetHttpService().GetAuthorizationRequest().GetAllowedHeaders(); allowed == nil && old != nil { // deprecated
+	if old := s.GetHttpService().GetAuthorizationRequest().GetAllowedHeaders(); allowed == nil && old != nil { //nolint:staticcheck // SA1019: still in use in files
 		allowed, at = old, n.near("http_service", "authorization_request", "allowed_headers")
 	}
 	if allowed == nil && s.GetHttpService() == nil && s.GetDisallowedHeaders() == nil {
@@ -209,6 +250,9 @@ func (l *linter) perRouteServices(m *manager, c check) {
 				if other := settings.at("check_settings").either("grpc_service", "http_service"); other != nil {
 					l.report(codeOtherServer, other, "This route asks another server than the filter does.")
 				}
+				if body := settings.at("check_settings", "with_request_body"); body != nil {
+					l.report(codeBody, body, "For this route Envoy holds bodies until the check is done; Gatehouse doesn't look at them.")
+				}
 			}
 		}
 	}
@@ -269,11 +313,9 @@ func (l *linter) checkCluster(g *gateway, name string, at *node) (c clusterAt, o
 	if l.tls(c) {
 		return c, true
 	}
-	hosts := c.remoteHosts()
 	if len(c.GetLoadAssignment().GetEndpoints()) == 0 {
-		hosts = []string{"endpoints that are not in these files"}
-	}
-	if len(hosts) > 0 {
+		l.report(codePlaintext, c.n, "The check goes in plain text to endpoints that are not in these files.")
+	} else if hosts := c.remoteHosts(); len(hosts) > 0 {
 		l.plaintext(c.n, hosts[0])
 	}
 	return c, true
@@ -297,7 +339,7 @@ func (c clusterAt) remoteHosts() []string {
 func (l *linter) plaintext(at *node, host string) {
 	switch {
 	case isLoopback(host):
-	case !strings.ContainsAny(host, ".: "):
+	case !strings.ContainsAny(host, ".:"):
 		l.report(codeContainerNetwork, at, "The check goes to %s in plain text. That is fine in a network of containers on one machine, and nowhere else.", host)
 	default:
 		l.report(codePlaintext, at, "The check goes to %s in plain text.", host)

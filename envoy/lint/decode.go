@@ -1,9 +1,7 @@
 package lint
 
 import (
-	"bytes"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,7 +23,7 @@ func (l *linter) decode(n *node, m proto.Message) {
 	for range 20 { // mistakes in values are found one by one
 		w := &jsonWriter{}
 		w.value(n)
-		err := protojson.UnmarshalOptions{AllowPartial: true}.Unmarshal(w.Bytes(), m)
+		err := protojson.UnmarshalOptions{AllowPartial: true}.Unmarshal(w.out, m)
 		if err == nil {
 			return
 		}
@@ -88,15 +86,13 @@ func (l *linter) clean(n *node, message protoreflect.MessageDescriptor) {
 
 func (l *linter) unknownField(value, in *node, message protoreflect.MessageDescriptor) {
 	value.parent = in
-	hint := ""
 	var names []string
 	for i := range message.Fields().Len() {
 		names = append(names, string(message.Fields().Get(i).Name()))
 	}
+	hint := "."
 	if near := nearest(value.name, names); near != "" {
 		hint = "; did you mean " + near + "?"
-	} else {
-		hint = "."
 	}
 	l.report(codeField, value, "Envoy's %s has no field %s%s", message.Name(), value.name, hint)
 }
@@ -260,53 +256,53 @@ func (n *node) find(typeName string) []*node {
 // jsonWriter writes nodes as JSON, each value on a line of its own, and
 // remembers which: that is how an error of protojson finds back.
 type jsonWriter struct {
-	bytes.Buffer
+	out   []byte
 	lines []*node
 }
 
 func (w *jsonWriter) line(n *node) {
-	w.WriteByte('\n')
+	w.out = append(w.out, '\n')
 	w.lines = append(w.lines, n)
 }
 
 func (w *jsonWriter) text(s string) {
 	encoded, _ := json.Marshal(s) // a string always has a form
-	w.Write(encoded)
+	w.out = append(w.out, encoded...)
 }
 
 func (w *jsonWriter) value(n *node) {
 	switch {
 	case n.unread:
-		w.WriteString(`{"@type":"type.googleapis.com/google.protobuf.Empty","value":{}}`)
+		w.out = append(w.out, `{"@type":"type.googleapis.com/google.protobuf.Empty","value":{}}`...)
 		return
 	case n.shape == nullShape:
-		w.WriteString("null")
+		w.out = append(w.out, "null"...)
 	case n.shape == boolShape, n.shape == numberShape:
-		w.WriteString(n.text)
+		w.out = append(w.out, n.text...)
 	case n.shape == stringShape:
 		w.text(n.text)
 	case n.shape == listShape:
-		w.WriteByte('[')
+		w.out = append(w.out, '[')
 		for i, item := range n.items {
 			if i > 0 {
-				w.WriteByte(',')
+				w.out = append(w.out, ',')
 			}
 			w.line(item)
 			w.value(item)
 		}
-		w.WriteByte(']')
+		w.out = append(w.out, ']')
 	default:
-		w.WriteByte('{')
+		w.out = append(w.out, '{')
 		for i, field := range n.fields {
 			if i > 0 {
-				w.WriteByte(',')
+				w.out = append(w.out, ',')
 			}
 			w.line(field)
 			w.text(field.name)
-			w.WriteByte(':')
+			w.out = append(w.out, ':')
 			w.value(field)
 		}
-		w.WriteByte('}')
+		w.out = append(w.out, '}')
 	}
 }
 
@@ -367,12 +363,4 @@ func distance(a, b string, limit int) int {
 		}
 	}
 	return row[len(b)]
-}
-
-func quoted(names []string) string {
-	out := make([]string, len(names))
-	for i, name := range names {
-		out[i] = strconv.Quote(name)
-	}
-	return fmt.Sprint(strings.Join(out, ", "))
 }

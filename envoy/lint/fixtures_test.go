@@ -3,6 +3,7 @@ package lint_test
 import (
 	"bytes"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,7 +14,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 )
 
-//go:generate go test -count=1 -run TestFixturesAreFresh . -args -update
+//go:generate go test -count=1 -run Fresh . -args -update
 
 var update = flag.Bool("update", false, "write testdata, and the table in docs/envoy-lint.md")
 
@@ -55,9 +56,7 @@ func (f fixture) files(t *testing.T, code string) map[string][]byte {
 func TestFixturesAreFresh(t *testing.T) {
 	want := map[string][]byte{}
 	for code, f := range fixtures {
-		for name, text := range f.files(t, code) {
-			want[name] = text
-		}
+		maps.Copy(want, f.files(t, code))
 	}
 	there, err := filepath.Glob("testdata/GH*.yaml")
 	require.NoError(t, err)
@@ -123,6 +122,8 @@ const (
 	egLast    = "  headers: {withUnderscoresAction: RejectRequest}\n"
 	egTarget  = "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: eg}]\n  extAuth:"
 )
+
+var filterOff = edit{"          - name: envoy.filters.http.ext_authz\n", "          - name: envoy.filters.http.ext_authz\n            disabled: true\n"}
 
 // header is an entry of request_headers_to_add.
 func header(name string) string {
@@ -252,7 +253,11 @@ apiVersion: security.istio.io/v1`}}},
 		good: []edit{{listeners, secondListener(plainManager("redirect: {https_redirect: true}"))}},
 	},
 	"GH103": {
-		bad: []edit{{"          - name: envoy.filters.http.ext_authz\n", "          - name: envoy.filters.http.ext_authz\n            disabled: true\n"}},
+		bad: []edit{filterOff, {firstRoute, `              - name: orders
+                match: {path_separated_prefix: /orders}
+                route: {cluster: gatehouse_http}
+` + firstRoute}},
+		good: []edit{filterOff}, // every route says what it wants
 	},
 	"GH104": {
 		bad:  []edit{{grpc, grpc + "              filter_enabled: {default_value: {numerator: 99, denominator: HUNDRED}}\n"}},
@@ -513,4 +518,46 @@ apiVersion: security.istio.io/v1`}}},
 		bad:  []edit{{"withUnderscoresAction: RejectRequest", "withUnderscoresAction: Allow"}},
 		good: []edit{{"withUnderscoresAction: RejectRequest", "withUnderscoresAction: DropHeader"}},
 	},
+}
+
+const rulesPage = "../../docs/envoy-lint.md"
+
+// The table in docs/envoy-lint.md is that of the rules.
+func TestTheTableOfRulesIsFresh(t *testing.T) {
+	text, err := os.ReadFile(rulesPage)
+	require.NoError(t, err)
+	const begin, end = "<!-- rules: 'make generate' writes this table -->\n", "<!-- end of rules -->"
+	before, rest, ok := strings.Cut(string(text), begin)
+	require.True(t, ok)
+	_, after, ok := strings.Cut(rest, end)
+	require.True(t, ok)
+	want := before + begin + rulesTable() + end + after
+	if *update {
+		require.NoError(t, os.WriteFile(rulesPage, []byte(want), 0o600))
+		return
+	}
+	require.Equal(t, want, string(text), "run 'make generate'")
+}
+
+func rulesTable() string {
+	var b strings.Builder
+	groups := map[string]string{
+		"GH0": "The file", "GH1": "The check", "GH2": "The routes", "GH3": "How requests are read",
+		"GH4": "What is around", "GH5": "Istio", "GH6": "Envoy Gateway",
+	}
+	group := ""
+	for _, r := range lint.Rules() {
+		if r.Code[:3] != group {
+			group = r.Code[:3]
+			b.WriteString("\n### " + groups[group] + "\n\n| code | | what | what somebody does with it | what closes it |\n|---|---|---|---|---|\n")
+		}
+		remedy := r.Remedy
+		if r.Setting != "" && !strings.Contains(r.Setting, "\n") && len(r.Setting) < 120 {
+			remedy += " `" + r.Setting + "`"
+		}
+		cell := strings.NewReplacer("|", `\|`).Replace
+		b.WriteString("| " + r.Code + " | " + string(r.Severity) + " | " + cell(r.Title) + " | " + cell(r.Attack) + " | " + cell(remedy) + " |\n")
+	}
+	b.WriteString("\n")
+	return b.String()
 }

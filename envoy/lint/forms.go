@@ -70,8 +70,32 @@ func (l *linter) document(n *node, text []byte, loose *gateway, istio *mesh, eg 
 	case n.at("resources") != nil:
 		return l.discovery(n, loose)
 	}
-	return l.untyped(n, loose)
+	if known := l.untyped(n, loose); known > 0 {
+		return known
+	}
+	return l.dumpsBelow(n, 3)
 }
+
+// dumpsBelow reads dumps below names, as egctl writes them: xds, the gateway,
+// then the dump.
+func (l *linter) dumpsBelow(n *node, levels int) int {
+	known := 0
+	for _, f := range n.fields {
+		switch {
+		case !f.isMapping():
+		case f.at("configs").isList():
+			l.dump(f)
+			known++
+		case strings.Contains(f.at("@type").string(), "/envoy.admin.v3."):
+			known += l.typed(f, newGateway())
+		case levels > 1:
+			known += l.dumpsBelow(f, levels-1)
+		}
+	}
+	return known
+}
+
+func (n *node) isList() bool { return n != nil && n.shape == listShape }
 
 func (n *node) isMapping() bool { return n != nil && n.shape == mappingShape }
 
@@ -207,6 +231,9 @@ func (l *linter) bootstrap(n *node) {
 	g.bootstrap(m, n)
 	// What a management server or another file adds is not here.
 	dynamic := m.GetDynamicResources()
+	if len(g.listeners) == 0 && (dynamic.GetLdsConfig() != nil || dynamic.GetLdsResourcesLocator() != "") {
+		l.report(codeElsewhere, n.near("dynamic_resources", "lds_config"), "The listeners are not in these files.")
+	}
 	g.allClusters = dynamic.GetCdsConfig() == nil && dynamic.GetAdsConfig() == nil && dynamic.GetCdsResourcesLocator() == ""
 	l.gateway(g)
 }
@@ -226,62 +253,74 @@ func (g *gateway) bootstrap(m *bootstrapv3.Bootstrap, n *node) {
 func (l *linter) dump(n *node) {
 	m := new(adminv3.ConfigDump)
 	l.decode(n, m)
-	g := newGateway()
-	g.allClusters = true // it was all there was at that moment
-	var start *bootstrapv3.Bootstrap
-	var startNode *node
-	clusters := false
+	d := newDumped()
 	for i, config := range m.GetConfigs() {
-		at := n.at("configs").item(i)
-		switch c := message(config).(type) {
-		case *adminv3.BootstrapConfigDump:
-			start, startNode = c.GetBootstrap(), at.near("bootstrap")
-		case *adminv3.ListenersConfigDump:
-			for i, one := range c.GetStaticListeners() {
-				g.addListener(one.GetListener(), at.at("static_listeners").item(i).near("listener"))
-			}
-			for i, one := range c.GetDynamicListeners() {
-				g.addListener(one.GetActiveState().GetListener(), at.at("dynamic_listeners").item(i).near("active_state", "listener"))
-			}
-		case *adminv3.ListenersConfigDump_StaticListener:
-			g.addListener(c.GetListener(), at.near("listener"))
-		case *adminv3.ListenersConfigDump_DynamicListener:
-			g.addListener(c.GetActiveState().GetListener(), at.near("active_state", "listener"))
-		case *adminv3.RoutesConfigDump:
-			for i, one := range c.GetStaticRouteConfigs() {
-				g.addRoutes(one.GetRouteConfig(), at.at("static_route_configs").item(i).near("route_config"), true)
-			}
-			for i, one := range c.GetDynamicRouteConfigs() {
-				g.addRoutes(one.GetRouteConfig(), at.at("dynamic_route_configs").item(i).near("route_config"), false)
-			}
-		case *adminv3.RoutesConfigDump_DynamicRouteConfig:
-			g.addRoutes(c.GetRouteConfig(), at.near("route_config"), false)
-		case *adminv3.ClustersConfigDump:
-			clusters = true
-			for i, one := range c.GetStaticClusters() {
-				g.addAnyCluster(one.GetCluster(), at.at("static_clusters").item(i).near("cluster"))
-			}
-			for i, one := range c.GetDynamicActiveClusters() {
-				g.addAnyCluster(one.GetCluster(), at.at("dynamic_active_clusters").item(i).near("cluster"))
-			}
-		case *adminv3.ClustersConfigDump_StaticCluster:
-			g.addAnyCluster(c.GetCluster(), at.near("cluster"))
-		case *adminv3.ClustersConfigDump_DynamicCluster:
-			g.addAnyCluster(c.GetCluster(), at.near("cluster"))
-		case *adminv3.EcdsConfigDump:
-			for i, one := range c.GetEcdsFilters() {
-				g.addFilter(one.GetEcdsFilter(), at.at("ecds_filters").item(i).near("ecds_filter"))
-			}
+		d.add(config, n.at("configs").item(i))
+	}
+	l.gateway(d.whole())
+}
+
+// dumped collects the sections of a dump.
+type dumped struct {
+	*gateway
+	start     *bootstrapv3.Bootstrap
+	startNode *node
+}
+
+func newDumped() *dumped { return &dumped{gateway: newGateway()} }
+
+// whole returns the gateway when all sections are there.
+func (d *dumped) whole() *gateway {
+	switch {
+	case d.start != nil && len(d.listeners) == 0 && len(d.tables) == 0:
+		d.bootstrap(d.start, d.startNode)
+	case d.start != nil:
+		d.admin, d.adminNode = d.start.GetAdmin(), d.startNode.at("admin")
+	}
+	return d.gateway
+}
+
+func (d *dumped) add(config *anypb.Any, at *node) {
+	switch c := message(config).(type) {
+	case *adminv3.BootstrapConfigDump:
+		d.start, d.startNode = c.GetBootstrap(), at.near("bootstrap")
+	case *adminv3.ListenersConfigDump:
+		for i, one := range c.GetStaticListeners() {
+			d.addListener(one.GetListener(), at.at("static_listeners").item(i).near("listener"))
+		}
+		for i, one := range c.GetDynamicListeners() {
+			d.addListener(one.GetActiveState().GetListener(), at.at("dynamic_listeners").item(i).near("active_state", "listener"))
+		}
+	case *adminv3.ListenersConfigDump_StaticListener:
+		d.addListener(c.GetListener(), at.near("listener"))
+	case *adminv3.ListenersConfigDump_DynamicListener:
+		d.addListener(c.GetActiveState().GetListener(), at.near("active_state", "listener"))
+	case *adminv3.RoutesConfigDump:
+		for i, one := range c.GetStaticRouteConfigs() {
+			d.addRoutes(one.GetRouteConfig(), at.at("static_route_configs").item(i).near("route_config"), true)
+		}
+		for i, one := range c.GetDynamicRouteConfigs() {
+			d.addRoutes(one.GetRouteConfig(), at.at("dynamic_route_configs").item(i).near("route_config"), false)
+		}
+	case *adminv3.RoutesConfigDump_DynamicRouteConfig:
+		d.addRoutes(c.GetRouteConfig(), at.near("route_config"), false)
+	case *adminv3.ClustersConfigDump:
+		d.allClusters = true // there were no others at that moment
+		for i, one := range c.GetStaticClusters() {
+			d.addAnyCluster(one.GetCluster(), at.at("static_clusters").item(i).near("cluster"))
+		}
+		for i, one := range c.GetDynamicActiveClusters() {
+			d.addAnyCluster(one.GetCluster(), at.at("dynamic_active_clusters").item(i).near("cluster"))
+		}
+	case *adminv3.ClustersConfigDump_StaticCluster:
+		d.addAnyCluster(c.GetCluster(), at.near("cluster"))
+	case *adminv3.ClustersConfigDump_DynamicCluster:
+		d.addAnyCluster(c.GetCluster(), at.near("cluster"))
+	case *adminv3.EcdsConfigDump:
+		for i, one := range c.GetEcdsFilters() {
+			d.addFilter(one.GetEcdsFilter(), at.at("ecds_filters").item(i).near("ecds_filter"))
 		}
 	}
-	g.allClusters = clusters
-	switch {
-	case start != nil && len(g.listeners) == 0:
-		g.bootstrap(start, startNode)
-	case start != nil:
-		g.admin, g.adminNode = start.GetAdmin(), startNode.at("admin")
-	}
-	l.gateway(g)
 }
 
 // discovery reads the answer of a management server, which is also the form of
@@ -323,6 +362,15 @@ func (l *linter) typed(n *node, loose *gateway) int {
 	}
 	a := new(anypb.Any)
 	l.decode(n, a)
+	if strings.HasPrefix(n.typeName, "envoy.admin.v3.") { // one section of a dump
+		if n.unread {
+			return 0
+		}
+		d := newDumped()
+		d.add(a, n)
+		l.gateway(d.whole())
+		return 1
+	}
 	return loose.add(a, n)
 }
 

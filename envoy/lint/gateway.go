@@ -135,11 +135,15 @@ func (l *linter) gateway(g *gateway) {
 		managers []*manager
 		tunnels  []tunnel
 	)
+	sidecar := slices.ContainsFunc(g.listeners, func(at listenerAt) bool { return at.GetTrafficDirection() == corev3.TrafficDirection_INBOUND })
 	for _, listener := range g.listeners {
-		if listener.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
-			continue // a sidecar's way out
-		}
 		m, t := g.chains(listener)
+		if sidecar && listener.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
+			// The way out of a service, which is nobody's way in. (A gateway of
+			// Istio's has nothing but such listeners.)
+			m = slices.DeleteFunc(m, func(one *manager) bool { return len(one.checks) == 0 })
+			t = nil
+		}
 		managers, tunnels = append(managers, m...), append(tunnels, t...)
 	}
 	behind := services{}
@@ -291,7 +295,7 @@ func (n *node) again() proto.Message {
 	w := &jsonWriter{}
 	w.value(n)
 	a := new(anypb.Any)
-	if unmarshalJSON(w.Bytes(), a) != nil {
+	if unmarshalJSON(w.out, a) != nil {
 		return nil
 	}
 	return message(a)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
@@ -134,11 +136,22 @@ func (l *linter) add(code string, f Finding) {
 	rule := ruleOf(code)
 	f.Code, f.Severity, f.Attack, f.Remedy = rule.Code, rule.Severity, rule.Attack, rule.Remedy
 	f.Line, f.Column = max(1, f.Line), max(1, f.Column)
+	f.Message, f.Within, f.Place = printable(f.Message), printable(f.Within), printable(f.Place)
 	if l.seen[f] {
 		return
 	}
 	l.seen[f] = true
 	l.findings = append(l.findings, f)
+}
+
+// printable takes out what a name in a file could do to a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 // unreadable reports that a file is neither YAML nor JSON.

@@ -291,7 +291,7 @@ var bomb = func() string {
 func TestOneMistakeHidesNoOther(t *testing.T) {
 	text := strings.NewReplacer(
 		"merge_slashes: true", "merge_slashes: [1]",
-		"use_remote_address: true", "use_remote_adress: true",
+		"use_remote_address: true", "use_remote_addresses: true",
 		"failure_mode_allow: false", "failure_mode_allow: true",
 	).Replace(base(t, "envoy"))
 	require.Equal(t, []string{"GH003", "GH004", "GH101", "GH302", "GH307"}, codes(lintText(text)))
@@ -324,4 +324,109 @@ func FuzzLint(f *testing.F) {
 			require.Equal(t, "f", one.File)
 		}
 	})
+}
+
+// What the README tells people to paste.
+func TestExamplesOfTheREADMEAreClean(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	found := 0
+	for block := range strings.SplitSeq(string(text), "```yaml\n") {
+		block, _, _ = strings.Cut(block, "```")
+		if !strings.Contains(block, "kind: AuthorizationPolicy") && !strings.Contains(block, "kind: SecurityPolicy") {
+			continue
+		}
+		found++
+		require.Empty(t, lintText(strings.ReplaceAll(block, "\n   ", "\n")[3:]))
+	}
+	require.Equal(t, 2, found)
+}
+
+// Istio checks those requests that an RBAC filter before has marked. A policy
+// that fits all of them marks all of them.
+func TestIstiosWayOfCheckingAllRequests(t *testing.T) {
+	rbac := func(permission string) string {
+		return filter("rbac", "envoy.extensions.filters.http.rbac.v3.RBAC", `, shadow_rules_stat_prefix: istio_ext_authz_,
+              shadow_rules: {action: DENY, policies: {all: {permissions: [`+permission+`], principals: [{and_ids: {ids: [{any: true}]}}]}}}`)
+	}
+	const marked = `              filter_enabled_metadata: {filter: envoy.filters.http.rbac, path: [{key: istio_ext_authz_shadow_effective_policy_id}], value: {string_match: {prefix: istio-ext-authz}}}
+`
+	text := func(permission string) string {
+		return strings.NewReplacer(before, rbac(permission), grpc, grpc+marked).Replace(base(t, "envoy"))
+	}
+	require.Empty(t, lintText(text("{and_rules: {rules: [{any: true}]}}")))
+	require.Equal(t, []string{"GH104"}, codes(lintText(text("{and_rules: {rules: [{url_path: {path: {prefix: /admin}}}]}}"))))
+	// Its gateways call their listeners outbound; so does the other side of a
+	// sidecar, which has inbound ones beside them.
+	gatewayText := strings.Replace(base(t, "envoy"), "  - name: gateway\n    address", "  - name: gateway\n    traffic_direction: OUTBOUND\n    address", 1)
+	require.Equal(t, []string{"GH101"}, codes(lintText(strings.Replace(gatewayText, "failure_mode_allow: false", "failure_mode_allow: true", 1))))
+	out := strings.Replace(secondListener(plainManager("route: {cluster: orders}")), "  - name: second\n", "  - name: second\n    traffic_direction: OUTBOUND\n", 1)
+	require.Equal(t, []string{"GH102"}, codes(lintText(strings.NewReplacer(listeners, out, clusters, clusters+orders).Replace(gatewayText))))
+	sidecar := strings.Replace(gatewayText, "OUTBOUND", "INBOUND", 1)
+	require.Empty(t, lintText(strings.NewReplacer(listeners, out, clusters, clusters+orders).Replace(sidecar)))
+}
+
+// egctl writes dumps below the names of gateways; kubectl writes lists.
+func TestFormsOfTools(t *testing.T) {
+	var whole map[string]any
+	require.NoError(t, yaml.Load([]byte(strings.Replace(base(t, "envoy"), "normalize_path: true", "normalize_path: false", 1)), &whole))
+	dump := map[string]any{"configs": []any{map[string]any{"@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump", "bootstrap": whole}}}
+	text, err := yaml.Dump(map[string]any{"xds": map[string]any{"default/eg": dump}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"GH301"}, codes(lintText(string(text))))
+	text, err = yaml.Dump(map[string]any{"xds": map[string]any{"default/eg": dump["configs"].([]any)[0]}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"GH301"}, codes(lintText(string(text))))
+
+	var items []any
+	for doc := range strings.SplitSeq(strings.Replace(base(t, "envoy-gateway"), "failOpen: false", "failOpen: true", 1), "---\n") {
+		var one any
+		require.NoError(t, yaml.Load([]byte(doc), &one))
+		items = append(items, one)
+	}
+	text, err = yaml.Dump(map[string]any{"apiVersion": "v1", "kind": "List", "items": items})
+	require.NoError(t, err)
+	findings := lintText(string(text))
+	require.Equal(t, []string{"GH601"}, codes(findings))
+	require.Equal(t, "SecurityPolicy gatehouse", findings[0].Within)
+	require.Equal(t, "items[0].spec.extAuth.failOpen", findings[0].Place)
+}
+
+// What is not in the files is said, so that "nothing found" is never "nothing
+// looked at".
+func TestWhatIsElsewhereIsSaid(t *testing.T) {
+	for name, text := range map[string]string{
+		"listeners":     "dynamic_resources: {lds_config: {ads: {}}, cds_config: {ads: {}}}\n",
+		"routes":        byRDS(t),
+		"the provider":  "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {action: CUSTOM, provider: {name: gatehouse}, rules: [{}]}\n",
+		"virtual hosts": strings.Replace(base(t, "envoy"), "            virtual_hosts:\n", "            vhds: {config_source: {ads: {}}}\n            virtual_hosts:\n", 1),
+		"the filter": strings.Replace(base(t, "envoy"), before, `          - name: extra
+            config_discovery: {config_source: {ads: {}}, type_urls: [type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz]}
+`, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Contains(t, codes(lintText(text)), "GH007")
+		})
+	}
+}
+
+// byRDS is the base with its routes somewhere else.
+func byRDS(t *testing.T) string {
+	t.Helper()
+	var whole map[string]any
+	require.NoError(t, yaml.Load([]byte(base(t, "envoy")), &whole))
+	manager := find(whole, "route_config")
+	delete(manager, "route_config")
+	manager["rds"] = map[string]any{"route_config_name": "elsewhere", "config_source": map[string]any{"ads": map[string]any{}}}
+	text, err := yaml.Dump(whole)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// A name can't do anything to the terminal that it is printed on.
+func TestNamesArePrintable(t *testing.T) {
+	text := strings.Replace(base(t, "envoy"), "              - name: auth\n                match: {path_separated_prefix: /auth}", `              - name: "au\e]0;th\a"`+"\n                match: {prefix: /auth}", 1)
+	findings := lintText(text)
+	require.Equal(t, []string{"GH207"}, codes(findings))
+	require.NotContains(t, findings[0].Within+findings[0].Message, "\x1b")
 }

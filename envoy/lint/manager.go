@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	keyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/api_key_auth/v3"
+	basicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/basic_auth/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -37,8 +39,23 @@ func (l *linter) manager(m *manager, behind services) {
 		l.strangers(m, t)
 		l.adminRoutes(m.gateway, t)
 	}
+	for _, t := range m.tables {
+		l.hiddenRoutes(t)
+	}
 	for _, name := range m.missing {
 		l.report(codeElsewhere, m.n.near("rds", "route_config_name"), "The routes %q are not in these files; what they skip is not known.", name)
+	}
+}
+
+// hiddenRoutes notes routes that are there, or elsewhere, and are not looked at.
+func (l *linter) hiddenRoutes(t tableAt) {
+	if t.GetVhds() != nil {
+		l.report(codeElsewhere, t.n.near("vhds"), "Virtual hosts that are looked up on demand are not in these files; what they skip is not known.")
+	}
+	for i, host := range t.GetVirtualHosts() {
+		if host.GetMatcher() != nil {
+			l.report(codeUnread, t.n.near("virtual_hosts").item(i).near("matcher"), "Routes in a matcher tree are not looked at.")
+		}
 	}
 }
 
@@ -151,6 +168,14 @@ func (l *linter) setsIdentity(f filterAt) {
 				l.report(codeIdentitySet, at.item(i), "%s is set here, after the check, whoever the check has found.", name)
 			}
 		}
+	case *basicv3.BasicAuth:
+		if name := config.GetForwardUsernameHeader(); l.isIdentity(name) {
+			l.report(codeIdentitySet, f.configNode.near("forward_username_header"), "%s is set here, after the check, whoever the check has found.", name)
+		}
+	case *keyv3.ApiKeyAuth:
+		if name := config.GetForwarding().GetHeader(); l.isIdentity(name) {
+			l.report(codeIdentitySet, f.configNode.near("forwarding", "header"), "%s is set here, after the check, whoever the check has found.", name)
+		}
 	case *jwtv3.JwtAuthentication:
 		for _, name := range sortedKeys(config.GetProviders()) {
 			provider, at := config.GetProviders()[name], f.configNode.near("providers", name)
@@ -173,8 +198,12 @@ func (l *linter) upgrades(m *manager) {
 			continue // those of all requests
 		}
 		at := m.n.near("upgrade_configs").item(i)
-		if len(checksOf(m.gateway.chain(u.GetFilters(), at.at("filters")))) == 0 {
+		checks := checksOf(m.gateway.chain(u.GetFilters(), at.at("filters")))
+		if len(checks) == 0 {
 			l.report(codeUpgrade, at.near("filters"), "Upgrades to %s have filters of their own, and no ext_authz among them.", u.GetUpgradeType())
+		}
+		for _, c := range checks {
+			l.check(m, c)
 		}
 	}
 }

@@ -217,7 +217,7 @@ func matcherOf(m *routev3.RouteMatch) matcher {
 	case *routev3.RouteMatch_SafeRegex:
 		if re, err := regexp.Compile(`^(?:` + p.SafeRegex.GetRegex() + `)$`); err == nil {
 			out.kind, out.re, out.fold = matchRegex, re, false
-			if literal, err := regexp.Compile(p.SafeRegex.GetRegex()); err == nil {
+			if literal, err := regexp.Compile(strings.TrimPrefix(p.SafeRegex.GetRegex(), "^")); err == nil {
 				out.text, _ = literal.LiteralPrefix()
 			}
 		}

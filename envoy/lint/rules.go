@@ -14,6 +14,10 @@ type Rule struct {
 	Setting  string   `json:"setting"` // the same in YAML; "" where it isn't a setting
 }
 
+// Ignorable reports whether findings of the rule can be left out. Those about
+// files that were not read can't: the rest would look like a clean bill.
+func (r Rule) Ignorable() bool { return r.Code != codeSyntax && r.Code != codeUnknown }
+
 // Rules returns all rules, by code.
 func Rules() []Rule { return slices.Clone(rules) }
 

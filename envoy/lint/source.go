@@ -232,18 +232,17 @@ var things = map[string]string{
 // within names the things around a node, as in "listener gateway, route admin".
 func (n *node) within() string {
 	var names []string
-	for ; n.parent != nil; n = n.parent {
-		thing := things[n.parent.name]
-		if n.name != "" || thing == "" {
+	for ; n != nil; n = n.parent {
+		if isKubernetes(n) {
+			if name := n.at("metadata", "name").string(); name != "" {
+				names = append(names, n.at("kind").string()+" "+name)
+			}
+		}
+		if n.parent == nil || n.name != "" {
 			continue
 		}
-		if name := n.title(); name != "" {
+		if thing, name := things[n.parent.name], n.title(); thing != "" && name != "" {
 			names = append(names, thing+" "+name)
-		}
-	}
-	if kind := n.at("kind").string(); kind != "" {
-		if name := n.at("metadata", "name").string(); name != "" {
-			names = append(names, kind+" "+name)
 		}
 	}
 	slices.Reverse(names)
