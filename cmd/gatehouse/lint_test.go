@@ -13,7 +13,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 )
 
-// fixture is a file of the linter's own tests.
+// lintFixture is a file of the linter's own tests.
 func lintFixture(name string) string {
 	return filepath.Join("..", "..", "envoy", "lint", "testdata", name)
 }

@@ -165,7 +165,8 @@ func limited(rule *node) bool {
 	return false
 }
 
-// usesRoutes notes a check that names no policy, and can't.
+// usesRoutes notes a check for which Gatehouse chooses the policy, unless one is
+// named.
 func (l *linter) usesRoutes(n *node) {
 	if l.checked == nil {
 		l.checked = n

@@ -117,9 +117,9 @@ type linter struct {
 	usesPolicies
 }
 
-// usesPolicies remembers whether any gateway names a policy.
+// usesPolicies remembers whether anything names a policy.
 type usesPolicies struct {
-	checked *node // a place where a check is configured
+	checked *node // where a check is configured; nil for nowhere
 	named   bool
 }
 

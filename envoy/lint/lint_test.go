@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 )
 
@@ -429,4 +430,86 @@ func TestNamesArePrintable(t *testing.T) {
 	findings := lintText(text)
 	require.Equal(t, []string{"GH207"}, codes(findings))
 	require.NotContains(t, findings[0].Within+findings[0].Message, "\x1b")
+}
+
+// A mesh configuration comes in many wrappings.
+func TestFormsOfIstio(t *testing.T) {
+	const config = `extensionProviders:
+- name: gatehouse
+  envoyExtAuthzGrpc: {service: gatehouse.auth.svc.cluster.local, port: 9001, timeout: 1s, statusOnError: "503", failOpen: true}
+pathNormalization: {normalization: MERGE_SLASHES}
+`
+	below := func(indent string) string {
+		return "\n" + indent + strings.ReplaceAll(strings.TrimSuffix(config, "\n"), "\n", "\n"+indent) + "\n"
+	}
+	for name, text := range map[string]string{
+		"alone":         config,
+		"Helm values":   "global: {}\nmeshConfig:" + below("  "),
+		"IstioOperator": "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  meshConfig:" + below("    "),
+		"Sail operator": "apiVersion: sailoperator.io/v1\nkind: Istio\nmetadata: {name: default}\nspec:\n  values:\n    meshConfig:" + below("      "),
+		"ConfigMap":     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |" + below("    "),
+	} {
+		t.Run(name, func(t *testing.T) {
+			findings := lintText(text)
+			require.Equal(t, []string{"GH501"}, codes(findings), "%+v", findings)
+			require.Contains(t, strings.Split(text, "\n")[findings[0].Line-1][findings[0].Column-1:], "failOpen: true")
+		})
+	}
+	// The policy in one file, the provider in another.
+	policy := "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {action: CUSTOM, provider: {name: %s}, rules: [{}]}\n"
+	together := func(provider string) []string {
+		return codes(lint.Lint([]lint.Source{
+			{Name: "policy", Data: fmt.Appendf(nil, policy, provider)}, {Name: "mesh", Data: []byte(strings.Replace(config, ", failOpen: true", "", 1))},
+		}, lint.Options{}))
+	}
+	require.Empty(t, together("gatehouse"))
+	require.Equal(t, []string{"GH502"}, together("opa"))
+}
+
+// Istio sends no name of a policy, and Envoy Gateway does where it is told to.
+func TestPoliciesOfIstioAndEnvoyGateway(t *testing.T) {
+	known := func(text string, g lint.Gatehouse) []string {
+		g.Kinds = []authz.Kind{authz.KindSession}
+		return codes(lint.Lint([]lint.Source{{Name: "f", Data: []byte(text)}}, lint.Options{Gatehouse: &g}))
+	}
+	require.Equal(t, []string{"GH206"}, known(base(t, "istio"), lint.Gatehouse{Policies: []string{"user"}}))
+	require.Empty(t, known(base(t, "istio"), lint.Gatehouse{Policies: []string{"user"}, Fallback: true}))
+	eg := strings.Replace(base(t, "envoy-gateway"), "failOpen: false", "contextExtensions: [{name: policy, type: Value, value: user}]", 1)
+	require.Empty(t, known(eg, lint.Gatehouse{Policies: []string{"user"}}))
+	require.Equal(t, []string{"GH205"}, known(eg, lint.Gatehouse{Policies: []string{"users"}}))
+	// Nobody shows a token here, so it may stay hidden.
+	require.Empty(t, known(strings.Replace(eg, "authorization, ", "", 1), lint.Gatehouse{Policies: []string{"user"}}))
+}
+
+// What is found depends on where a path really goes.
+func TestNeighbouringRoutes(t *testing.T) {
+	routes := func(list string) string {
+		text := base(t, "envoy")
+		from, to := strings.Index(text, "              - name: refuse-path"), strings.Index(text, "  # more listeners")
+		return text[:from] + list + text[to:]
+	}
+	route := func(match, action, policy string) string {
+		return "              - match: {" + match + "}\n                " + action + "\n                typed_per_filter_config: {envoy.filters.http.ext_authz: {" +
+			perRoute + ", check_settings: {context_extensions: {policy: " + policy + "}}}}\n"
+	}
+	const users, orders, refuse = "route: {cluster: users}", "route: {cluster: gatehouse_http}", "direct_response: {status: 404}"
+	loose := route(`prefix: "/"`, users, "user")
+	for name, tc := range map[string]struct {
+		list string
+		want []string
+	}{
+		"covered in every form":       {route(`safe_regex: {regex: "(?i)/admin([/;].*)?"}`, users, "admin") + loose, nil},
+		"a regex without the path":    {route(`safe_regex: {regex: "^/admin/.*"}`, users, "admin") + loose, []string{"GH208", "GH209", "GH211"}},
+		"the rest is another service": {route("prefix: /admin/", users, "admin") + route(`prefix: "/"`, orders, "user"), nil},
+		"the rest is refused":         {route("prefix: /admin/", users, "admin") + route(`prefix: "/"`, refuse, "user"), nil},
+		"the rest has the same":       {route("prefix: /admin/", users, "admin") + route(`prefix: "/"`, users, "admin"), nil},
+		"refused in between":          {route("prefix: /admin/", users, "admin") + route(`safe_regex: {regex: "(?i)/admin.*"}`, refuse, "x") + loose, nil},
+		"the looser one first":        {loose + route("path_separated_prefix: /admin", users, "admin"), []string{"GH210"}},
+		"for some requests only":      {route(`prefix: "/", headers: [{name: x-beta, present_match: true}]`, users, "user") + route("path_separated_prefix: /admin", users, "user"), nil},
+		"a loose prefix":              {route("prefix: /admin, case_sensitive: false", users, "admin") + loose, []string{"GH207"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, append([]string{}, tc.want...), codes(lintText(routes(tc.list))))
+		})
+	}
 }

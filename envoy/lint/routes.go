@@ -226,9 +226,12 @@ func matcherOf(m *routev3.RouteMatch) matcher {
 }
 
 // covers reports whether a path, without query, matches.
-func (m matcher) covers(path string) bool {
+func (m *matcher) covers(path string) bool {
 	text := m.text
 	if m.fold {
+		if len(path) < len(text) {
+			return false
+		}
 		text, path = strings.ToLower(text), strings.ToLower(path)
 	}
 	switch m.kind {
@@ -237,7 +240,7 @@ func (m matcher) covers(path string) bool {
 	case matchPrefix:
 		return strings.HasPrefix(path, text)
 	case matchSeparatedPrefix:
-		return path == text || strings.HasPrefix(path, text+"/")
+		return strings.HasPrefix(path, text) && (len(path) == len(text) || path[len(text)] == '/')
 	case matchRegex:
 		return m.re.MatchString(path)
 	case matchUnknown:
@@ -247,7 +250,7 @@ func (m matcher) covers(path string) bool {
 
 // base is the path that a match is about, without the slash at its end; "" when
 // it is about no particular one.
-func (m matcher) base() string {
+func (m *matcher) base() string {
 	base := strings.TrimRight(m.text, "/")
 	if m.kind == matchRegex && m.text != base+"/" && !m.re.MatchString(base) {
 		return "" // a literal beginning that is no path of its own
@@ -425,14 +428,15 @@ func (l *linter) anonymous(d demand) bool {
 // taker returns the leaf that takes a path, when it leads to the same service
 // as leaf i; ok is false when that one is answered by Envoy, or stays with i.
 func (l *linter) taker(leaves []leaf, i int, path string, checks []check) (other leaf, theirs demand, ok bool) {
-	for _, candidate := range leaves {
+	for j := range leaves { // they may be ten thousand, and large
+		candidate := &leaves[j]
 		if candidate.match.conditional || !candidate.match.covers(path) {
 			continue
 		}
 		if candidate.index == leaves[i].index || candidate.answers || candidate.cluster != leaves[i].cluster {
 			return leaf{}, demand{}, false
 		}
-		return candidate, candidate.demand(checks), true
+		return *candidate, candidate.demand(checks), true
 	}
 	return leaf{}, demand{}, false
 }
@@ -440,9 +444,10 @@ func (l *linter) taker(leaves []leaf, i int, path string, checks []check) (other
 // shadow returns the index of an earlier leaf that takes everything that leaf i
 // is meant for, -1 when there is none.
 func (l *linter) shadow(leaves []leaf, i int) int {
-	one := leaves[i].match
-	for j, earlier := range leaves[:i] {
-		m := earlier.match
+	one := &leaves[i].match
+	for j := range leaves[:i] {
+		earlier := &leaves[j]
+		m := &earlier.match
 		if m.conditional || earlier.answers || earlier.index == leaves[i].index || one.fold && !m.fold {
 			continue
 		}
