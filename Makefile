@@ -24,6 +24,19 @@ demo: build ## run the whole story here: Envoy, Gatehouse, a store, two services
 	@scripts/tools.sh envoy
 	@exec $(BIN)/gatehouse demo $(DEMO_FLAGS)
 
+.PHONY: examples
+examples: ## try the six policies of examples/, each behind a real Envoy
+	@scripts/tools.sh envoy
+	@scripts/tools.sh redis
+	@for script in examples/*/e2e.sh; do echo "== $$script"; "$$script"; done
+
+.PHONY: example
+example: ## run one of them, to try it by hand: make example CASE=mobile-app
+	@test -d "examples/$(CASE)" -a -n "$(CASE)" || { echo "name a directory of examples/: make example CASE=mobile-app"; exit 1; }
+	@mkdir -p $(BIN)
+	@$(GO) build -o $(BIN)/ ./cmd/gatehouse ./examples/stack
+	@exec $(BIN)/stack examples/$(CASE)
+
 .PHONY: test
 test: tools ## install what the tests need and run all of them
 	$(GO) test -timeout 15m ./...
@@ -63,7 +76,7 @@ compose-env: .env ## write the secrets that docker compose needs into .env
 	@scripts/compose-env.sh .env
 
 .PHONY: tools
-tools: ## install Envoy, Redis, Chromium and the Node modules that tests use
+tools: ## install Envoy, Redis, nginx, Chromium and the Node modules that tests use
 	@scripts/tools.sh all
 
 .PHONY: clean

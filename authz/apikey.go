@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 	"unsafe"
@@ -72,17 +73,32 @@ func (a *APIKeys) Lookup(presented string) (APIKey, error) {
 	return a.keys[found], nil
 }
 
+func (k *APIKey) summary() string {
+	if k.Expires.IsZero() {
+		return fmt.Sprintf("%q, which doesn't expire", k.Name)
+	}
+	return fmt.Sprintf("%q, until %s", k.Name, moment(k.Expires))
+}
+
 func (k *APIKey) live(now time.Time) bool { return k.Expires.IsZero() || now.Before(k.Expires) }
 
 // Authenticate implements [Authenticator]. The principal's id is
 // [ServicePrefix] and the key's name; it has no roles.
-func (a *APIKeys) Authenticate(_ context.Context, presented string, p *Policy) (*Principal, error) {
+func (a *APIKeys) Authenticate(ctx context.Context, presented string, p *Policy) (*Principal, error) {
+	t := TraceFrom(ctx)
+	began := t.now()
 	key, err := a.Lookup(presented)
 	if err != nil {
+		t.Add(StageProof, "key", began, err, "")
 		return nil, err
 	}
 	if !slices.Contains(key.Policies, p.Name) {
-		return nil, &Error{ReasonAPIKeyPolicy, errors.New("key " + key.Name + " may not use policy " + p.Name)}
+		err := &Error{ReasonAPIKeyPolicy, errors.New("key " + key.Name + " may not use policy " + p.Name)}
+		t.Add(StageProof, "key", began, err, "")
+		return nil, err
+	}
+	if t != nil {
+		t.Add(StageProof, "key", began, nil, "%s", key.summary())
 	}
 	return &Principal{
 		Identity: Identity{ID: key.id},

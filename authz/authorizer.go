@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -76,7 +77,9 @@ type Decision struct {
 // always means: refused, with the reason that [ReasonOf] returns.
 func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, error) {
 	d := &Decision{}
-	policy, err := a.policies.Match(r)
+	t := TraceFrom(ctx)
+	policy, route, err := a.policies.choose(r)
+	t.chosen(r, policy, route, err)
 	if err != nil {
 		d.Reason = ReasonOf(err)
 		return d, err
@@ -109,9 +112,10 @@ func (a *Authorizer) decide(ctx context.Context, r *Request, d *Decision) error 
 		if !d.Policy.Anonymous || !proves(err, nobody) {
 			return err
 		}
-		err = d.Policy.conditionHolds(r, &Principal{})
+		TraceFrom(ctx).None(StageIdentity, "anonymous", "no valid credential; the policy lets the request through without identity")
+		err = d.Policy.permitsNobody(TraceFrom(ctx), r)
 	} else {
-		err = a.permits(r, d)
+		err = a.permits(TraceFrom(ctx), r, d)
 	}
 	if err != nil {
 		return err
@@ -127,6 +131,12 @@ func (a *Authorizer) count(ctx context.Context, r *Request, d *Decision) (err er
 	if a.o.Limiter == nil {
 		return Refuse(ReasonInternal, "policy %q names a rate limit and there is no limiter", d.Policy.Name)
 	}
+	if t := TraceFrom(ctx); t != nil { // an explanation counts nothing
+		began := t.now()
+		d.Quota, err = a.o.Limiter.Peek(ctx, d.Policy.RateLimit, r, d.Principal)
+		t.Add(StageLimit, d.Policy.RateLimit, began, err, "%d of %d left; not counted", d.Quota.Remaining, d.Quota.Burst)
+		return err
+	}
 	d.Quota, err = a.o.Limiter.Allow(ctx, d.Policy.RateLimit, r, d.Principal)
 	return err
 }
@@ -134,6 +144,8 @@ func (a *Authorizer) count(ctx context.Context, r *Request, d *Decision) (err er
 // authenticate fills in Kind and Principal from the first kind that is
 // present.
 func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) error {
+	t := TraceFrom(ctx)
+	a.shown(t, r, d.Policy)
 	for _, kind := range d.Policy.Credentials {
 		auth := a.authenticators[kind]
 		if auth == nil {
@@ -155,8 +167,10 @@ func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) 
 			return Refuse(impostor(kind), "a user's id may not begin with %q: services would take it for an internal caller's", ServicePrefix)
 		}
 		if err := d.Policy.recent(principal, a.o.Now()); err != nil {
+			t.Add(StageCondition, "max_auth_age", time.Time{}, err, "")
 			return err
 		}
+		t.identified(d.Policy, principal)
 		d.Principal = principal
 		return nil
 	}
@@ -180,13 +194,16 @@ func impostor(kind Kind) Reason {
 	return ReasonCredentialInvalid
 }
 
-func (a *Authorizer) permits(r *Request, d *Decision) error {
+func (a *Authorizer) permits(t *Trace, r *Request, d *Decision) (err error) {
 	if d.Kind == KindSession && !d.Policy.InsecureSkipCSRF {
-		if err := a.o.TrustedOrigins.CrossSite(r); err != nil {
+		began := t.now()
+		err = a.o.TrustedOrigins.CrossSite(r)
+		t.Add(StageCondition, "csrf", began, err, "")
+		if err != nil && t == nil {
 			return err
 		}
 	}
-	return d.Policy.Permits(r, d.Principal)
+	return cmp.Or(err, d.Policy.permits(t, r, d.Principal))
 }
 
 // nobody are the reasons that prove there is no valid credential, so that an

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 )
 
 // Bearer authenticates by bearer token (RFC 6750 section 2.1). Safe for
@@ -43,7 +44,7 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 		return nil, err
 	}
 	var degraded Outage
-	standing, err := b.store.TokenStanding(ctx, token.ref(), p.readOptions())
+	standing, err := b.standing(ctx, token, p.reads(ctx))
 	if err != nil {
 		if p.OnStoreOutage != OutageAcceptBearer || ReasonOf(err) != ReasonStoreUnavailable || errors.Is(err, context.Canceled) {
 			return nil, err
@@ -58,6 +59,51 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 	principal.Degraded = degraded
 	return principal, nil
 }
+
+// standing asks the store about a token.
+func (b *Bearer) standing(ctx context.Context, token *Token, o ReadOptions) (Standing, error) {
+	t := TraceFrom(ctx)
+	began := t.now()
+	standing, err := b.store.TokenStanding(ctx, token.ref(), o)
+	if t == nil {
+		return standing, err
+	}
+	if err != nil {
+		t.Add(StageRevocation, "marks", began, err, "")
+		return standing, err
+	}
+	b.marks(ctx, t, token.ref(), o, standing.Revoked, began)
+	t.standing(&standing, token.ID, token.IssuedAt)
+	return standing, nil
+}
+
+// marks tells which mark revoked a token, and which could have.
+func (b *Bearer) marks(ctx context.Context, t *Trace, ref TokenRef, o ReadOptions, revoked bool, began time.Time) {
+	for _, mark := range []struct {
+		name string
+		ref  TokenRef
+	}{{"token's mark", TokenRef{TokenID: ref.TokenID}}, {"family's mark", TokenRef{Family: ref.Family}}} {
+		switch {
+		case mark.ref == (TokenRef{}):
+			t.None(StageRevocation, mark.name, "the token names none")
+			continue
+		case !revoked:
+			t.Add(StageRevocation, mark.name, began, nil, "not there")
+			continue
+		}
+		began = t.now()
+		switch s, err := b.store.TokenStanding(ctx, mark.ref, o); {
+		case err != nil:
+			t.None(StageRevocation, mark.name, "not known: %v", err)
+		case s.Revoked:
+			t.Add(StageRevocation, mark.name, began, errThere, "")
+		default:
+			t.Add(StageRevocation, mark.name, began, nil, "not there")
+		}
+	}
+}
+
+var errThere = errors.New("it is there")
 
 func (t *Token) ref() TokenRef { return TokenRef{UserID: t.ID, TokenID: t.TokenID, Family: t.Family} }
 

@@ -20,7 +20,8 @@
 // certainty refuses: the zero value of everything here is the strict one.
 //
 // A credential kind of your own is an [Authenticator] handed to
-// [NewAuthorizer] beside the built-in ones.
+// [NewAuthorizer] beside the built-in ones; examples/custom-credential is a
+// whole program with one.
 //
 // The package imports the standard library only.
 package authz

@@ -56,6 +56,63 @@ func Example() {
 	// /%69nvoices/../health bad_path 400
 }
 
+// doorCards is a credential kind of its own: the number of a card, which a reader at
+// the door puts into a header.
+type doorCards map[string]authz.Identity
+
+func (doorCards) Kind() authz.Kind { return "door_card" }
+
+// Credential only finds it: also a number that is none decides.
+func (doorCards) Credential(r *authz.Request) (string, bool) { return r.Headers.Header("x-door-card") }
+
+func (c doorCards) Authenticate(_ context.Context, number string, _ *authz.Policy) (*authz.Principal, error) {
+	who, ok := c[number]
+	if !ok {
+		return nil, authz.Refuse(authz.ReasonCredentialInvalid, "no such card")
+	}
+	return &authz.Principal{Identity: who, Kind: "door_card"}, nil
+}
+
+// A credential kind that is not built in, and why one of its holders is refused.
+func ExampleAuthenticator() {
+	policies, err := authz.NewPolicySet(authz.PolicySetOptions{
+		Policies: []authz.Policy{{Name: "lab", Credentials: []authz.Kind{"door_card"}, RolesAny: []string{"chemist"}}},
+		Default:  "lab",
+	})
+	if err != nil {
+		panic(err)
+	}
+	gate := authz.NewAuthorizer(policies, authz.Options{}, doorCards{
+		"17": {ID: "marie", Roles: []string{"chemist"}},
+		"18": {ID: "max", Roles: []string{"physicist"}},
+	})
+	for _, number := range []string{"17", "18", "19"} {
+		request, err := authz.NewRequest(authz.RequestParts{
+			Method: "GET", Authority: "lab.example.com", Target: "/fume-hood", Headers: authz.HeaderMap{"x-door-card": number},
+		})
+		if err != nil {
+			panic(err)
+		}
+		var trace authz.Trace
+		decision, err := gate.Authorize(authz.WithTrace(context.Background(), &trace), request)
+		if err == nil {
+			fmt.Println(number, decision.Principal.ID)
+			continue
+		}
+		fmt.Println(number, authz.AnswerTo(decision, request, err).Status, err)
+		for _, step := range trace.Steps {
+			if step.Outcome == authz.OutcomeRefused {
+				fmt.Println("  ", step.Stage, step.Name)
+			}
+		}
+	}
+	// Output:
+	// 17 marie
+	// 18 403 role: none of the roles ["chemist"]
+	//    condition roles.any
+	// 19 401 credential_invalid: no such card
+}
+
 // Routes are matched on the decoded path, so an escape is no way around one.
 func ExampleCanonicalPath() {
 	for _, raw := range []string{"/%61dmin/users", "/caf%C3%A9", "/static/%2e%2e/admin", "/a//b"} {

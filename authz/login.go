@@ -63,10 +63,15 @@ type ActiveLogin struct {
 }
 
 // Handle is the name of a session or a refresh family that may be shown: in
-// lists, logs and URLs. It is a hash of the id and opens nothing.
+// lists, logs and URLs. It is a hash of the id and opens nothing. None begins with
+// a hyphen: on a command line that would be an option.
 func Handle(id string) string {
 	sum := sha256.Sum256([]byte("gatehouse handle\x00" + id))
-	return base64.RawURLEncoding.EncodeToString(sum[:15])
+	handle := base64.RawURLEncoding.EncodeToString(sum[:15])
+	if handle[0] == '-' {
+		return "_" + handle[1:]
+	}
+	return handle
 }
 
 // UserChange is what an administrator changes about a user while the user's

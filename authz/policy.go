@@ -1,6 +1,8 @@
 package authz
 
 import (
+	"cmp"
+	"context"
 	"slices"
 	"time"
 )
@@ -40,6 +42,9 @@ type Policy struct {
 	// Condition is asked after roles and organization; nil is true. An error
 	// refuses. It must keep nothing of the two, their texts included.
 	Condition func(r *Request, p *Principal) (bool, error)
+	// ConditionParts, for a [Trace], are the parts that Condition is
+	// made of, all of which must hold; it may be empty.
+	ConditionParts []ConditionPart
 
 	Freshness   Freshness     // "" is strict
 	MaxAuthAge  time.Duration // since the user authenticated; zero asks nothing
@@ -73,6 +78,12 @@ type Policy struct {
 	OmitRecord bool
 }
 
+// ConditionPart is a part of a policy's condition.
+type ConditionPart struct {
+	Text  string
+	Holds func(r *Request, p *Principal) (bool, error)
+}
+
 // accepts reports whether the policy lists a kind; a nil policy lists none.
 func (p *Policy) accepts(kind Kind) bool { return p != nil && slices.Contains(p.Credentials, kind) }
 
@@ -81,6 +92,16 @@ func (p *Policy) readOptions() ReadOptions {
 	o := ReadOptions{Fresh: p.Freshness != FreshnessCached, IdleTimeout: p.IdleTimeout, Passive: p.Passive, OmitRecord: p.OmitRecord}
 	if p.OnStoreOutage == OutageServeStale {
 		o.StaleFor = p.StaleFor
+	}
+	return o
+}
+
+// reads are the options for the reads of one decision: one that is traced changes
+// nothing.
+func (p *Policy) reads(ctx context.Context) ReadOptions {
+	o := p.readOptions()
+	if TraceFrom(ctx) != nil {
+		o.ReadOnly, o.Passive = true, true
 	}
 	return o
 }
@@ -107,32 +128,110 @@ func (p *Policy) recent(principal *Principal, now time.Time) error {
 // Permits reports, as an error with a reason, whether the policy's conditions
 // hold for an authenticated principal. Pure, but for Condition.
 func (p *Policy) Permits(r *Request, principal *Principal) error {
-	if principal.Kind == KindBearer {
-		if len(p.Issuers) > 0 && !slices.Contains(p.Issuers, principal.Issuer) {
-			return Refuse(ReasonIssuer, "the policy does not list issuer %q", principal.Issuer)
-		}
-		if len(p.Audiences) > 0 && !intersects(p.Audiences, principal.Audiences) {
-			return Refuse(ReasonAudience, "the policy lists none of the token's audiences")
-		}
-	}
-	if len(p.RolesAny) > 0 && !intersects(p.RolesAny, principal.Roles) {
-		return Refuse(ReasonRole, "none of the roles %q", p.RolesAny)
-	}
-	for _, role := range p.RolesAll {
-		if !slices.Contains(principal.Roles, role) {
-			return Refuse(ReasonRole, "role %q is missing", role)
-		}
-	}
-	if len(p.Organizations) > 0 && !slices.Contains(p.Organizations, principal.Organization) {
-		return Refuse(ReasonOrganization, "organization is none of %q", p.Organizations)
-	}
-	return p.conditionHolds(r, principal)
+	return p.permits(nil, r, principal)
 }
 
-func (p *Policy) conditionHolds(r *Request, principal *Principal) error {
+// permits stops at the first condition that doesn't hold; traced, it goes on, and
+// returns the first all the same.
+func (p *Policy) permits(t *Trace, r *Request, principal *Principal) (first error) {
+	for i := range conditions {
+		c := &conditions[i]
+		if !c.asked(p, principal) {
+			continue
+		}
+		began := t.now()
+		err := c.holds(p, r, principal)
+		if t == nil && err != nil {
+			return err
+		}
+		if t != nil {
+			t.condition(p, c, r, principal, began, err)
+			first = cmp.Or(first, err)
+		}
+	}
+	return first
+}
+
+// permitsNobody is permits for a request without an identity: of the conditions
+// only the expression speaks of it.
+func (p *Policy) permitsNobody(t *Trace, r *Request) error {
 	if p.Condition == nil {
 		return nil
 	}
+	began := t.now()
+	err := p.conditionHolds(r, &Principal{})
+	if t != nil {
+		t.condition(p, &conditions[len(conditions)-1], r, &Principal{}, began, err)
+	}
+	return err
+}
+
+// policyCondition is one thing that a policy can ask of a principal.
+type policyCondition struct {
+	name  string // its key in the configuration
+	asked func(*Policy, *Principal) bool
+	holds func(*Policy, *Request, *Principal) error
+}
+
+// conditions are asked in this order.
+var conditions = [...]policyCondition{
+	{
+		"issuers", func(p *Policy, principal *Principal) bool { return principal.Kind == KindBearer && len(p.Issuers) > 0 },
+		func(p *Policy, _ *Request, principal *Principal) error {
+			if slices.Contains(p.Issuers, principal.Issuer) {
+				return nil
+			}
+			return Refuse(ReasonIssuer, "the policy does not list issuer %q", principal.Issuer)
+		},
+	},
+	{
+		"audiences", func(p *Policy, principal *Principal) bool {
+			return principal.Kind == KindBearer && len(p.Audiences) > 0
+		},
+		func(p *Policy, _ *Request, principal *Principal) error {
+			if intersects(p.Audiences, principal.Audiences) {
+				return nil
+			}
+			return Refuse(ReasonAudience, "the policy lists none of the token's audiences")
+		},
+	},
+	{
+		"roles.any", func(p *Policy, _ *Principal) bool { return len(p.RolesAny) > 0 },
+		func(p *Policy, _ *Request, principal *Principal) error {
+			if intersects(p.RolesAny, principal.Roles) {
+				return nil
+			}
+			return Refuse(ReasonRole, "none of the roles %q", p.RolesAny)
+		},
+	},
+	{
+		"roles.all", func(p *Policy, _ *Principal) bool { return len(p.RolesAll) > 0 },
+		func(p *Policy, _ *Request, principal *Principal) error {
+			for _, role := range p.RolesAll {
+				if !slices.Contains(principal.Roles, role) {
+					return Refuse(ReasonRole, "role %q is missing", role)
+				}
+			}
+			return nil
+		},
+	},
+	{
+		"organizations", func(p *Policy, _ *Principal) bool { return len(p.Organizations) > 0 },
+		func(p *Policy, _ *Request, principal *Principal) error {
+			if slices.Contains(p.Organizations, principal.Organization) {
+				return nil
+			}
+			return Refuse(ReasonOrganization, "organization is none of %q", p.Organizations)
+		},
+	},
+	{
+		"condition", func(p *Policy, _ *Principal) bool { return p.Condition != nil },
+		(*Policy).conditionHolds,
+	},
+}
+
+// conditionHolds asks Condition, which is there.
+func (p *Policy) conditionHolds(r *Request, principal *Principal) error {
 	ok, err := p.Condition(r, principal)
 	if err != nil {
 		return Refuse(ReasonCondition, "the condition failed: %w", err)

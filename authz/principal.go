@@ -117,6 +117,9 @@ type ReadOptions struct {
 	IdleTimeout time.Duration
 	// Passive reads are no use of the session that an idle timeout counts from.
 	Passive bool
+	// ReadOnly reads leave no trace: they renew nothing and end nothing. They
+	// are passive, too.
+	ReadOnly bool
 	// OmitRecord leaves the Values of a session away where that is cheaper.
 	OmitRecord bool
 }

@@ -120,10 +120,10 @@ func (a *Authorizer) remembers(r *Request, d *Decision) bool {
 		}
 		d.Kind, d.Reason = kind, ReasonAuthenticated
 		return d.Principal.ID != "" && !impersonates(kind, d.Principal.ID) &&
-			p.recent(d.Principal, a.o.Now()) == nil && a.permits(r, d) == nil
+			p.recent(d.Principal, a.o.Now()) == nil && a.permits(nil, r, d) == nil
 	}
 	d.Reason = ReasonAnonymous
-	return p.Anonymous && p.conditionHolds(r, &Principal{}) == nil
+	return p.Anonymous && p.permitsNobody(nil, r) == nil
 }
 
 // quick implements quick.

@@ -33,13 +33,24 @@ func (s *Sessions) Credential(r *Request) (string, bool) {
 // Authenticate implements [Authenticator]. The signature is checked before
 // the store is asked, so guessed ids never get there.
 func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*Principal, error) {
+	t := TraceFrom(ctx)
+	began := t.now()
 	id, ok := s.verifier.Verify(value)
 	if !ok {
-		return nil, Refuse(ReasonSessionForged, "the cookie is signed by none of the secrets")
-	}
-	session, err := s.store.Session(ctx, id, p.readOptions())
-	if err != nil {
+		err := Refuse(ReasonSessionForged, "the cookie is signed by none of the secrets")
+		t.Add(StageProof, "signature", began, err, "")
 		return nil, err
+	}
+	t.Add(StageProof, "signature", began, nil, "made by one of the secrets")
+	began = t.now()
+	session, err := s.store.Session(ctx, id, p.reads(ctx))
+	if err != nil {
+		t.Add(StageProof, "record", began, err, "")
+		return nil, err
+	}
+	if t != nil {
+		t.Add(StageProof, "record", began, nil, "%s", session.summary())
+		t.standing(&session.Standing, session.ID, session.MadeAt())
 	}
 	if err := refuseSession(session); err != nil {
 		return nil, err
@@ -47,6 +58,17 @@ func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*
 	principal := &Principal{}
 	fillFromSession(principal, id, session)
 	return principal, nil
+}
+
+func (s *Session) summary() string {
+	text := "made at " + moment(s.MadeAt())
+	if !s.LastSeen.IsZero() {
+		text += ", last used at " + moment(s.LastSeen)
+	}
+	if s.Stale {
+		text += "; from memory, since the store is out of reach"
+	}
+	return text
 }
 
 // refuseSession says why a session that was found lets nobody in; nil where it

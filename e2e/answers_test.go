@@ -50,8 +50,15 @@ func both(t *testing.T, test func(t *testing.T, g *gateway)) {
 	}
 }
 
+// everywhere runs a test as both does, and behind each proxy that asks by HTTP.
+func everywhere(t *testing.T, test func(t *testing.T, g *gateway)) {
+	t.Helper()
+	both(t, test)
+	behindProxies(t, test)
+}
+
 func TestEveryDenialOfASession(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		id := g.session(t, bob.record())
 		good := signed(id, secretCurrent)
 		requireAllowed(t, g.get(t, "/users/me", cookie(good)), bob)
@@ -117,7 +124,7 @@ func TestEveryDenialOfASession(t *testing.T) {
 
 // What Express takes for the same cookie is the same cookie here.
 func TestSpellingsOfASessionCookie(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		good := g.login(t, bob)
 		bad := signed(newSessionID(), secretCurrent)
 		raw, err := url.QueryUnescape(strings.ReplaceAll(good, "+", "%2B"))
@@ -178,7 +185,7 @@ func TestCookieCrumbs(t *testing.T) {
 // The kinds of a policy are tried in its order, and the first that is present
 // decides.
 func TestFirstCredentialDecides(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		session, badSession := cookie(g.login(t, bob)), cookie("s%3Ax.y")
 		token, badToken := bearer(g.pem.issue(claimsOf(pemIssuer, alice))), bearer("x.y.z")
 		key, badKey := apiKey(apiKeys.billing), apiKey("wrong-key-of-nobody")
@@ -212,7 +219,7 @@ func TestFirstCredentialDecides(t *testing.T) {
 }
 
 func TestKnownButNotAllowed(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		admin, member := cookie(g.login(t, alice)), cookie(g.login(t, bob))
 		elsewhere := cookie(g.login(t, identity{"carol", "c@example.com", `["admin"]`, "org-2"}))
 		requireAllowed(t, g.get(t, "/users/admin/stats", admin), alice)
@@ -260,7 +267,7 @@ func TestRecentAuthentication(t *testing.T) {
 
 // A browser that asks for a page is sent to the login page, nobody else.
 func TestRedirectForNavigationOnly(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		navigation := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Accept: text/html"}
 		for name, headers := range map[string][]string{
 			"navigation":                          navigation,
@@ -308,7 +315,7 @@ func TestRedirectForNavigationOnly(t *testing.T) {
 }
 
 func TestCrossSiteRequests(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		session := cookie(g.login(t, bob))
 		token := bearer(g.pem.issue(claimsOf(pemIssuer, bob)))
 		const evil, own = "Origin: https://evil.example", "Origin: https://gateway.example.com"
@@ -342,7 +349,7 @@ func TestCrossSiteRequests(t *testing.T) {
 
 // Whatever a session says arrives losslessly, and never as a header of its own.
 func TestIdentityIsEncoded(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		for _, tc := range []struct {
 			id, email, org string
 			roles          []string

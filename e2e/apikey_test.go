@@ -10,7 +10,7 @@ import (
 // TestAPIKeys: callers inside show a key, and the service sees who they are but
 // never the key.
 func TestAPIKeys(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		billing := identity{"service:billing", "", "[]", ""}
 		for name, header := range map[string]string{
 			"the old key, while it is rotated": apiKey(apiKeys.billing),

@@ -46,7 +46,7 @@ func requireBadToken(t *testing.T, r reply) {
 }
 
 func TestTokensOfEveryKindOfIssuer(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		for issuer, key := range map[string]keyPair{
 			ownIssuer: g.own, pemIssuer: g.pem, jwksIssuer: keys.jwks(), g.idp.url(): keys.jwks(),
 		} {
@@ -74,7 +74,7 @@ func TestTokensOfEveryKindOfIssuer(t *testing.T) {
 }
 
 func TestSpellingsOfABearerHeader(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		token := g.pem.issue(claimsOf(pemIssuer, bob))
 		for _, header := range []string{
 			"Authorization: Bearer " + token, "authorization: bearer " + token, "AUTHORIZATION: BEARER " + token,
@@ -89,7 +89,11 @@ func TestSpellingsOfABearerHeader(t *testing.T) {
 		} {
 			requireBadToken(t, g.get(t, "/users/me", header))
 		}
-		requireBadToken(t, g.get(t, "/users/me", bearer(token), bearer(token))) // two are one too many
+		if r := g.get(t, "/users/me", bearer(token), bearer(token)); r.status == http.StatusBadRequest { // nginx
+			requireDenied(t, r, 400, badRequest)
+		} else {
+			requireBadToken(t, r) // two are one too many
+		}
 		// Elsewhere a token is none: neither RFC 6750's body nor its query is
 		// taken, which would end up in logs.
 		for _, headers := range [][]string{
@@ -121,7 +125,7 @@ func TestAttackTokens(t *testing.T) {
 		}
 	}
 	none := func(string) []byte { return nil }
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		k, now := g.pem, time.Now().Unix()
 		head := object{"alg": "RS256", "typ": "JWT"}
 		claims := claimsOf(pemIssuer, alice)
@@ -291,7 +295,7 @@ func flip(s string) string {
 
 // A token is revoked by whoever may write to Redis, and counts so at once.
 func TestRevokedTokens(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		claims := claimsOf(pemIssuer, bob)
 		token := g.pem.issue(claims)
 		other := g.pem.issue(claimsOf(pemIssuer, bob))
@@ -311,7 +315,7 @@ func TestRevokedTokens(t *testing.T) {
 
 // What user:<id> says wins over the token, at the next request.
 func TestProfilesWinOverClaims(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		claimed := identity{"dora", "dora@example.com", `["member"]`, "org-1"}
 		token := bearer(g.pem.issue(claimsOf(pemIssuer, claimed)))
 		session := cookie(g.login(t, claimed))
@@ -378,7 +382,7 @@ func newKid(k keyPair, kid string) keyPair { return keyPair{kid, k.PrivateKey} }
 
 // Nobody knows whether a token is good whose issuer was never reached.
 func TestIssuerOutOfReach(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		token := bearer(newKid(g.pem, "k").issue(claimsOf(deadIssuer, bob)))
 		requireDenied(t, g.get(t, "/users/me", token), 503, unavailable)
 		requireDenied(t, g.get(t, "/public/hello", token), 503, unavailable)
@@ -442,7 +446,7 @@ func TestJWKSIsPublished(t *testing.T) {
 
 // The mark by which everything of a user's that is older is revoked.
 func TestRevokedBefore(t *testing.T) {
-	both(t, func(t *testing.T, g *gateway) {
+	everywhere(t, func(t *testing.T, g *gateway) {
 		user := identity{"erik-" + newSessionID(), "e@example.com", `["member"]`, "org-1"}
 		now := time.Now()
 		claims := claimsOf(pemIssuer, user)

@@ -230,32 +230,33 @@ func TestOtherTargets(t *testing.T) {
 // Routes of Gatehouse's own choose by host, path and method, the host without
 // port, trailing dot and case.
 func TestRoutesOfTheConfiguration(t *testing.T) {
-	g := sharedGateway(t, asShipped)
-	session := cookie(g.login(t, bob))
-	for _, tc := range []struct {
-		method, target, host string
-		status               int
-	}{
-		{"GET", "/p/elsewhere", "a.tenants.example.com", 200},
-		{"GET", "/p/elsewhere", "A.Tenants.EXAMPLE.com:8080", 200},
-		{"GET", "/p/elsewhere", "a.tenants.example.com.", 200},
-		{"GET", "/p/elsewhere", "tenants.example.com", 403},
-		{"GET", "/p/elsewhere", "a.tenants.example.com.evil.example", 403},
-		{"GET", "/p/elsewhere", "eviltenants.example.com", 403},
-		{"GET", "/p/reports", host, 200},
-		{"POST", "/p/reports", host, 403},
-		{"GET", "/p/reports/1", host, 403},
-		{"GET", "/p/session", host, 200},
-		{"GET", "/p/session/", host, 200},
-		{"GET", "/p/sessions", host, 403},
-		{"GET", "/p", host, 403},
-	} {
-		r := g.do(t, tc.method, tc.target, "Host: "+tc.host, session)
-		require.Equal(t, tc.status, r.status, "%v: %s", tc, r.line())
-		if tc.status == 200 {
-			requireAllowed(t, r, bob)
-			continue
+	everywhere(t, func(t *testing.T, g *gateway) {
+		session := cookie(g.login(t, bob))
+		for _, tc := range []struct {
+			method, target, host string
+			status               int
+		}{
+			{"GET", "/p/elsewhere", "a.tenants.example.com", 200},
+			{"GET", "/p/elsewhere", "A.Tenants.EXAMPLE.com:8080", 200},
+			{"GET", "/p/elsewhere", "a.tenants.example.com.", 200},
+			{"GET", "/p/elsewhere", "tenants.example.com", 403},
+			{"GET", "/p/elsewhere", "a.tenants.example.com.evil.example", 403},
+			{"GET", "/p/elsewhere", "eviltenants.example.com", 403},
+			{"GET", "/p/reports", host, 200},
+			{"POST", "/p/reports", host, 403},
+			{"GET", "/p/reports/1", host, 403},
+			{"GET", "/p/session", host, 200},
+			{"GET", "/p/session/", host, 200},
+			{"GET", "/p/sessions", host, 403},
+			{"GET", "/p", host, 403},
+		} {
+			r := g.do(t, tc.method, tc.target, "Host: "+tc.host, session)
+			require.Equal(t, tc.status, r.status, "%v: %s", tc, r.line())
+			if tc.status == 200 {
+				requireAllowed(t, r, bob)
+				continue
+			}
+			requireDenied(t, r, tc.status, forbidden)
 		}
-		requireDenied(t, r, tc.status, forbidden)
-	}
+	})
 }

@@ -45,11 +45,11 @@ type arrival struct {
 	trailers       []field
 }
 
-// values returns the values of a header, whose name is compared byte by byte.
+// values returns the values of a header, whatever the case of its name.
 func (a *arrival) values(name string) []string {
 	var values []string
 	for _, h := range a.headers {
-		if h.name == name {
+		if strings.EqualFold(h.name, name) {
 			values = append(values, h.value)
 		}
 	}
@@ -61,13 +61,18 @@ func (a *arrival) values(name string) []string {
 var identityNames = []string{"x-user-id", "x-user-email", "x-user-roles", "x-org-id", "x-internal-api-key"}
 
 // identity returns every header and trailer that some server could read as one
-// of identityNames, sorted.
+// of identityNames, sorted, in lower case.
 func (a *arrival) identity() []field {
 	var found []field
 	for _, h := range slices.Concat(a.headers, a.trailers) {
-		name := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(h.name)), "_", "-")
+		name := strings.Map(func(c rune) rune {
+			if c < '0' || '9' < c && c < 'a' || 'z' < c {
+				return '-'
+			}
+			return c
+		}, strings.ToLower(strings.TrimSpace(h.name)))
 		if slices.Contains(identityNames, name) {
-			found = append(found, h)
+			found = append(found, field{strings.ToLower(h.name), h.value})
 		}
 	}
 	slices.SortFunc(found, func(a, b field) int { return strings.Compare(a.name+a.value, b.name+b.value) })
@@ -117,6 +122,9 @@ func (r *recorder) addr() string { return r.listener.Addr().String() }
 
 func (r *recorder) stop() error {
 	err := r.listener.Close()
+	if errors.Is(err, net.ErrClosed) { // by a test
+		err = nil
+	}
 	r.mu.Lock()
 	r.closed = true
 	for conn := range r.conns {

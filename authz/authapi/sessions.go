@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/inbound"
 )
 
 // meJSON is the caller, as the gate tells it to services, and what else the
@@ -234,11 +235,11 @@ func (a *API) loginOf(body newSessionBody) (authz.Login, error) {
 		Organizations: body.organizations,
 		Device:        authz.Device{UserAgent: userAgent(body.userAgent)},
 	}
-	if !validUserID(l.ID) {
+	if !ValidUserID(l.ID) {
 		return l, badRequest("no userId, or one that no user may have")
 	}
 	if body.address != "" {
-		address := parseAddress(body.address)
+		address := inbound.ParseAddress(body.address)
 		if !address.IsValid() {
 			return l, badRequest("address is none")
 		}

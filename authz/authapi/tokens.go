@@ -117,14 +117,8 @@ func (c *call) presentedToken() (string, error) {
 	return body.token, nil
 }
 
-// parseRefresh returns the refresh token of a text; ok is false for what is
-// none of ours.
 func (a *API) parseRefresh(text string) (t authz.RefreshToken, ok bool) {
-	if a.o.RefreshTokens == nil || text == "" {
-		return t, false
-	}
-	t, err := a.o.RefreshTokens.Parse(text)
-	return t, err == nil
+	return parseRefresh(a.o.RefreshTokens, text)
 }
 
 // verify returns an access token, nil for what is none or has expired. The
@@ -166,28 +160,20 @@ func (a *API) revoke(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	done := reply{status: http.StatusOK}
-	if refresh, ok := a.parseRefresh(raw); ok {
-		c.session = authz.Handle(refresh.Family)
-		err := a.o.Store.End(ctx, authz.Ending{Family: refresh.Family})
+	revoked, err := a.revoker.Revoke(ctx, raw)
+	c.user = revoked.UserID
+	switch {
+	case revoked.Family != "":
+		c.session = authz.Handle(revoked.Family)
 		a.audit(ctx, c, "revoke", err, slog.String("family", c.session))
 		return done, err
+	case revoked.TokenID != "":
+		a.audit(ctx, c, "revoke", err, slog.String("user", c.user), slog.String("token", authz.Handle(revoked.TokenID)))
+		return done, err
+	case revoked.UserID != "":
+		return reply{}, &answered{status: http.StatusBadRequest, body: bodyUnsupported, err: err}
 	}
-	token, err := a.verify(ctx, raw)
-	switch {
-	case err != nil:
-		return reply{}, err
-	case token == nil:
-		return done, nil
-	}
-	c.user = token.ID
-	if token.TokenID == "" {
-		return reply{}, &answered{
-			status: http.StatusBadRequest, body: bodyUnsupported,
-			err: badRequest("the token has no jti: revoke its user"),
-		}
-	}
-	err = a.o.Store.RevokeToken(ctx, token.TokenID, a.until(token))
-	a.audit(ctx, c, "revoke", err, slog.String("user", token.ID), slog.String("token", authz.Handle(token.TokenID)))
+	_, err = known(nil, err)
 	return done, err
 }
 
@@ -267,7 +253,7 @@ func (a *API) introspectAccess(ctx context.Context, c *call, raw string) (intros
 	if _, err := a.bearer.Authenticate(ctx, raw, &authz.Policy{}); err != nil {
 		return introspection{}, err
 	}
-	if !validUserID(token.ID) {
+	if !ValidUserID(token.ID) {
 		return introspection{}, nil
 	}
 	return introspection{

@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
-
-	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
 // revokeAll ends everything that a user holds.
@@ -44,8 +42,7 @@ type accountJSON struct {
 	Disabled      bool     `json:"disabled"`
 }
 
-// userSessions lists what a user holds, and who the user is: as the profile
-// says, and where it doesn't, as the latest session does.
+// userSessions lists what a user holds, and who the user is.
 func (a *API) userSessions(ctx context.Context, c *call) (reply, error) {
 	caller, err := a.authenticateAdmin(ctx, c)
 	if err != nil {
@@ -53,36 +50,22 @@ func (a *API) userSessions(ctx context.Context, c *call) (reply, error) {
 	}
 	id := c.params["id"]
 	c.user = id
-	standing, err := a.o.Store.UserStanding(ctx, id)
-	if err != nil {
-		return reply{}, err
-	}
-	sessions, err := a.o.Store.UserSessions(ctx, id, true)
-	if err != nil {
-		return reply{}, err
-	}
-	families, err := a.o.Store.UserFamilies(ctx, id)
+	all, err := Holdings(ctx, a.o.Store, id)
 	if err != nil {
 		return reply{}, err
 	}
 	current := a.currentHandles(c, caller)
-	held := make([]heldJSON, len(sessions))
-	user := authz.User{Identity: authz.Identity{ID: id}}
-	for i, s := range sessions {
+	held := make([]heldJSON, len(all.Sessions))
+	for i, s := range all.Sessions {
 		held[i] = heldJSON{loginOf(s, current), s.Organization, list(s.Roles)}
-		if i == 0 {
-			user = s.User
-			user.ID = id
-		}
 	}
-	user = standing.Profile.Over(user)
 	return ok(struct {
 		User     accountJSON `json:"user"`
 		Sessions []heldJSON  `json:"sessions"`
 		Tokens   []loginJSON `json:"tokens"`
 	}{
-		accountJSON{userOf(user.Identity), list(user.Organizations), standing.Disabled()},
-		held, loginsOf(families, current),
+		accountJSON{userOf(all.User.Identity), list(all.User.Organizations), all.Standing.Disabled()},
+		held, loginsOf(all.Families, current),
 	}), nil
 }
 
@@ -97,16 +80,8 @@ func (a *API) changeUser(ctx context.Context, c *call) (reply, error) {
 	}
 	id := c.params["id"]
 	c.user = id
-	change := authz.UserChange{Organization: body.organization, Roles: body.roles, Disabled: body.disabled}
-	var what []string
-	for _, field := range [...]struct {
-		name    string
-		changes bool
-	}{{"organizationId", change.Organization != nil}, {"roles", change.Roles != nil}, {"disabled", change.Disabled != nil}} {
-		if field.changes {
-			what = append(what, field.name)
-		}
-	}
+	change := body.change()
+	what := Changes(change)
 	if what == nil {
 		return reply{}, badRequest("nothing to change: organizationId, roles or disabled")
 	}

@@ -137,7 +137,7 @@ func (m *Memory) Session(ctx context.Context, id string, o authz.ReadOptions) (*
 	}
 	s.Standing = m.standing(s.ID)
 	disabled := s.Standing.Profile != nil && s.Standing.Profile.Disabled
-	if before := s.Standing.RevokedBefore; !disabled && !o.Passive && (before.IsZero() || s.MadeAt().IsZero() || s.MadeAt().After(before)) {
+	if before := s.Standing.RevokedBefore; !disabled && !o.Passive && !o.ReadOnly && (before.IsZero() || s.MadeAt().IsZero() || s.MadeAt().After(before)) {
 		m.seen[id] = now
 	}
 	return &s.Session, nil

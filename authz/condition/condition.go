@@ -31,6 +31,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/ext"
 	"cel.dev/cel-go/interpreter"
@@ -67,6 +68,7 @@ type (
 
 var newEnvironment = func() (*cel.Env, error) {
 	return cel.NewEnv(
+		cel.EnableMacroCallTracking(), // so that Parts can write macros as they were
 		ext.NativeTypes(ext.ParseStructTag("cel"), reflect.TypeFor[*request](), reflect.TypeFor[*identity]()),
 		ext.Strings(),
 		cel.Variable("request", cel.ObjectType("condition.request")),
@@ -110,6 +112,46 @@ func Compile(expression string) (func(*authz.Request, *authz.Principal) (bool, e
 		}
 		return result, nil
 	}, nil
+}
+
+// Parts returns what a condition is made of, by its && outside of parentheses and
+// functions: all of them must hold for it to hold. One without && has none.
+func Parts(expression string) ([]authz.ConditionPart, error) {
+	env, err := newEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	checked, issues := env.Compile(expression)
+	if err := firstIssue(issues); err != nil {
+		return nil, err
+	}
+	operands := conjuncts(checked.NativeRep().Expr())
+	if len(operands) < 2 {
+		return nil, nil
+	}
+	parts := make([]authz.ConditionPart, len(operands))
+	for i, e := range operands {
+		text, err := cel.ExprToString(e, checked.NativeRep().SourceInfo())
+		if err != nil {
+			return nil, err
+		}
+		parts[i].Text = text
+		if parts[i].Holds, err = Compile(text); err != nil {
+			return nil, fmt.Errorf("%s: %w", text, err)
+		}
+	}
+	return parts, nil
+}
+
+func conjuncts(e ast.Expr) []ast.Expr {
+	if e.Kind() != ast.CallKind || e.AsCall().FunctionName() != operators.LogicalAnd {
+		return []ast.Expr{e}
+	}
+	var all []ast.Expr
+	for _, operand := range e.AsCall().Args() {
+		all = append(all, conjuncts(operand)...)
+	}
+	return all
 }
 
 func firstIssue(issues *cel.Issues) error {

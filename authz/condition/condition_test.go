@@ -171,3 +171,32 @@ func BenchmarkCondition(b *testing.B) {
 		}
 	}
 }
+
+func TestPartsOfACondition(t *testing.T) {
+	r, p := order(t), partner()
+	for expression, want := range map[string][]string{
+		`claims.mfa`:                            nil,
+		`claims.mfa || identity.org == "org-2"`: nil,
+		`claims.mfa && identity.org == "org-2" && (claims.level > 2 || claims.nothing)`: {
+			`claims.mfa: true`, `identity.org == "org-2": false`, `claims.level > 2 || claims.nothing: true`,
+		},
+		`has(claims.scope) && claims.scope.split(" ").exists(s, s == "orders:read" && s != "") && claims.nothing`: {
+			`has(claims.scope): true`, `claims.scope.split(" ").exists(s, s == "orders:read" && s != ""): true`, `claims.nothing: error`,
+		},
+	} {
+		parts, err := condition.Parts(expression)
+		require.NoError(t, err)
+		var got []string
+		for _, part := range parts {
+			holds, err := part.Holds(r, p)
+			outcome := fmt.Sprint(holds)
+			if err != nil {
+				outcome = "error"
+			}
+			got = append(got, part.Text+": "+outcome)
+		}
+		require.Equal(t, want, got, expression)
+	}
+	_, err := condition.Parts(`nonsense(`)
+	require.Error(t, err)
+}

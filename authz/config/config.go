@@ -90,6 +90,12 @@ func (c *Config) Problem(key, format string, args ...any) Problem {
 	return c.source.problem(key, fmt.Sprintf(format, args...))
 }
 
+// Place returns where the file has a key: file:line:column.
+func (c *Config) Place(key string) string {
+	p := c.source.problem(key, "")
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
 // PolicyNames returns the names of the policies as they stand in the file.
 func (c *Config) PolicyNames() []string { return slices.Clone(c.source.order["policies"]) }
 
@@ -266,6 +272,7 @@ type Issuer struct {
 	Types         []string      `yaml:"types" unique:"true" nonempty:"true" doc:"Values of the typ header that are accepted, instead of none, JWT and at+jwt."`
 	Leeway        time.Duration `yaml:"leeway" default:"30s" max:"5m" doc:"How far the issuer's clock may be off."`
 	Claims        Claims        `yaml:"claims" doc:"Where the identity is in the claims: names, or dotted paths such as realm_access.roles."`
+	UserIDPrefix  string        `yaml:"user_id_prefix" format:"prefix" doc:"Stands before the id that the issuer gives, as in partner:. Without it the issuer speaks for every id: that of another issuer's user, or of one of your own."`
 }
 
 // Claims maps claims to the identity.

@@ -373,3 +373,24 @@ func TestFilesOnDiskAreChecked(t *testing.T) {
 	}, lines(err))
 	require.NoError(t, osFiles{}.readable(os.DevNull), "what is no regular file is only looked at")
 }
+
+// What a configuration names is known although it is refused: a reload waits
+// for the file that is missing.
+func TestFilesOfARefusedConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "gatehouse.yaml")
+	require.NoError(t, os.WriteFile(name, []byte(`
+users: {file: "${USERS}"}
+tokens: {signing_keys: [{file: missing.pem}, {file: /elsewhere/missing.pem}, {file: missing.pem}]}
+redis: {password_file: folder, unknown: 1}
+`), 0o600))
+	env := func(name string) (string, bool) { return "users.yaml", name == "USERS" }
+	_, _, err := Load(name, env)
+	require.Error(t, err)
+	require.Equal(t, []string{
+		name, filepath.Join(dir, "users.yaml"), filepath.Join(dir, "missing.pem"), "/elsewhere/missing.pem", filepath.Join(dir, "folder"),
+	}, Files(name, env))
+	require.NoError(t, os.WriteFile(name, []byte("{"), 0o600))
+	require.Equal(t, []string{name}, Files(name, env))
+	require.Equal(t, []string{name + ".gone"}, Files(name+".gone", env))
+}

@@ -38,13 +38,17 @@ func Parse(name string, text []byte, env func(string) (string, bool)) (*Config, 
 	return parse(name, text, env, osFiles{})
 }
 
-func parse(name string, text []byte, env func(string) (string, bool), f files) (*Config, []Warning, error) {
-	s := &source{
+func newSource(name string) *source {
+	return &source{
 		file:   name,
 		dir:    filepath.Dir(name),
 		places: map[string]place{},
 		order:  map[string][]string{},
 	}
+}
+
+func parse(name string, text []byte, env func(string) (string, bool), f files) (*Config, []Warning, error) {
+	s := newSource(name)
 	c := &Config{source: s}
 	d := newDecoder(s, env, f)
 	if len(text) > maxConfigBytes {
@@ -62,6 +66,24 @@ func parse(name string, text []byte, env func(string) (string, bool), f files) (
 	}
 	return c, warnings, nil
 }
+
+// Files returns the path of a configuration and every file that it names,
+// whether or not [Load] would take it: what to watch until it does. Files that
+// are not there are among them. None but the configuration itself is opened.
+func Files(path string, env func(string) (string, bool)) []string {
+	s := newSource(path)
+	if text, err := (osFiles{}).read(path, maxConfigBytes); err == nil {
+		newDecoder(s, env, unseenFiles{}).document(text, &Config{source: s})
+	}
+	return append([]string{path}, s.files...)
+}
+
+// unseenFiles takes every file to be there.
+type unseenFiles struct{}
+
+func (unseenFiles) readable(string) error { return nil }
+
+func (unseenFiles) read(string, int64) ([]byte, error) { return nil, errors.ErrUnsupported }
 
 // files is the file system, as far as a configuration looks at it.
 type files interface {

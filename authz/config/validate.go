@@ -323,6 +323,7 @@ func (v *validator) issuers() {
 	if t := v.c.Tokens.Issuer; t != "" {
 		seen[t] = "tokens.issuer"
 	}
+	prefixes := map[string]string{} // to the first issuer that has it
 	for i, issuer := range v.c.Issuers {
 		key := element("issuers", i)
 		if first, again := seen[issuer.Issuer]; again && issuer.Issuer != "" {
@@ -331,6 +332,13 @@ func (v *validator) issuers() {
 			seen[issuer.Issuer] = key + ".issuer"
 		}
 		v.issuerKeys(key, issuer)
+		if at := key + ".user_id_prefix"; seen[issuer.Issuer] == key+".issuer" && v.intact(at) {
+			if first, again := prefixes[issuer.UserIDPrefix]; again {
+				v.warn(v.firstGiven(at, key), "user ids have the same prefix as those of %s: each of the two speaks for the users of the other; give each its own user_id_prefix, unless both mean the same people", first)
+			} else {
+				prefixes[issuer.UserIDPrefix] = key
+			}
+		}
 		if len(issuer.Audiences) == 0 && v.intact(key+".audiences") {
 			v.warn(key, "no audiences: tokens that this issuer made for anybody else are accepted too (RFC 8725 section 3.9); list audiences")
 		}

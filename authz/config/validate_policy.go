@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -274,64 +275,75 @@ func (v *validator) outage(key string, p Policy) {
 	}
 }
 
-// mostRoutes bounds the routes: each request goes through them one by one.
-const mostRoutes = 10_000
+const (
+	// mostRoutes bounds the memory that routes take, and how long it takes to
+	// look for conflicts between them.
+	mostRoutes = 10_000
+	// mostConflicts are told; who has more has one of them many times.
+	mostConflicts = 20
+)
 
 func (v *validator) routes() {
 	if n := len(v.c.Routes); n > mostRoutes {
-		v.refuse("routes", "%d routes; at most %d are possible, since every request goes through them one by one", n, mostRoutes)
+		v.refuse("routes", "%d routes; at most %d are possible; let wider ones (/api/*, *.example.com) take the place of many", n, mostRoutes)
 		return
 	}
+	routes := make([]authz.Route, len(v.c.Routes))
 	for i, r := range v.c.Routes {
 		key := element("routes", i)
 		v.refersToPolicy(key+".policy", r.Policy)
-		if !v.intact(key) {
-			continue
-		}
-		for j, earlier := range v.c.Routes[:i] {
-			if first := element("routes", j); covers(earlier, r) && v.intact(first) {
-				v.warn(key, "never matches: %s on line %d takes all of its requests; put this one before it, or take it out", first, v.line(first))
-				break
-			}
+		if v.intact(key) {
+			routes[i] = authz.Route{Host: r.Host, Path: r.Path, Methods: r.Methods, Policy: r.Policy}
+		} else {
+			routes[i].Path = "invalid" // passed over
 		}
 	}
-}
-
-// covers reports whether a matches every request that b matches, both valid.
-func covers(a, b Route) bool {
-	return coversHost(a.Host, b.Host) && coversPath(a.Path, b.Path) && coversMethods(a.Methods, b.Methods)
-}
-
-func coversHost(a, b string) bool {
-	if suffix, wildcard := strings.CutPrefix(a, "*"); wildcard {
-		return strings.HasSuffix(b, suffix)
+	conflicts := authz.RouteConflicts(routes, mostConflicts)
+	for _, c := range conflicts {
+		v.conflict(c)
 	}
-	return a == "" || a == b
+	if len(conflicts) == mostConflicts {
+		v.warn("routes", "there may be more routes like the last %d; only so many are told", mostConflicts)
+	}
 }
 
-func coversPath(a, b string) bool {
-	if a == "" || a == "/*" {
-		return true
+// conflict warns of a route that doesn't get all the requests that it names.
+func (v *validator) conflict(c authz.RouteConflict) {
+	key := element("routes", c.Route)
+	var earlier []string
+	for _, i := range c.Earlier {
+		first := element("routes", i)
+		earlier = append(earlier, fmt.Sprintf("%s on line %d", first, v.line(first)))
 	}
-	pathA, prefixA := routePrefix(a)
-	pathB, prefixB := routePrefix(b)
-	if !prefixA {
-		return !prefixB && b != "" && pathA == pathB
+	takes, take := earlier[0]+" takes", "all of its requests"
+	if len(earlier) > 1 {
+		takes = strings.Join(earlier, " and ") + " take"
 	}
-	// "/admin/*" takes "/admin" too.
-	return strings.HasPrefix(pathB, pathA) || !prefixB && pathB+"/" == pathA
+	if len(c.Methods) > 0 {
+		take = strings.Join(c.Methods, " and ") + " requests"
+	}
+	switch policy := v.c.Routes[c.Earlier[0]].Policy; {
+	case c.Never:
+		v.warn(key, "never matches: %s %s; put this one first, or take it out", takes, take)
+	case c.Host == v.c.Routes[c.Route].Host && c.Path == v.c.Routes[c.Route].Path:
+		v.warn(key, "matches in part: %s its %s; put this one first, or leave these methods out", takes, take)
+	default:
+		v.warn(key, "overlaps %s, and neither is the narrower one: requests for %s get policy %s; to say that this is meant, or which other one, write a route {%s} before both",
+			earlier[0], region(c), policy, region(c))
+	}
 }
 
-// routePrefix returns the canonical path of a route, and whether it is a
-// prefix.
-func routePrefix(pattern string) (path string, prefix bool) {
-	path, prefix = strings.CutSuffix(pattern, "*")
-	if canonical, err := authz.CanonicalPath(path); err == nil {
-		path = canonical
+// region says which requests a conflict is about, in the words of a route.
+func region(c authz.RouteConflict) string {
+	var parts []string
+	if c.Host != "" {
+		parts = append(parts, "host: "+c.Host)
 	}
-	return path, prefix
-}
-
-func coversMethods(a, b []string) bool {
-	return len(a) == 0 || len(b) > 0 && !slices.ContainsFunc(b, func(m string) bool { return !slices.Contains(a, m) })
+	if c.Path != "" {
+		parts = append(parts, "path: "+c.Path)
+	}
+	if len(c.Methods) > 0 {
+		parts = append(parts, "methods: ["+strings.Join(c.Methods, ", ")+"]")
+	}
+	return strings.Join(parts, ", ")
 }

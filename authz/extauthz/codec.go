@@ -20,7 +20,12 @@ func ServerOption() grpc.ServerOption {
 
 // Register registers the service on a gRPC server that was made with
 // [ServerOption].
-func Register(r grpc.ServiceRegistrar, s *Server) {
+func Register(r grpc.ServiceRegistrar, s *Server) { register(r, s) }
+
+// RegisterDoor is [Register] for servers that follow each other.
+func RegisterDoor(r grpc.ServiceRegistrar, d *Door) { register(r, d) }
+
+func register(r grpc.ServiceRegistrar, s answerer) {
 	r.RegisterService(&grpc.ServiceDesc{
 		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
 		HandlerType: (*answerer)(nil),

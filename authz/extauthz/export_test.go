@@ -16,3 +16,6 @@ func Requests(request []byte, message *authv3.CheckRequest) (fromWire, fromMessa
 	fromMessage, errMessage = newRequest(message)
 	return fromWire, fromMessage, errWire, errMessage, notWire
 }
+
+// Parts are the parts of a check.
+func Parts(message *authv3.CheckRequest) authz.RequestParts { return parts(message) }

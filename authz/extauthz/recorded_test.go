@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 )
 
 // update has TestEnvoy write testdata/recorded anew: what Envoy sent, and what
@@ -49,6 +51,12 @@ func TestRecorded(t *testing.T) {
 				require.Equal(t, form == "map", len(http.GetHeaders()) > 0)
 				require.Equal(t, form == "list", len(http.GetHeaderMap().GetHeaders()) > 0)
 				require.Equal(t, want, stable(t, askOnce(t, s, req)), form)
+				if c.name == "limit" {
+					continue // explaining doesn't count
+				}
+				explained := s.Explain(t.Context(), extauthz.Parts(req))
+				require.Equal(t, want, stable(t, explained.Response), "%s, explained", form)
+				require.Equal(t, explained.Err == nil, explained.Response.GetOkResponse() != nil)
 			}
 			require.Equal(t, c.want, strings.TrimSpace(answer(readMessage(t, recordedFile(c.name, "reply"), &authv3.CheckResponse{}))))
 		})

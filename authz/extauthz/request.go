@@ -20,10 +20,18 @@ const policyExtension = "policy"
 // newRequest brings a check into canonical form. Method, path and host come
 // from the request attributes: gateways may leave the pseudo-headers out.
 func newRequest(req *authv3.CheckRequest) (*authz.Request, error) {
+	r, err := authz.NewRequest(parts(req))
+	if req.GetAttributes().GetRequest().GetHttp() == nil {
+		return r, errNoHTTP()
+	}
+	return r, err
+}
+
+func parts(req *authv3.CheckRequest) authz.RequestParts {
 	attributes := req.GetAttributes()
 	http := attributes.GetRequest().GetHttp()
 	policy, hasPolicy := attributes.GetContextExtensions()[policyExtension]
-	r, err := authz.NewRequest(authz.RequestParts{
+	return authz.RequestParts{
 		Method:        http.GetMethod(),
 		Authority:     http.GetHost(),
 		Target:        http.GetPath(),
@@ -31,11 +39,7 @@ func newRequest(req *authv3.CheckRequest) (*authz.Request, error) {
 		Headers:       headers(http),
 		PolicyName:    policy,
 		HasPolicyName: hasPolicy,
-	})
-	if http == nil {
-		return r, errNoHTTP()
 	}
-	return r, err
 }
 
 // address returns the peer's address as Envoy reports it, the zero Addr for a

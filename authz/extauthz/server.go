@@ -87,6 +87,34 @@ func (s *Server) Answer(ctx context.Context, request, reply []byte) ([]byte, err
 	return s.answer(ctx, w, reply), nil
 }
 
+// Explanation is a decision that was traced, and the answer to it.
+type Explanation struct {
+	Request  *authz.Request // as far as it could be read
+	Decision *authz.Decision
+	Trace    *authz.Trace
+	Err      error // why the request is refused; nil where it passes
+	Response *authv3.CheckResponse
+	Took     time.Duration
+}
+
+// Explain decides a request and answers it as Check does, and tells every step. It
+// changes nothing, and nothing is recorded.
+func (s *Server) Explain(ctx context.Context, parts authz.RequestParts) *Explanation {
+	start := time.Now()
+	ctx, cancel := withMargin(ctx, start)
+	defer cancel()
+	e := &Explanation{Trace: &authz.Trace{}}
+	var known bool
+	e.Request, e.Decision, known, e.Err = s.decide(authz.WithTrace(ctx, e.Trace), func() (*authz.Request, error) { return authz.NewRequest(parts) })
+	if e.Err != nil {
+		e.Response = s.denied(e.Request, e.Decision, e.Err)
+	} else {
+		e.Response = s.allowed(e.Request, e.Decision, known)
+	}
+	e.Took = time.Since(start)
+	return e
+}
+
 // answer appends the reply to a request.
 func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply []byte) {
 	start := time.Now()

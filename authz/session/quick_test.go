@@ -225,8 +225,8 @@ func TestWhoSharesAQuestion(t *testing.T) {
 			f.set(t, "user:u", `{"email":"x"}`, time.Hour)
 			f.settle(t)
 			before := f.CacheStats()
-			held := make(chan struct{})
-			f.afterNext(t, func() { <-held })
+			asked, held := make(chan struct{}), make(chan struct{})
+			f.afterNext(t, func() { close(asked); <-held })
 			var wg sync.WaitGroup
 			for range 40 {
 				wg.Go(func() {
@@ -235,6 +235,7 @@ func TestWhoSharesAQuestion(t *testing.T) {
 					}
 				})
 			}
+			<-asked // or the next answer to come would be that of the fresh read, which then waited for itself
 			require.Eventually(t, func() bool { return f.CacheStats().Shared == before.Shared+39 }, 10*time.Second, time.Millisecond)
 			require.NoError(t, ask(authz.ReadOptions{Fresh: true}), "while the others wait")
 			require.Equal(t, before.Misses+2, f.CacheStats().Misses)

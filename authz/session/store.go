@@ -233,18 +233,25 @@ func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFu
 // say when that was, with this request; but when its record says that the user
 // authenticated longer ago than the time of a request would be remembered, it
 // was idle all along.
+//
+// A read-only question is answered from the cache, where that has the session, and
+// leaves nothing behind.
 func (s *Store) Session(ctx context.Context, id string, o authz.ReadOptions) (*authz.Session, error) {
 	keys, ok := s.keys(id)
 	if !ok {
 		return nil, authz.Refuse(authz.ReasonSessionUnknown, "an id that no session of ours can have")
 	}
 	now := s.o.Now()
-	if s.cache != nil && !o.Fresh && !o.Passive {
+	if s.cache != nil && !o.Fresh && (!o.Passive || o.ReadOnly) {
 		if epoch, live := s.cache.live(); live {
 			l, touch, ok := s.cache.session(id, epoch, now, o)
 			// Another replica may have seen a request that this one hasn't.
 			if ok && (o.IdleTimeout == 0 || l.found == nil || l.found.idle(now) <= o.IdleTimeout) {
 				s.cache.hits.Add(1)
+				if o.ReadOnly {
+					authz.TraceFrom(ctx).None(authz.StageProof, "store", "not asked: the cache has the session")
+					return s.admit(ctx, id, keys, l, o, false)
+				}
 				due := touch <= now.UnixMilli() && s.cache.claimTouch(id, now)
 				return s.admit(ctx, id, keys, l, o, due)
 			}
@@ -283,7 +290,7 @@ func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.Rea
 // admit returns the session if it is one, and touches it where that is due.
 func (s *Store) admit(ctx context.Context, id string, keys recordKeys, l *loaded, o authz.ReadOptions, touch bool) (*authz.Session, error) {
 	if l.refused != nil {
-		if l.saved {
+		if l.saved && !o.ReadOnly {
 			s.end(ctx, keys) // another program saved it again
 		}
 		return nil, l.refused
@@ -294,7 +301,9 @@ func (s *Store) admit(ctx context.Context, id string, keys recordKeys, l *loaded
 			return nil, unavailable("read the time of use", f.seenErr)
 		}
 		if f.idle(s.o.Now()) > o.IdleTimeout {
-			s.end(ctx, keys)
+			if !o.ReadOnly {
+				s.end(ctx, keys)
+			}
 			return nil, authz.Refuse(authz.ReasonSessionIdle, "unused for longer than %v", o.IdleTimeout)
 		}
 	}
@@ -307,7 +316,7 @@ func (s *Store) admit(ctx context.Context, id string, keys recordKeys, l *loaded
 	// Others may hold the same answer.
 	session := *f.Session
 	session.Standing = l.standing.Standing
-	if touch && !lost(&session) {
+	if touch && !o.ReadOnly && !lost(&session) {
 		s.revive(ctx, id, keys, f, o)
 	}
 	return &session, nil

@@ -101,6 +101,7 @@ func (i *issuer) identity(claims map[string]any) (id authz.Identity, err error) 
 	if id.ID == "" {
 		return id, fmt.Errorf("claim %s, the user's id, is missing or empty", i.userID)
 	}
+	id.ID = i.userIDPrefix + id.ID
 	if id.Email, err = i.email.Text(claims); err != nil {
 		return id, err
 	}

@@ -220,7 +220,14 @@ type Claims struct {
 	// After is a moment that iat, in whole seconds, has to lie behind: the
 	// user's revocation mark. Zero for none.
 	After time.Time
+	// Further are more claims, with what encoding/json makes of each. None may be
+	// one of the others, nor nbf.
+	Further map[string]any
 }
+
+// ours are the claims that [Issuer.Mint] writes itself, and the one that would
+// put off what they say.
+var ours = []string{"iss", "sub", "aud", "exp", "iat", "jti", "sid", "auth_time", "nbf"}
 
 // Minted is what the caller of Mint may want to keep of a token.
 type Minted struct {
@@ -280,6 +287,9 @@ func (i *Issuer) Mint(c Claims) (string, Minted, error) {
 	if err != nil {
 		return "", Minted{}, fmt.Errorf("mint token: %w", err)
 	}
+	if payload, err = withFurther(payload, c.Further); err != nil {
+		return "", Minted{}, fmt.Errorf("mint token: %w", err)
+	}
 	jws, err := i.signer.Sign(payload)
 	if err != nil {
 		return "", Minted{}, fmt.Errorf("mint token: %w", err)
@@ -292,6 +302,38 @@ func (i *Issuer) Mint(c Claims) (string, Minted, error) {
 		return "", Minted{}, fmt.Errorf("mint token: it would have %d bytes, and nobody accepts more than %d", len(raw), MaxLength)
 	}
 	return raw, m, nil
+}
+
+// FreeClaim reports why [Claims].Further must not have a claim of this name; nil
+// when it may.
+func FreeClaim(name string) error {
+	if name == "" || slices.Contains(ours, name) {
+		return fmt.Errorf("claim %s is not free: it says what the token is", claim.Quote(name))
+	}
+	return nil
+}
+
+// withFurther adds claims at the end of those that there are.
+func withFurther(payload []byte, further map[string]any) ([]byte, error) {
+	if len(further) == 0 {
+		return payload, nil
+	}
+	for name := range further {
+		if err := FreeClaim(name); err != nil {
+			return nil, err
+		}
+	}
+	more, err := json.Marshal(further)
+	if err != nil {
+		return nil, err
+	}
+	payload = append(payload[:len(payload)-1], ',')
+	payload = append(payload, more[1:]...)
+	// What encoding/json writes may still be what no verifier takes.
+	if _, err := decodeObject(payload); err != nil {
+		return nil, fmt.Errorf("further claims: %w", err)
+	}
+	return payload, nil
 }
 
 // Issue mints the access token of a grant, for the auth API. A token without

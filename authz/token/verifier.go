@@ -60,6 +60,9 @@ type IssuerOptions struct {
 	// negative means none.
 	Leeway time.Duration
 	Claims ClaimNames
+	// UserIDPrefix stands before the ids that the issuer gives, so that it
+	// can't speak for somebody else's users.
+	UserIDPrefix string
 	// OwnTokens: sid is the refresh family. Elsewhere it names a session of
 	// the issuer's, which is nothing to us.
 	OwnTokens bool
@@ -96,6 +99,7 @@ type issuer struct {
 	leeway       time.Duration
 	ownTokens    bool
 	userID       claim.Path
+	userIDPrefix string
 	email        claim.Path
 	roles        claim.Path
 	organization claim.Path
@@ -141,6 +145,7 @@ func newIssuer(o IssuerOptions) (*issuer, error) {
 		leeway:       max(cmp.Or(o.Leeway, DefaultLeeway), 0),
 		ownTokens:    o.OwnTokens,
 		userID:       claim.NewPath(cmp.Or(o.Claims.UserID, defaultClaims.UserID)),
+		userIDPrefix: o.UserIDPrefix,
 		email:        claim.NewPath(o.Claims.Email),
 		roles:        claim.NewPath(o.Claims.Roles),
 		organization: claim.NewPath(o.Claims.Organization),
@@ -187,11 +192,22 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*authz.Token, error)
 		return nil, err
 	}
 	// That a token has expired is said only of one that is right in all else.
-	if !now.Before(e.token.Expires.Add(e.issuer.leeway)) { // RFC 7519 section 4.1.4: "on or after"
-		return nil, authz.Refuse(authz.ReasonTokenExpired, "expired at %v", e.token.Expires)
+	if err := e.issuer.expired(&e.token, now); err != nil {
+		authz.TraceFrom(ctx).Add(authz.StageProof, "exp", time.Time{}, err, "")
+		return nil, err
+	}
+	if trace := authz.TraceFrom(ctx); trace != nil {
+		trace.Add(authz.StageProof, "exp", time.Time{}, nil, "%s", e.token.Expires.UTC().Format(time.RFC3339))
 	}
 	t := e.token
 	return &t, nil
+}
+
+func (i *issuer) expired(t *authz.Token, now time.Time) error {
+	if now.Before(t.Expires.Add(i.leeway)) { // RFC 7519 section 4.1.4: "on or after"
+		return nil
+	}
+	return authz.Refuse(authz.ReasonTokenExpired, "expired at %v", t.Expires)
 }
 
 // Remembered implements [authz.CachedTokenVerifier].
@@ -230,6 +246,13 @@ func (v *Verifier) entry(ctx context.Context, raw string, now time.Time) (*entry
 	if len(raw) > MaxLength {
 		return nil, invalid("%d bytes long; %d are allowed", len(raw), MaxLength)
 	}
+	if t := authz.TraceFrom(ctx); t != nil { // who wants to know why is told all of it
+		e, err := v.verify(ctx, raw, now)
+		if err == nil && e.refused != nil {
+			err = e.refused
+		}
+		return e, err
+	}
 	if e, ok := v.cache.get(raw); ok && e.holds(ctx) {
 		return e, nil
 	}
@@ -252,15 +275,26 @@ func (v *Verifier) entry(ctx context.Context, raw string, now time.Time) (*entry
 // will be refused at any time it returns that, to be remembered: so a flood of one
 // costs no more than one that is right.
 func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entry, error) {
+	t := authz.TraceFrom(ctx)
 	u, err := parse(raw)
 	if err != nil {
+		t.Add(authz.StageProof, "form", time.Time{}, err, "")
 		return nil, err
+	}
+	if t != nil {
+		t.Add(authz.StageProof, "form", time.Time{}, nil, "alg %s, kid %s, typ %s", claim.Quote(u.alg), claim.Quote(u.kid), claim.Quote(u.typ))
 	}
 	i, err := v.issuerOf(u)
 	if err != nil {
+		t.Add(authz.StageProof, "iss", time.Time{}, err, "")
 		return &entry{refused: err}, nil
 	}
+	if t != nil {
+		t.Add(authz.StageProof, "iss", time.Time{}, nil, "%s", i.name)
+	}
+	began := time.Now()
 	key, tried, err := i.authenticate(ctx, raw, u)
+	t.Add(authz.StageProof, "signature", began, err, "")
 	switch {
 	case err != nil && tried != nil:
 		return &entry{issuer: i, kid: u.kid, alg: u.alg, refused: err, tried: tried}, nil
@@ -270,10 +304,15 @@ func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entr
 	e := &entry{issuer: i, key: key, kid: u.kid, alg: u.alg}
 	if e.token, err = i.read(u.claims, now); err != nil {
 		err = invalid("%w", err)
+		t.Add(authz.StageProof, "claims", time.Time{}, err, "")
 		if errors.Is(err, errAhead) {
 			return nil, err
 		}
 		e.token, e.refused = authz.Token{}, err
+		return e, nil
+	}
+	if t != nil {
+		t.Add(authz.StageProof, "claims", time.Time{}, nil, "aud %q, iat %s", e.token.Audiences, e.token.IssuedAt.UTC().Format(time.RFC3339))
 	}
 	return e, nil
 }

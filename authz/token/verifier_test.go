@@ -520,6 +520,18 @@ func TestVerifyReadsClaims(t *testing.T) {
 	}, found)
 }
 
+// An issuer with a prefix speaks for its own users and nobody else's.
+func TestVerifyPrefixesUserIDs(t *testing.T) {
+	o := everything(t)[0]
+	o.UserIDPrefix = "partner:"
+	v := verifier(t, o)
+	for range 2 { // the second time it is remembered
+		require.Equal(t, "partner:alice", accepted(t, v, rs256(nil, object{"sub": `"alice"`})).ID)
+	}
+	require.Equal(t, "partner:partner:alice", accepted(t, v, rs256(nil, object{"sub": `"partner:alice"`})).ID)
+	refused(t, v, rs256(nil, object{"sub": `""`}), authz.ReasonTokenInvalid, "the user's id, is missing or empty")
+}
+
 func TestVerifyOwnTokens(t *testing.T) {
 	o := everything(t)[0]
 	o.OwnTokens = true

@@ -44,19 +44,33 @@ func (g *gate) newAuthAPI(cfg *config.Config, log *slog.Logger, recorder authapi
 		o.AccessTokens, o.RefreshTokens = g.own, g.own.RefreshTokens()
 		o.AdminIssuers = []string{cfg.Tokens.Issuer}
 	}
-	if file := cfg.Users.File; file != "" {
-		store, err := users.Load(string(file))
-		if err != nil {
-			return nil, problem(cfg, "users.file", err)
-		}
-		o.UserStore = store
-		g.warnings = append(g.warnings, store.Warnings()...)
+	if g.users != nil {
+		o.UserStore = g.users.value
 	}
-	var err error
-	if o.Providers, err = providers(cfg); err != nil {
-		return nil, err
+	o.Providers = make(map[string]authapi.Provider, len(g.providers))
+	for name, p := range g.providers {
+		o.Providers[name] = p.value
 	}
 	return authapi.New(o)
+}
+
+// takeUsers takes the user store, if there is one.
+func (g *gate) takeUsers(cfg *config.Config, files contents, before warm) (err error) {
+	file := cfg.Users.File
+	if file == "" {
+		return nil
+	}
+	g.users, err = take(&g.parts, before.users, []any{file, files.of(file)}, func(p *part[*users.File]) error {
+		if p.value, err = users.Load(string(file)); err != nil {
+			return problem(cfg, "users.file", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g.warnings = append(g.warnings, g.users.value.Warnings()...)
+	return nil
 }
 
 func sameSite(s config.SameSite) authapi.SameSite {
@@ -80,16 +94,16 @@ func longestLeeway(cfg *config.Config) time.Duration {
 	return longest
 }
 
-// providers returns the OpenID providers of the configuration, by name.
-func providers(cfg *config.Config) (map[string]authapi.Provider, error) {
-	all := make(map[string]authapi.Provider, len(cfg.OIDC.Providers))
+// takeProviders takes the OpenID providers of the configuration.
+func (g *gate) takeProviders(cfg *config.Config, before warm) error {
+	g.providers = make(map[string]*part[*oidc.Provider], len(cfg.OIDC.Providers))
 	var sealing [][]byte
 	for _, secret := range cfg.Sessions.Secrets {
 		sealing = append(sealing, []byte(secret.Reveal()))
 	}
 	for _, name := range cfg.ProviderNames() {
 		p := cfg.OIDC.Providers[name]
-		provider, err := oidc.New(oidc.Options{
+		o := oidc.Options{
 			Name:         name,
 			Issuer:       p.Issuer,
 			ClientID:     p.ClientID,
@@ -102,11 +116,17 @@ func providers(cfg *config.Config) (map[string]authapi.Provider, error) {
 			},
 			UserIDPrefix: p.UserIDPrefix,
 			SealingKeys:  sealing,
+		}
+		provider, err := take(&g.parts, before.providers[name], o, func(p *part[*oidc.Provider]) (err error) {
+			if p.value, err = oidc.New(o); err != nil {
+				return problem(cfg, "oidc.providers."+name, err)
+			}
+			return nil
 		})
 		if err != nil {
-			return nil, problem(cfg, "oidc.providers."+name, err)
+			return err
 		}
-		all[name] = provider
+		g.providers[name] = provider
 	}
-	return all, nil
+	return nil
 }

@@ -40,7 +40,7 @@ type checkServer struct {
 	health *health.Server
 }
 
-func newCheckServer(authorization *extauthz.Server, tlsConfig *tls.Config) *checkServer {
+func newCheckServer(door *extauthz.Door, tlsConfig *tls.Config) *checkServer {
 	options := []grpc.ServerOption{
 		extauthz.ServerOption(),
 		// A check that is too large is a gRPC error, which is an allow under
@@ -67,7 +67,7 @@ func newCheckServer(authorization *extauthz.Server, tlsConfig *tls.Config) *chec
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer()}
-	extauthz.Register(s.grpc, authorization)
+	extauthz.RegisterDoor(s.grpc, door)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.ready(false)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,10 +22,10 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
@@ -34,7 +35,7 @@ import (
 
 // checkBench is everything that a check goes through but grpc, on a real Redis.
 type checkBench struct {
-	server *extauthz.Server
+	server *extauthz.Door
 	gate   *gate
 	key    *ecdsa.PrivateKey // of the issuer
 }
@@ -53,7 +54,8 @@ func newCheckBench(tb testing.TB, policies ...string) *checkBench {
 	require.NoError(tb, err)
 	keyFile := filepath.Join(tb.TempDir(), "issuer.pem")
 	require.NoError(tb, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
-	cfg, _, err := config.Parse("gatehouse.yaml", []byte(`
+	file := filepath.Join(tb.TempDir(), "gatehouse.yaml")
+	require.NoError(tb, os.WriteFile(file, []byte(`
 redis: {url: "redis://`+r.Addr+`/0", timeout: 5s}
 sessions: {secrets: [0123456789abcdef0123456789abcdef]}
 issuers: [{issuer: https://idp.example.com, public_key_file: `+keyFile+`, algorithms: [ES256], audiences: [api]}]
@@ -66,23 +68,26 @@ policies:
 `+strings.Join(policies, "\n")+`
 rate_limits: {many: {by: user, limit: 1000000, per: 1s}}
 default_policy: session
-`), func(string) (string, bool) { return "", false })
+`), 0o600))
+	c, err := configFile{file, func(string) (string, bool) { return "", false }}.load()
 	require.NoError(tb, err)
 	log := slog.New(slog.DiscardHandler)
-	g, err := newGate(cfg, log)
+	g, err := newGeneration(c, nil, instruments{log: log, decisions: telemetry.NewRecorder(log, prometheus.NewRegistry())})
 	require.NoError(tb, err)
+	current := &live{}
+	current.replace(g)
 	ctx := tb.Context()
-	done := make(chan error, 1)
-	go func() { done <- g.run(ctx) }()
-	tb.Cleanup(func() {
-		require.NoError(tb, <-done)
-		require.NoError(tb, g.close())
+	g.parts.start(func(run func(context.Context) error) func() {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			assert.NoError(tb, run(ctx))
+		}()
+		return func() { <-ended }
 	})
-	require.Eventually(tb, func() bool { st, _ := g.store.CacheState(); return st.Live }, 10*time.Second, time.Millisecond)
-	return &checkBench{gate: g, key: key, server: extauthz.NewServer(g.authorizer, extauthz.Options{
-		Headers: cfg.Identity.Headers.Authz(), MaxHeaderBytes: cfg.Identity.MaxHeaderBytes,
-		Recorder: telemetry.NewRecorder(log, prometheus.NewRegistry()),
-	})}
+	tb.Cleanup(func() { require.NoError(tb, g.close()) })
+	require.Eventually(tb, func() bool { st, _ := current.cacheState(); return st.Live }, 10*time.Second, time.Millisecond)
+	return &checkBench{gate: g.gate, key: key, server: extauthz.NewDoor(current)}
 }
 
 // session makes a session and returns a check that shows it, as Envoy sends it.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -29,7 +28,8 @@ func configCheckCommand(env environment) *cobra.Command {
 		Long: `Reads a configuration as serve would, keys and secrets included, and prints each
 problem on a line of its own: file:line:column: key: what is wrong and what to do.
 Nothing is started and Redis is not asked.`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeConfig,
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := file.resolve(args, env)
 			if err != nil {
@@ -42,19 +42,14 @@ Nothing is started and Redis is not asked.`,
 			for _, w := range warnings {
 				fmt.Fprintf(env.stderr, "warning: %v\n", w)
 			}
-			log := slog.New(slog.DiscardHandler)
-			gate, err := newGate(cfg, log)
+			g, err := newGeneration(loadedConfig{cfg: cfg}, nil, instruments{log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				return err
 			}
-			_, err = gate.newAuthAPI(cfg, log, nil)
-			if err := errors.Join(err, gate.close()); err != nil {
-				return err
-			}
-			for _, w := range gate.warnings {
+			for _, w := range g.warnings {
 				fmt.Fprintf(env.stderr, "warning: %s\n", w)
 			}
-			if _, _, err := listenerTLS(cfg); err != nil {
+			if err := g.close(); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.stdout, "%s: ok\n", path)

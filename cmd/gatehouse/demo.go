@@ -22,7 +22,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 	"github.com/gatehouse-auth/gatehouse/envoy"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
@@ -73,6 +72,8 @@ Envoy: 'make demo' installs one. Ctrl-C stops everything.`,
 	cmd.Flags().StringVar(&o.store, "store", "auto", "auto (redis-server if there is one), redis or embedded")
 	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this directory (default: a temporary one)")
 	cmd.Flags().BoolVar(&o.check, "check", false, "try every printed line once, then stop")
+	completeWords(cmd, "store", "auto", "redis", "embedded")
+	_ = cmd.MarkFlagDirname("dir")
 	return cmd
 }
 
@@ -219,18 +220,14 @@ func (d *demo) startGatehouse(ctx context.Context, group *errgroup.Group) error 
 	if err := os.WriteFile(filepath.Join(d.dir, "users.yaml"), []byte(demopage.UsersFile), 0o600); err != nil {
 		return err
 	}
-	cfg, _, err := config.Load(path, func(string) (string, bool) { return "", false })
-	if err != nil {
-		return err
-	}
+	file := configFile{path, func(string) (string, bool) { return "", false }}
 	logFile, err := os.Create(filepath.Join(d.dir, "gatehouse.log"))
 	if err != nil {
 		return err
 	}
-	log := newLogger(cfg.Log, logFile)
 	group.Go(func() error {
 		defer func() { _ = logFile.Close() }()
-		return named("gatehouse", serve(ctx, cfg, log))
+		return named("gatehouse", serve(ctx, file, logFile, nil))
 	})
 	if err := await(ctx, proc.HTTP("http://"+proc.Local(d.ports.Ops)+"/readyz")); err != nil {
 		return fmt.Errorf("gatehouse is not ready: %w", err)

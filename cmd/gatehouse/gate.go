@@ -10,16 +10,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/condition"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/limit"
+	"github.com/gatehouse-auth/gatehouse/authz/oidc"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
+	"github.com/gatehouse-auth/gatehouse/authz/users"
 )
 
 // gate is everything that decides, built from one configuration. It listens
@@ -35,6 +35,20 @@ type gate struct {
 	remoteKeys []namedKeys
 	jwks       []byte // our public keys, as JSON
 	warnings   []string
+	warm
+}
+
+// warm are the parts of a gate that the next one takes over where their keys in the
+// configuration, and the files that these name, stay the same. The zero value has
+// none.
+type warm struct {
+	parts     parts // all of them, in the order in which they were taken
+	clients   *part[redis.UniversalClient]
+	stores    *part[*session.Store]
+	tokens    *part[tokens]
+	fetched   map[keySource]*part[*token.RemoteKeys]
+	users     *part[*users.File] // nil: there is no user store
+	providers map[string]*part[*oidc.Provider]
 }
 
 // namedKeys are an issuer's keys that are fetched.
@@ -43,19 +57,17 @@ type namedKeys struct {
 	keys   *token.RemoteKeys
 }
 
-// newGate builds the parts from top to bottom. It reads keys from files, and
-// asks neither Redis nor an issuer.
-func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
-	g := &gate{jwks: []byte(`{"keys":[]}`)}
-	if g.client, err = openStore(cfg, log); err != nil {
-		return nil, err
-	}
+// newGate builds the parts from top to bottom. From those of the gate before it
+// takes what it can; files are the contents by which it knows. It reads keys from
+// files, and asks neither Redis nor an issuer.
+func newGate(cfg *config.Config, files contents, before warm, log *slog.Logger) (_ *gate, err error) {
+	g := &gate{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close())
 		}
 	}()
-	if g.store, err = newStore(g.client, cfg, log); err != nil {
+	if err := g.takeStore(cfg, files, before, log); err != nil {
 		return nil, err
 	}
 	policies, err := policySet(cfg)
@@ -70,7 +82,13 @@ func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
 	if g.signer != nil {
 		cookies = g.signer
 	}
-	if err := g.newVerifier(cfg); err != nil {
+	if err := g.takeTokens(cfg, files, before); err != nil {
+		return nil, err
+	}
+	if err := g.takeUsers(cfg, files, before); err != nil {
+		return nil, err
+	}
+	if err := g.takeProviders(cfg, before); err != nil {
 		return nil, err
 	}
 	authenticators := []authz.Authenticator{
@@ -84,73 +102,61 @@ func newGate(cfg *config.Config, log *slog.Logger) (_ *gate, err error) {
 	return g, nil
 }
 
-// run does the gate's background work until ctx ends.
-func (g *gate) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return g.store.Run(ctx) })
-	for _, r := range g.remoteKeys {
-		group.Go(func() error {
-			if err := r.keys.Run(ctx); ctx.Err() == nil {
-				return fmt.Errorf("keys of issuer %s: %w", r.issuer, err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
 // ping asks whether the store is in reach.
 func (g *gate) ping(ctx context.Context) error { return g.store.Ping(ctx) }
 
-func (g *gate) close() error { return g.client.Close() }
-
-// register adds the gate's own metrics.
-func (g *gate) register(reg prometheus.Registerer) {
-	if _, ok := g.store.CacheState(); ok {
-		reg.MustRegister(cacheMetrics{g.store})
-	}
-	for _, r := range g.remoteKeys {
-		labels := prometheus.Labels{"issuer": r.issuer}
-		reg.MustRegister(
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "gatehouse_issuer_keys", Help: "Keys that an issuer's key set holds now.", ConstLabels: labels,
-			}, func() float64 { return float64(r.keys.Snapshot().Keys) }),
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "gatehouse_issuer_last_fetch_timestamp_seconds", Help: "When an issuer's keys were last fetched; 0 for never.", ConstLabels: labels,
-			}, func() float64 {
-				if at := r.keys.Snapshot().LastSuccess; !at.IsZero() {
-					return float64(at.Unix())
-				}
-				return 0
-			}),
-		)
-	}
-}
+// close lets go of the parts. Those that no other gate has end.
+func (g *gate) close() error { return g.parts.drop() }
 
 // problem puts an error to the place in the configuration that led to it.
 func problem(cfg *config.Config, key string, err error) error {
 	return config.Problems{cfg.Problem(key, "%v", err)}
 }
 
-// openStore opens the client of the store. Nothing is dialled.
-func openStore(cfg *config.Config, log *slog.Logger) (redis.UniversalClient, error) {
-	client, err := session.Open(cfg.Redis.URL.Reveal(), session.OpenOptions{
+// takeStore takes the client of the store, and the store over it.
+func (g *gate) takeStore(cfg *config.Config, files contents, before warm, log *slog.Logger) (err error) {
+	open := session.OpenOptions{
 		Password: cfg.Redis.Password.Reveal(),
 		Timeout:  cfg.Redis.Timeout,
 		TLS: session.TLSOptions{
 			CAFile:   string(cfg.Redis.TLS.CAFile),
-			CertFile: string(cfg.Redis.TLS.CertFile),
+			CertFile: string(cfg.Redis.TLS.CertFile), // read again for each connection
 			KeyFile:  string(cfg.Redis.TLS.KeyFile),
 		},
-		Logger: log,
+	}
+	from := []any{cfg.Redis.URL.Reveal(), open, files.of(cfg.Redis.TLS.CAFile)}
+	g.clients, err = take(&g.parts, before.clients, from, func(p *part[redis.UniversalClient]) error {
+		open.Logger = log
+		client, err := session.Open(cfg.Redis.URL.Reveal(), open)
+		if err != nil {
+			return problem(cfg, "redis", err)
+		}
+		p.value, p.end = client, client.Close
+		return nil
 	})
 	if err != nil {
-		return nil, problem(cfg, "redis", err)
+		return err
 	}
-	return client, nil
+	g.client = g.clients.value
+	o := storeOptions(cfg)
+	from = []any{from, o}
+	g.stores, err = take(&g.parts, before.stores, from, func(p *part[*session.Store]) error {
+		if err := o.Validate(); err != nil {
+			return problem(cfg, "sessions", err)
+		}
+		p.value = session.New(g.client, tellingStore(o, log))
+		p.run = p.value.Run
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g.store = g.stores.value
+	return nil
 }
 
-func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger) (*session.Store, error) {
+// storeOptions are those of the store, without what it tells the log.
+func storeOptions(cfg *config.Config) session.Options {
 	s := cfg.Sessions
 	o := session.Options{
 		Prefix:        s.Prefix,
@@ -169,20 +175,24 @@ func newStore(client redis.UniversalClient, cfg *config.Config, log *slog.Logger
 		RefreshTTL:      cfg.Tokens.RefreshTTL,
 		RefreshGrace:    refreshGrace(cfg),
 		Cookie:          session.Cookie{InsecureHTTP: !s.Cookie.Secure, SameSite: string(s.Cookie.SameSite)},
-		OnWriteError: func(err error) {
-			log.Warn("a session was answered for, and what its use should have changed was not written", slog.Any("error", err))
-		},
 	}
 	if c := cfg.Redis.Cache; c.Enabled {
-		o.Cache = &session.CacheOptions{
-			MaxEntries: c.MaxEntries, Heartbeat: c.Heartbeat, OmitRecords: !somePolicyReadsRecords(cfg),
-			OnState: func(st session.CacheState) { logCache(log, st) },
-		}
+		o.Cache = &session.CacheOptions{MaxEntries: c.MaxEntries, Heartbeat: c.Heartbeat, OmitRecords: !somePolicyReadsRecords(cfg)}
 	}
-	if err := o.Validate(); err != nil {
-		return nil, problem(cfg, "sessions", err)
+	return o
+}
+
+// tellingStore adds what a store tells the log.
+func tellingStore(o session.Options, log *slog.Logger) session.Options {
+	o.OnWriteError = func(err error) {
+		log.Warn("a session was answered for, and what its use should have changed was not written", slog.Any("error", err))
 	}
-	return session.New(client, o), nil
+	if o.Cache != nil {
+		cache := *o.Cache
+		cache.OnState = func(st session.CacheState) { logCache(log, st) }
+		o.Cache = &cache
+	}
+	return o
 }
 
 // somePolicyReadsRecords reports whether a policy may look into the session's record.
@@ -283,29 +293,60 @@ func newIssuer(cfg *config.Config) (*token.Issuer, error) {
 	return issuer, nil
 }
 
-// newVerifier makes the issuer of our own tokens, and the verifier of these and
-// of those of the issuers of the configuration.
-func (g *gate) newVerifier(cfg *config.Config) (err error) {
-	var issuers []token.IssuerOptions
-	if g.own, err = newIssuer(cfg); err != nil {
+// tokens are our own tokens, and the verifier of these and of those of the issuers
+// of the configuration. It remembers what it verified.
+type tokens struct {
+	own      *token.Issuer
+	verifier *token.Verifier
+}
+
+func (g *gate) takeTokens(cfg *config.Config, files contents, before warm) (err error) {
+	if err := g.takeFetchedKeys(cfg, before); err != nil {
 		return err
 	}
+	var keys []config.File
+	for _, k := range cfg.Tokens.SigningKeys {
+		keys = append(keys, k.File)
+	}
+	for _, o := range cfg.Issuers {
+		keys = append(keys, o.JWKSFile, o.PublicKeyFile)
+	}
+	from := []any{cfg.Tokens, cfg.Issuers, files.of(keys...)}
+	g.tokens, err = take(&g.parts, before.tokens, from, func(p *part[tokens]) error {
+		p.value, err = g.newTokens(cfg)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g.own, g.verifier, g.jwks = g.tokens.value.own, g.tokens.value.verifier, []byte(`{"keys":[]}`)
 	if g.own != nil {
 		g.jwks = g.own.PublicJWKS()
-		issuers = append(issuers, g.own.Trust())
+	}
+	return nil
+}
+
+func (g *gate) newTokens(cfg *config.Config) (t tokens, err error) {
+	var issuers []token.IssuerOptions
+	if t.own, err = newIssuer(cfg); err != nil {
+		return t, err
+	}
+	if t.own != nil {
+		issuers = append(issuers, t.own.Trust())
 	}
 	for i, o := range cfg.Issuers {
 		keys, err := g.keySet(o)
 		if err != nil {
-			return problem(cfg, fmt.Sprintf("issuers[%d]", i), err)
+			return t, problem(cfg, fmt.Sprintf("issuers[%d]", i), err)
 		}
 		issuers = append(issuers, token.IssuerOptions{
 			Issuer: o.Issuer, Keys: keys, Audiences: o.Audiences, Algorithms: o.Algorithms, Types: o.Types, Leeway: leeway(o),
-			Claims: token.ClaimNames{UserID: o.Claims.UserID, Email: o.Claims.Email, Roles: o.Claims.Roles, Organization: o.Claims.OrgID},
+			Claims:       token.ClaimNames{UserID: o.Claims.UserID, Email: o.Claims.Email, Roles: o.Claims.Roles, Organization: o.Claims.OrgID},
+			UserIDPrefix: o.UserIDPrefix,
 		})
 	}
-	g.verifier, err = token.NewVerifier(issuers, token.VerifierOptions{CacheEntries: rememberedTokens})
-	return err
+	t.verifier, err = token.NewVerifier(issuers, token.VerifierOptions{CacheEntries: rememberedTokens})
+	return t, err
 }
 
 // rememberedTokens bounds how many verified tokens cost no second signature
@@ -328,16 +369,43 @@ func (g *gate) keySet(o config.Issuer) (token.KeySet, error) {
 	case o.JWKSFile != "":
 		return token.LoadJWKS(string(o.JWKSFile))
 	}
-	fetch, from := token.FetchJWKS, o.JWKSURL
-	if o.Discovery {
-		fetch, from = token.Discover, o.Issuer
+	return g.fetched[sourceOf(o)].value, nil
+}
+
+// keySource is from where an issuer's keys are fetched.
+type keySource struct {
+	issuer, url string // url: "" for discovery
+}
+
+func sourceOf(o config.Issuer) keySource { return keySource{o.Issuer, o.JWKSURL} }
+
+// takeFetchedKeys takes the key sets of issuers that publish theirs over HTTP.
+func (g *gate) takeFetchedKeys(cfg *config.Config, before warm) error {
+	g.fetched = map[keySource]*part[*token.RemoteKeys]{}
+	for i, o := range cfg.Issuers {
+		if o.PublicKeyFile != "" || o.JWKSFile != "" {
+			continue
+		}
+		source := sourceOf(o)
+		p, err := take(&g.parts, before.fetched[source], source, func(p *part[*token.RemoteKeys]) (err error) {
+			if source.url == "" {
+				p.value, err = token.Discover(source.issuer, token.RemoteOptions{})
+			} else {
+				p.value, err = token.FetchJWKS(source.url, token.RemoteOptions{})
+			}
+			if err != nil {
+				return problem(cfg, fmt.Sprintf("issuers[%d]", i), err)
+			}
+			p.run = p.value.Run
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		g.fetched[source] = p
+		g.remoteKeys = append(g.remoteKeys, namedKeys{o.Issuer, p.value})
 	}
-	keys, err := fetch(from, token.RemoteOptions{})
-	if err != nil {
-		return nil, err
-	}
-	g.remoteKeys = append(g.remoteKeys, namedKeys{o.Issuer, keys})
-	return keys, nil
+	return nil
 }
 
 // origins are the origins that may send unsafe requests with the session
@@ -395,6 +463,9 @@ func policy(name string, p config.Policy) (authz.Policy, error) {
 	var err error
 	if p.Condition != "" {
 		if compiled.Condition, err = condition.Compile(p.Condition); err != nil {
+			return compiled, fmt.Errorf("condition: %w", err)
+		}
+		if compiled.ConditionParts, err = condition.Parts(p.Condition); err != nil {
 			return compiled, fmt.Errorf("condition: %w", err)
 		}
 	}

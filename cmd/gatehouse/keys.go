@@ -73,6 +73,7 @@ never overwritten: 'gatehouse keys rotate' replaces keys.`,
 	}
 	cmd.Flags().StringVar(&alg, "alg", defaultAlg, "RS256, ES256, ES384, ES512 or EdDSA")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "the file, as the argument")
+	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
 	return cmd
 }
 
@@ -125,12 +126,12 @@ replica ever meets a token of a key that it doesn't know:
   tokens:
     signing_keys: [{file: keys/current.pem}, {file: keys/next.pem}, {file: keys/previous.pem}]
 
-Then restart the servers, one after the other. Where there was no next.pem so far,
-the new key signs at once, and a server that runs on refuses its tokens until it is
-restarted, too: with several servers, call it with --prepare first, which makes
-next.pem and nothing else, and restart them. Refresh tokens are made with these
-keys, too: a rotation that would drop a key which was current less than --keep ago
-is refused, unless you --force it and let the logins of its refresh tokens end.
+Servers that run take the files as soon as they have them. Where there was no next.pem
+so far, the new key signs at once, and a server that doesn't have it yet refuses its
+tokens: with several servers, call it with --prepare first, which makes next.pem and
+nothing else, and list that. Refresh tokens are made with these keys, too: a rotation
+that would drop a key which was current less than --keep ago is refused, unless you
+--force it and let the logins of its refresh tokens end.
 
 Each step leaves whole files behind, and one that was interrupted is finished by
 the next call. Files keep the mode of those that they replace; run it as their
@@ -153,6 +154,8 @@ owner.`,
 	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")
 	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
 	cmd.Flags().BoolVar(&r.prepare, "prepare", false, "make next.pem where it is missing, and change nothing else")
+	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
+	_ = cmd.MarkFlagDirname("dir")
 	return cmd
 }
 
@@ -259,11 +262,11 @@ func (r rotation) run() error {
 	}
 	fmt.Fprintf(r.out, "%s signs now: %s\n%s verifies as before: %s\n%s is published, and is next to sign: %s\n",
 		current.path, current.key, previous.path, previous.key, next.path, next.key)
-	restart := "Restart the servers, one after the other."
+	advice := "Servers that run take the files as soon as they have them."
 	if unknown {
-		restart = "No server knows the new key yet: restart them all at once, since those that run on refuse its tokens.\nThe next rotation is gentler, for next.pem is there now."
+		advice = "No server knows the new key yet: give it to all at once, since those without it refuse its tokens.\nThe next rotation is gentler, for next.pem is there now."
 	}
-	fmt.Fprintf(r.out, "\n%s\n%s", restart, listed(current, next, previous))
+	fmt.Fprintf(r.out, "\n%s\n%s", advice, listed(current, next, previous))
 	return nil
 }
 
@@ -302,7 +305,7 @@ func (r rotation) publish(current, next, previous *keyFile) error {
 		return err
 	}
 	fmt.Fprintf(r.out, "%s signs as before: %s\n%s is new, and is next to sign: %s\n", current.path, current.key, next.path, next.key)
-	fmt.Fprintf(r.out, "\nNothing else was changed, since the servers don't know the new key yet: list it, restart them,\nand rotate then.\n%s", listed(current, next, previous))
+	fmt.Fprintf(r.out, "\nNothing else was changed, since the servers don't know the new key yet: list it,\nand rotate when all of them publish it.\n%s", listed(current, next, previous))
 	return nil
 }
 

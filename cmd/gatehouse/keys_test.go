@@ -146,7 +146,7 @@ func TestKeysRotatePrepareOnlyPublishes(t *testing.T) {
 	next := kid(t, file("next.pem"))
 	require.Contains(t, c.stdout, next)
 	require.Contains(t, c.stdout, "signing_keys: [{file: "+file("current.pem")+"}, {file: "+file("next.pem")+"}]\n")
-	require.Contains(t, c.stdout, "rotate then")
+	require.Contains(t, c.stdout, "rotate when all of them publish it")
 	c = gatehouse(t, nil, "keys", "rotate", dir, "--prepare")
 	require.Equal(t, exitOK, c.code, c.stderr)
 	require.Equal(t, next, kid(t, file("next.pem")), "a second time")

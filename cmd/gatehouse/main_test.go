@@ -109,6 +109,7 @@ func gatehouse(t *testing.T, variables map[string]string, args ...string) comman
 
 // running is a server under test.
 type running struct {
+	file             string // its configuration
 	log              *buffer
 	check, http, ops string // addresses
 	signal           context.CancelFunc
@@ -120,9 +121,14 @@ type running struct {
 // addresses that the text leaves out are free ports.
 func start(t *testing.T, text string) *running {
 	t.Helper()
-	path := write(t, "gatehouse.yaml", text)
+	return startAt(t, write(t, "gatehouse.yaml", text))
+}
+
+// startAt is start for a configuration that is there already.
+func startAt(t *testing.T, path string) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	r := &running{log: &buffer{}, signal: cancel, done: make(chan struct{})}
+	r := &running{file: path, log: &buffer{}, signal: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		r.code = run(ctx, []string{"serve", path}, environment{

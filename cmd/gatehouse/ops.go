@@ -24,6 +24,7 @@ type readiness struct {
 	checked  time.Time
 	changed  func(ready bool) // called with mu held, on each change
 	cache    func() (_ session.CacheState, ok bool)
+	config   func() configDetail
 	ready    bool
 }
 
@@ -52,9 +53,10 @@ func (r *readiness) update() {
 
 // readyDetail is the body of /readyz.
 type readyDetail struct {
-	Status string      `json:"status"` // ready, starting or draining
-	Store  storeDetail `json:"store"`
-	Cache  cacheDetail `json:"cache"`
+	Status string       `json:"status"` // ready, starting or draining
+	Store  storeDetail  `json:"store"`
+	Cache  cacheDetail  `json:"cache"`
+	Config configDetail `json:"config"`
 }
 
 type storeDetail struct {
@@ -92,6 +94,7 @@ func (r *readiness) detail() (readyDetail, int) {
 		Status: "ready",
 		Store:  storeDetail{State: "up", Checked: r.checked},
 		Cache:  r.cacheDetail(),
+		Config: r.config(),
 	}
 	switch {
 	case r.checked.IsZero():
@@ -110,11 +113,12 @@ func (r *readiness) detail() (readyDetail, int) {
 	return d, http.StatusServiceUnavailable
 }
 
-// opsHandler serves metrics and health to whoever operates the process; it is
+// opsHandler serves metrics and health, and explains requests, to whoever operates the process; it is
 // not meant to be reachable through Envoy.
-func opsHandler(reg *prometheus.Registry, ready *readiness) http.Handler {
+func opsHandler(reg *prometheus.Registry, ready *readiness, explain http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
+	mux.Handle("POST "+explainPath, explain)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})

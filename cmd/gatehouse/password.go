@@ -80,7 +80,7 @@ func askPassword(ctx context.Context, env environment, terminal *os.File, prompt
 	fd := int(terminal.Fd())
 	before, err := term.GetState(fd)
 	if err != nil {
-		return "", fmt.Errorf("read the password: %w", err)
+		return "", fmt.Errorf("read from the terminal: %w", err)
 	}
 	fmt.Fprint(env.stderr, prompt)
 	defer fmt.Fprintln(env.stderr)
@@ -96,10 +96,10 @@ func askPassword(ctx context.Context, env environment, terminal *os.File, prompt
 	select {
 	case a := <-answers:
 		if a.err != nil {
-			return "", fmt.Errorf("read the password: %w", a.err)
+			return "", fmt.Errorf("read from the terminal: %w", a.err)
 		}
 		return string(a.text), nil
 	case <-ctx.Done():
-		return "", errors.Join(errors.New("read the password: interrupted"), term.Restore(fd, before))
+		return "", errors.Join(errors.New("read from the terminal: interrupted"), term.Restore(fd, before))
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,32 +40,9 @@ health check of images that hold nothing but gatehouse.`,
 // askReady returns nil when the server whose ops listener is at address says
 // that it is ready.
 func askReady(ctx context.Context, address string) error {
-	network, target := "tcp", address
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		network, target = "unix", path
-	}
-	// The listener is dialled whatever the URL says, so no proxy comes between.
-	client := &http.Client{
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var dialer net.Dialer
-				return dialer.DialContext(ctx, network, target)
-			},
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gatehouse/readyz", http.NoBody)
+	response, err := askOps(ctx, address, http.MethodGet, "/readyz", nil)
 	if err != nil {
 		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		// Without the made-up URL.
-		if cause := errors.Unwrap(err); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("no answer from %s: %w; is the server running, and is that its server.ops.listen?", address, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {

@@ -43,6 +43,21 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// exitError ends a command with an exit code of its own; err is nil where all has
+// been said already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+func (e exitError) Unwrap() error { return e.err }
+
 // run executes one command line and returns the exit code. It is main without
 // the process: tests call it.
 func run(ctx context.Context, args []string, env environment) int {
@@ -54,11 +69,14 @@ func run(ctx context.Context, args []string, env environment) int {
 	err := root.ExecuteContext(ctx)
 	var (
 		usage    usageError
+		exit     = exitError{code: exitFailed}
 		problems config.Problems
 	)
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &exit) && exit.err == nil:
+		return exit.code
 	case errors.As(err, &usage):
 		fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
 		return exitUsage
@@ -67,7 +85,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	default:
 		fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
 	}
-	return exitFailed
+	return exit.code
 }
 
 func rootCommand(env environment) *cobra.Command {
@@ -87,6 +105,7 @@ why the request may not pass.`,
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), demoCommand(env), readyCommand(env))
+	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), completionCommand(env))
 	return root
 }
 
@@ -112,6 +131,7 @@ type configFlag struct{ path string }
 
 func (f *configFlag) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.path, "config", "c", "", "configuration file (default $GATEHOUSE_CONFIG, else "+defaultConfigFile+")")
+	_ = cmd.MarkFlagFilename("config", configExtensions...)
 }
 
 func (f *configFlag) resolve(args []string, env environment) (string, error) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 )
 
@@ -29,6 +30,37 @@ func TestUsageMistakesExitTwo(t *testing.T) {
 		{"keys", "rotate", "a", "b"},
 		{"password", "hash", "hunter2"},
 		{"password", "frobnicate"},
+		{"completion"},
+		{"completion", "tcsh"},
+		{"sessions", "frobnicate"},
+		{"sessions", "list"},
+		{"sessions", "list", "alice", "bob"},
+		{"sessions", "list", ""},
+		{"sessions", "list", "service:billing"},
+		{"sessions", "show", "alice"},
+		{"sessions", "show", "alice", "no handle"},
+		{"sessions", "set", "alice"},
+		{"sessions", "set", "alice", "roles"},
+		{"sessions", "set", "alice", "email=x"},
+		{"sessions", "set", "alice", "disabled=yes"},
+		{"sessions", "set", "alice", "roles=a,,b"},
+		{"sessions", "set", "alice", "roles=[a"},
+		{"sessions", "set", "alice", "roles=[1]"},
+		{"sessions", "set", "alice", "roles=a", "roles=b"},
+		{"sessions", "revoke"},
+		{"sessions", "revoke", "alice"},
+		{"sessions", "revoke", "alice", "no handle"},
+		{"sessions", "revoke", "alice", "abcdefghijklmnopqrst", "--all"},
+		{"sessions", "revoke", "alice", "--all", "--before", "2026-01-01"},
+		{"sessions", "revoke", "alice", "--before", "yesterday"},
+		{"sessions", "revoke", "alice", "--before", "2999-01-01"},
+		{"tokens", "frobnicate"},
+		{"tokens", "mint"},
+		{"tokens", "mint", "alice"},
+		{"tokens", "inspect", "a", "b"},
+		{"tokens", "inspect"},
+		{"tokens", "revoke"},
+		{"tokens", "revoke", "--user", "alice"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			c := gatehouse(t, nil, args...)
@@ -40,12 +72,23 @@ func TestUsageMistakesExitTwo(t *testing.T) {
 }
 
 func TestEveryCommandExplainsItself(t *testing.T) {
-	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "schema"}, {"demo"}, {"ready"}, {"keys"}, {"keys", "new"}, {"keys", "rotate"}, {"password"}, {"password", "hash"}} {
-		c := gatehouse(t, nil, append(args, "--help")...)
+	for _, cmd := range everyCommand(rootCommand(environment{})) {
+		c := gatehouse(t, nil, append(strings.Fields(cmd.CommandPath())[1:], "--help")...)
 		require.Equal(t, exitOK, c.code)
 		require.Contains(t, c.stdout, "Usage:")
 		require.Empty(t, c.stderr)
 	}
+}
+
+// everyCommand returns a command and all below it that have a help.
+func everyCommand(cmd *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{cmd}
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			all = append(all, everyCommand(sub)...)
+		}
+	}
+	return all
 }
 
 func TestConfigurationIsFoundByArgumentFlagAndEnvironment(t *testing.T) {

@@ -9,7 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,23 +34,23 @@ API and public keys) and ops (metrics and health).
 With Redis out of reach it starts all the same, is not ready, and answers 503 until
 Redis is there. SIGTERM and Ctrl-C drain: health turns NOT_SERVING, checks go on
 being answered for server.drain, then connections are closed in order. A second
-signal ends the program at once.`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+signal ends the program at once.
+
+The configuration, and every file that it names, is read again when it changes and on
+SIGHUP. What is wrong with it is logged and changes nothing; /readyz and metrics tell.
+Listen addresses, and TLS on or off, wait for a restart.`,
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeConfig,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := file.resolve(args, env)
 			if err != nil {
 				return err
 			}
-			cfg, warnings, err := config.Load(path, env.lookup)
-			if err != nil {
-				return err
-			}
 			tuneCollector(env)
-			log := newLogger(cfg.Log, env.stderr)
-			for _, w := range warnings {
-				log.Warn("configuration", slog.String("warning", w.String()))
-			}
-			return serve(cmd.Context(), cfg, log)
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
+			return serve(cmd.Context(), configFile{path, env.lookup}, env.stderr, hangup)
 		},
 	}
 	file.register(cmd)
@@ -66,12 +69,15 @@ func tuneCollector(env environment) {
 	}
 }
 
-func newLogger(o config.Log, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: o.Level.Slog()}
+// newLogger returns the log, and its level, which can be changed.
+func newLogger(o config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
+	level.Set(o.Level.Slog())
+	options := &slog.HandlerOptions{Level: level}
 	if o.Format == config.LogText {
-		return slog.New(slog.NewTextHandler(w, options))
+		return slog.New(slog.NewTextHandler(w, options)), level
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(slog.NewJSONHandler(w, options)), level
 }
 
 // listeners are the open sockets of a server.
@@ -108,52 +114,49 @@ func (l *listeners) close() error {
 	return errors.Join(errs...)
 }
 
-// serve runs a server until ctx ends and it has drained. Everything that can
-// be wrong with the configuration shows before the first request is taken.
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	registry := telemetry.NewRegistry()
-	gate, err := newGate(cfg, log)
+// serve runs a server until ctx ends and it has drained, and logs to w. Everything
+// that can be wrong with the configuration shows before the first request is taken.
+// From then on it follows the file, and reads it again for each signal that hangup
+// brings.
+func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.Signal) error {
+	c, err := file.load()
 	if err != nil {
 		return err
 	}
+	log, level := newLogger(c.cfg.Log, w)
+	registry := telemetry.NewRegistry()
+	in := instruments{log: log, decisions: telemetry.NewRecorder(log, registry), calls: telemetry.NewCalls(registry)}
+	first, err := newGeneration(c, nil, in)
+	if err != nil {
+		return err
+	}
+	current := &live{}
+	current.replace(first)
 	defer func() {
-		if err := gate.close(); err != nil {
+		if err := current.now.Load().close(); err != nil {
 			log.Error("closing the store", slog.Any("error", err))
 		}
 	}()
-	auth, err := gate.newAuthAPI(cfg, log, telemetry.NewCalls(registry))
-	if err != nil {
-		return err
-	}
-	for _, w := range gate.warnings {
-		log.Warn("configuration", slog.String("warning", w))
-	}
-	checkTLS, httpTLS, err := listenerTLS(cfg)
-	if err != nil {
-		return err
-	}
+	logWarnings(log, c.warnings, first.gate)
 	var open listeners
-	if err := open.open(ctx, cfg.Server); err != nil {
+	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
-	gate.register(registry)
+	registry.MustRegister(cacheMetrics{current}, issuerMetrics{current})
 
-	check := newCheckServer(extauthz.NewServer(gate.authorizer, extauthz.Options{
-		Headers:          cfg.Identity.Headers.Authz(),
-		MaxHeaderBytes:   cfg.Identity.MaxHeaderBytes,
-		StripCredentials: cfg.Identity.StripCredentials,
-		SessionCookie:    cfg.Sessions.Cookie.Name,
-		Recorder:         telemetry.NewRecorder(log, registry),
-	}), checkTLS)
-	ready := &readiness{changed: check.ready, cache: gate.store.CacheState}
+	check := newCheckServer(extauthz.NewDoor(current), current.checkTLS())
+	health := newConfigHealth(registry, first)
+	ready := &readiness{changed: check.ready, cache: current.cacheState, config: health.tell}
 	s := &server{
 		log:   log,
-		drain: cfg.Server.Drain,
-		gate:  gate,
+		live:  current,
 		check: check,
 		ready: ready,
-		http:  newHTTPServer(auth, log, httpTLS),
-		ops:   newHTTPServer(opsHandler(registry, ready), log, nil),
+		http:  newHTTPServer(current, log, current.httpTLS()),
+		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(current)), log, nil),
+		reloader: &reloader{
+			file: file, in: in, level: level, live: current, health: health, hangup: hangup, poll: pollInterval,
+		},
 	}
 	for _, l := range []struct {
 		name string
@@ -169,26 +172,6 @@ func addressOf(l net.Listener) string {
 		return "unix://" + l.Addr().String()
 	}
 	return l.Addr().String()
-}
-
-// listenerTLS loads certificates and authorities of both listeners; nil means
-// without TLS.
-func listenerTLS(cfg *config.Config) (check, http *tls.Config, err error) {
-	load := func(key string, o config.TLS) (*tls.Config, error) {
-		if !o.Enabled() {
-			return nil, nil
-		}
-		c, err := serverTLS(string(o.CertFile), string(o.KeyFile), string(o.ClientCAFile))
-		if err != nil {
-			return nil, problem(cfg, key, err)
-		}
-		return c, nil
-	}
-	if check, err = load("server.check.tls", cfg.Server.Check.TLS); err != nil {
-		return nil, nil, err
-	}
-	http, err = load("server.http.tls", cfg.Server.HTTP.TLS)
-	return check, http, err
 }
 
 // newHTTPServer bounds what one client can hold on to.
@@ -209,13 +192,13 @@ func newHTTPServer(handler http.Handler, log *slog.Logger, tlsConfig *tls.Config
 
 // server is a running Gatehouse.
 type server struct {
-	log   *slog.Logger
-	drain time.Duration
-	gate  *gate
-	check *checkServer
-	ready *readiness
-	http  *http.Server
-	ops   *http.Server
+	log      *slog.Logger
+	live     *live
+	check    *checkServer
+	ready    *readiness
+	http     *http.Server
+	ops      *http.Server
+	reloader *reloader
 }
 
 // run serves until ctx ends, then stops in the reverse order: not ready, wait
@@ -229,8 +212,19 @@ func (s *server) run(ctx context.Context, open listeners) error {
 	group.Go(func() error { return named("check listener", s.check.serve(open.check)) })
 	group.Go(func() error { return named("http listener", serveHTTP(s.http, open.http)) })
 	group.Go(func() error { return named("ops listener", serveHTTP(s.ops, open.ops)) })
-	group.Go(func() error { return s.gate.run(background) })
+	spawn := func(run func(context.Context) error) (stop func()) {
+		ctx, cancel := context.WithCancel(background)
+		ended := make(chan struct{})
+		group.Go(func() error {
+			defer close(ended)
+			return run(ctx)
+		})
+		return func() { cancel(); <-ended }
+	}
+	s.live.now.Load().parts.start(spawn)
 	group.Go(func() error { s.watchStore(background); return nil })
+	s.reloader.spawn = spawn
+	group.Go(func() error { s.reloader.run(ctx); return nil })
 	group.Go(func() error {
 		defer stopBackground()
 		select {
@@ -268,8 +262,9 @@ func serveHTTP(s *http.Server, l net.Listener) error {
 // shutDown drains, for the whole of drain unless a part has already failed.
 func (s *server) shutDown(failed context.Context) {
 	s.ready.drain()
-	s.log.Info("draining", slog.Duration("for", s.drain))
-	timer := time.NewTimer(s.drain)
+	drain := s.live.now.Load().cfg.Server.Drain
+	s.log.Info("draining", slog.Duration("for", drain))
+	timer := time.NewTimer(drain)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -298,7 +293,7 @@ func (s *server) watchStore(ctx context.Context) {
 	up, first := false, true
 	interval := startInterval
 	for {
-		err := s.gate.ping(ctx)
+		err := s.live.ping(ctx)
 		if ctx.Err() != nil {
 			return
 		}

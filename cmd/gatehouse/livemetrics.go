@@ -1,13 +1,11 @@
 package main
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
+import "github.com/prometheus/client_golang/prometheus"
 
-	"github.com/gatehouse-auth/gatehouse/authz/session"
-)
-
-// cacheMetrics tells the figures of the coherent cache.
-type cacheMetrics struct{ store *session.Store }
+// cacheMetrics tells the figures of the coherent cache, that of the current
+// generation: after a change that needs another one they begin again. Nothing where
+// there is none.
+type cacheMetrics struct{ live *live }
 
 var (
 	cacheAnswers = prometheus.NewDesc("gatehouse_cache_answers_total",
@@ -33,7 +31,13 @@ func (cacheMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
-	s := m.store.CacheStats()
+	g, held := m.live.acquire()
+	defer held.Release()
+	state, ok := g.store.CacheState()
+	if !ok {
+		return
+	}
+	s := g.store.CacheStats()
 	for _, r := range [...]struct {
 		result string
 		n      int64
@@ -47,10 +51,38 @@ func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(c.n))
 	}
 	coherent := 0.0
-	if st, _ := m.store.CacheState(); st.Live {
+	if state.Live {
 		coherent = 1
 	}
 	ch <- prometheus.MustNewConstMetric(cacheEntries, prometheus.GaugeValue, float64(s.Entries))
 	ch <- prometheus.MustNewConstMetric(cacheBytes, prometheus.GaugeValue, float64(s.Bytes))
 	ch <- prometheus.MustNewConstMetric(cacheCoherent, prometheus.GaugeValue, coherent)
+}
+
+// issuerMetrics tells of the keys that are fetched from issuers.
+type issuerMetrics struct{ live *live }
+
+var (
+	issuerKeys = prometheus.NewDesc("gatehouse_issuer_keys", "Keys that an issuer's key set holds now.", []string{"issuer"}, nil)
+	issuerLast = prometheus.NewDesc("gatehouse_issuer_last_fetch_timestamp_seconds", "When an issuer's keys were last fetched; 0 for never.", []string{"issuer"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (issuerMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- issuerKeys
+	ch <- issuerLast
+}
+
+// Collect implements [prometheus.Collector].
+func (m issuerMetrics) Collect(ch chan<- prometheus.Metric) {
+	g, held := m.live.acquire()
+	defer held.Release()
+	for _, r := range g.remoteKeys {
+		s, last := r.keys.Snapshot(), 0.0
+		if !s.LastSuccess.IsZero() {
+			last = float64(s.LastSuccess.Unix())
+		}
+		ch <- prometheus.MustNewConstMetric(issuerKeys, prometheus.GaugeValue, float64(s.Keys), r.issuer)
+		ch <- prometheus.MustNewConstMetric(issuerLast, prometheus.GaugeValue, last, r.issuer)
+	}
 }

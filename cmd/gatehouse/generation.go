@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
+	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+)
+
+// generation is all that follows from one state of the configuration. It does not
+// change; another configuration is another generation.
+type generation struct {
+	*gate
+	cfg     *config.Config // in force
+	asked   *config.Config // as the file has it
+	pending []string       // keys of the file that wait for a restart
+	check   *extauthz.Server
+	http    http.Handler // of the http listener
+
+	checkTLS, httpTLS *part[*tls.Config] // of the listeners; their value nil: without TLS
+
+	number int
+	loaded time.Time
+	files  contents
+	sum    digest // of all files
+	hash   string // of the same, for people
+	leases *leases
+}
+
+// instruments are what all generations tell about themselves with.
+type instruments struct {
+	log       *slog.Logger
+	decisions extauthz.Recorder // nil: none are told
+	calls     authapi.Recorder  // nil: none are told
+}
+
+// loadedConfig is what the files of a configuration say.
+type loadedConfig struct {
+	cfg      *config.Config
+	warnings []config.Warning
+	files    contents
+	sum      digest
+}
+
+// newGeneration builds the generation after before, nil for the first one. It
+// reads what the configuration names, and asks neither Redis nor an issuer.
+func newGeneration(c loadedConfig, before *generation, in instruments) (_ *generation, err error) {
+	g := &generation{
+		cfg: c.cfg, asked: c.cfg, number: 1, loaded: time.Now(),
+		files: c.files, sum: c.sum, hash: fingerprint(c.sum), leases: &leases{},
+	}
+	var old warm
+	if before != nil {
+		g.number, old = before.number+1, before.warm
+		g.cfg = inForce(c.cfg, before.cfg)
+		g.pending = differences(g.cfg, c.cfg)
+	}
+	if g.gate, err = newGate(g.cfg, c.files, old, in.log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.close())
+		}
+	}()
+	if err := g.takeTLS(c.files, before); err != nil {
+		return nil, err
+	}
+	auth, err := g.newAuthAPI(g.cfg, in.log, in.calls)
+	if err != nil {
+		return nil, err
+	}
+	g.http = g.withForwardAuth(auth, g.cfg, in.decisions)
+	g.check = extauthz.NewServer(g.authorizer, extauthz.Options{
+		Headers:          g.cfg.Identity.Headers.Authz(),
+		MaxHeaderBytes:   g.cfg.Identity.MaxHeaderBytes,
+		StripCredentials: g.cfg.Identity.StripCredentials,
+		SessionCookie:    g.cfg.Sessions.Cookie.Name,
+		Recorder:         in.decisions,
+	})
+	return g, nil
+}
+
+// takeTLS takes the TLS settings of both listeners.
+func (g *generation) takeTLS(files contents, before *generation) (err error) {
+	var checkTLS, httpTLS *part[*tls.Config]
+	if before != nil {
+		checkTLS, httpTLS = before.checkTLS, before.httpTLS
+	}
+	check, web := g.cfg.Server.Check.TLS, g.cfg.Server.HTTP.TLS
+	if g.checkTLS, err = g.takeListenerTLS("server.check.tls", check, g.asked.Server.Check.TLS, files, checkTLS, "h2"); err != nil {
+		return err
+	}
+	g.httpTLS, err = g.takeListenerTLS("server.http.tls", web, g.asked.Server.HTTP.TLS, files, httpTLS, "h2", "http/1.1")
+	return err
+}
+
+func (g *generation) takeListenerTLS(key string, o, asked config.TLS, files contents, before *part[*tls.Config], protocols ...string) (*part[*tls.Config], error) {
+	if before != nil && o.Enabled() != asked.Enabled() { // waits for a restart; the files may be gone
+		keep(&g.parts, before)
+		return before, nil
+	}
+	return take(&g.parts, before, []any{o, files.of(o.CertFile, o.KeyFile, o.ClientCAFile)}, func(p *part[*tls.Config]) (err error) {
+		if !o.Enabled() {
+			return nil
+		}
+		if p.value, err = serverTLS(string(o.CertFile), string(o.KeyFile), string(o.ClientCAFile)); err != nil {
+			return problem(g.cfg, key, err)
+		}
+		p.value.NextProtos = protocols
+		return nil
+	})
+}
+
+// keyIDs are those of our own public keys; the first one signs.
+func (g *generation) keyIDs() []string {
+	var set struct {
+		Keys []struct {
+			ID string `json:"kid"`
+		} `json:"keys"`
+	}
+	if err := json.Unmarshal(g.jwks, &set); err != nil {
+		return nil
+	}
+	ids := make([]string, len(set.Keys))
+	for i, k := range set.Keys {
+		ids[i] = k.ID
+	}
+	return ids
+}
+
+// reachPatience is how long a store that nobody used before may take to answer.
+const reachPatience = 3 * time.Second
+
+// reach asks the store for the first time, if it isn't that of before: a typing
+// error in its address must not become an outage. Where there is one already, the
+// store of before being out of reach too, it can do no harm.
+func (g *generation) reach(ctx context.Context, before *generation) error {
+	if g.clients == before.clients {
+		return nil
+	}
+	patience, cancel := context.WithTimeout(ctx, reachPatience)
+	defer cancel()
+	outage := true // of before
+	for {
+		err := g.ping(patience)
+		if err == nil {
+			return nil
+		}
+		outage = outage && before.ping(ctx) != nil
+		select {
+		case <-patience.Done():
+			if outage {
+				return nil
+			}
+			return problem(g.cfg, "redis", fmt.Errorf("the store that the configuration leads to now can't be reached: %w; "+
+				"correct redis.url or the store; it is tried again", err))
+		case <-time.After(startInterval):
+		}
+	}
+}
+
+// awaitIdle waits until the generation's last request is done, or ctx ends: then the
+// server has drained. The generation must have been replaced before.
+func (g *generation) awaitIdle(ctx context.Context) {
+	const often = 10 * time.Millisecond
+	for !g.leases.idle() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(often):
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// newTerminal returns both ends of a pseudo terminal: what a person has, and what
+// a program has.
+func newTerminal(t *testing.T) (person, program *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no pseudo terminals here: %v", err)
+	}
+	t.Cleanup(func() { _ = person.Close() })
+	control := func(request uintptr, value *int32) {
+		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, person.Fd(), request, uintptr(unsafe.Pointer(value)))
+		require.Zero(t, errno)
+	}
+	var unlocked, number int32
+	control(syscall.TIOCSPTLCK, &unlocked)
+	control(syscall.TIOCGPTN, &number)
+	program, err = os.OpenFile("/dev/pts/"+strconv.Itoa(int(number)), os.O_RDWR|syscall.O_NOCTTY, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = program.Close() })
+	return person, program
+}
+
+// echoes reports whether a terminal shows what is typed.
+func echoes(program *os.File) bool {
+	var state syscall.Termios
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, program.Fd(), syscall.TCGETS, uintptr(unsafe.Pointer(&state)))
+	return errno != 0 || state.Lflag&syscall.ECHO != 0
+}
+
+// atTerminal runs a command for somebody who answers at a terminal.
+func atTerminal(ctx context.Context, t *testing.T, answer string, args ...string) command {
+	t.Helper()
+	person, program := newTerminal(t)
+	_, err := io.WriteString(person, answer)
+	require.NoError(t, err)
+	var stdout, stderr buffer
+	code := run(ctx, args, environment{
+		lookup: func(string) (string, bool) { return "", false }, stdin: program, stdout: &stdout, stderr: &stderr,
+	})
+	return command{code, stdout.String(), stderr.String()}
+}
+
+func TestRevokeAllAsksAtATerminal(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "", "")
+	d.express(t, "id-1", `"userId":"bob"`, time.Hour)
+	args := []string{"sessions", "revoke", "bob", "--all", "-c", d.file}
+	for _, answer := range []string{"alice\n", "\n", "yes\n", "bo\x04\x04"} {
+		c := atTerminal(t.Context(), t, answer, args...)
+		require.Equal(t, exitFailed, c.code)
+		require.Contains(t, c.stderr, "This ends every session, refresh family and access token of the user bob.\nType bob to go on: ")
+		require.Contains(t, c.stderr, "nothing was done: that was something else")
+		require.Empty(t, c.stdout)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // Ctrl-C, as main sees it
+	defer cancel()
+	c := atTerminal(ctx, t, "", args...)
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "nothing was done: interrupted")
+	require.Contains(t, d.ok(t, "sessions", "list", "bob"), "session")
+
+	c = atTerminal(t.Context(), t, "bob\n", args...)
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, "Revoked 1 session of bob, and all tokens\n", c.stdout)
+}
+
+// A token that is typed or pasted is not shown.
+func TestTokenIsAskedForAtATerminal(t *testing.T) {
+	t.Parallel()
+	file := deskFile(t, deskConfig("redis://127.0.0.1:1", "", ""))
+	person, program := newTerminal(t)
+	shown := make(chan string, 1)
+	var stdout, stderr buffer
+	go func() {
+		for end := time.Now().Add(patience); echoes(program) && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		_, _ = io.WriteString(person, "the-secret-token\n")
+		line, _ := bufio.NewReader(person).ReadString('\n')
+		shown <- line
+	}()
+	code := run(t.Context(), []string{"tokens", "inspect", "--offline", "-c", file}, environment{
+		lookup: func(string) (string, bool) { return "", false }, stdin: program, stdout: &stdout, stderr: &stderr,
+	})
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr.String(), "Token (it is not shown): ")
+	require.Contains(t, stdout.String(), "it is no JWT")
+	require.NotContains(t, stdout.String()+stderr.String(), "the-secret-token")
+	_, _ = io.WriteString(program, "\n")
+	require.NotContains(t, <-shown, "the-secret-token", "no echo")
+}
