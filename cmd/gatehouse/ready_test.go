@@ -26,6 +26,12 @@ func TestReadyAsksTheOpsListener(t *testing.T) {
 	defer ready.Close()
 	starting := httptest.NewServer(answer(http.StatusServiceUnavailable))
 	defer starting.Close()
+	live := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer live.Close()
 	moved := httptest.NewServer(http.RedirectHandler("/elsewhere", http.StatusFound))
 	defer moved.Close()
 	gone := httptest.NewServer(answer(http.StatusOK))
@@ -48,6 +54,8 @@ func TestReadyAsksTheOpsListener(t *testing.T) {
 	}{
 		{"ready", []string{"--ops", address(ready)}, ""},
 		{"ready, on a Unix socket", []string{"--ops", "unix://" + path}, ""},
+		{"live, though not ready", []string{"--live", "--ops", address(live)}, ""},
+		{"not even live", []string{"--live", "--ops", address(starting)}, "not live: " + address(starting) + " answers 404"},
 		{"starting or draining", []string{"--ops", address(starting)}, "not ready: " + address(starting) + " answers 503"},
 		{"something else listens there", []string{"--ops", address(moved)}, "not ready: "},
 		{"nobody listens", []string{"--ops", address(gone)}, "no answer from " + address(gone)},
@@ -63,7 +71,11 @@ func TestReadyAsksTheOpsListener(t *testing.T) {
 			err := cmd.ExecuteContext(t.Context())
 			if c.err == "" {
 				require.NoError(t, err)
-				require.Equal(t, "ready\n", stdout.String())
+				want := "ready\n"
+				if c.args[0] == "--live" {
+					want = "live\n"
+				}
+				require.Equal(t, want, stdout.String())
 				return
 			}
 			require.ErrorContains(t, err, c.err)
