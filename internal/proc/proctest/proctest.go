@@ -14,6 +14,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
@@ -26,6 +27,22 @@ func Need(tb testing.TB, program string) string {
 	path, err := proc.Find(program)
 	if err != nil {
 		missing(tb, err)
+	}
+	return path
+}
+
+// NeedHeavy is [Need] for a program that takes minutes to install and is no
+// part of 'make test': a missing one skips the test under CI too. install is
+// the command that installs it.
+func NeedHeavy(tb testing.TB, program, install string) string {
+	tb.Helper()
+	path, err := proc.Find(program)
+	if notFound := new(proc.NotFoundError); errors.As(err, &notFound) {
+		tb.Skipf("%s is not installed, and not installed by 'make test': run '%s', or set GATEHOUSE_%s to its path",
+			program, install, strings.ToUpper(strings.ReplaceAll(program, "-", "_")))
+	}
+	if err != nil {
+		tb.Fatal(err)
 	}
 	return path
 }
