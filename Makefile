@@ -79,6 +79,10 @@ compose-env: .env ## write the secrets that docker compose needs into .env
 tools: ## install Envoy, Redis, nginx, Chromium and the Node modules that tests use
 	@scripts/tools.sh all
 
+.PHONY: tools-kubernetes
+tools-kubernetes: ## build what the tests of deploy/helm, istio and envoy-gateway use, and 'make test' doesn't install (half an hour)
+	@scripts/tools.sh kubernetes
+
 .PHONY: clean
 clean: ## remove what was built and installed here
 	rm -rf $(BIN) $(TOOLS) .demo dist e2e/express/node_modules

