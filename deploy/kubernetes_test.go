@@ -170,8 +170,10 @@ func TestPodRuns(t *testing.T) {
 }
 
 // startPod runs the container of a rendered Deployment as a process here.
-func startPod(t *testing.T, m manifests, secret map[string]string) {
+func startPod(t *testing.T, m manifests, secret map[string]string) *proc.Process {
 	t.Helper()
+	// Not on every address of this machine.
+	m.files["gatehouse.yaml"] = strings.ReplaceAll(m.files["gatehouse.yaml"], "listen: :", "listen: 127.0.0.1:")
 	dir, env := m.mount(t, secret)
 	var environment []string
 	for name, value := range env {
@@ -181,7 +183,7 @@ func startPod(t *testing.T, m manifests, secret map[string]string) {
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "/etc/gatehouse/", dir+"/")
 	}
-	proctest.Start(t, gatehouse(t), args, proc.Options{Env: environment})
+	return proctest.Start(t, gatehouse(t), args, proc.Options{Env: environment})
 }
 
 // gatehouse is the program under test, built once.

@@ -99,7 +99,7 @@ func read(files string) string {
 func all[M proto.Message](t test.Failer, messages []M) []json.RawMessage {
 	var texts []json.RawMessage
 	for _, m := range messages {
-		text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+		text, err := protojson.Marshal(m)
 		if err != nil {
 			t.Fatal(err)
 		}
