@@ -12,7 +12,7 @@ export GATEHOUSE_NODE_MODULES ?= $(CURDIR)/e2e/express/node_modules
 
 .PHONY: help
 help: ## print the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 .PHONY: build
 build: ## build gatehouse and the demo services into bin/
@@ -80,7 +80,7 @@ tools: ## install Envoy, Redis, nginx, Chromium and the Node modules that tests 
 	@scripts/tools.sh all
 
 .PHONY: tools-kubernetes
-tools-kubernetes: ## build what the tests of deploy/helm, istio and envoy-gateway use, and 'make test' doesn't install (half an hour)
+tools-kubernetes: ## build Helm, kubectl-validate, egctl and the like, for tests of deploy that are skipped without (half an hour)
 	@scripts/tools.sh kubernetes
 
 .PHONY: clean

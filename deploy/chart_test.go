@@ -842,6 +842,17 @@ secrets:
 	}
 }
 
+// TestChartTakesOtherVolumes: secrets need not be a Secret of Kubernetes.
+func TestChartTakesOtherVolumes(t *testing.T) {
+	m := render(t, required, `
+secrets: {existingSecret: "", env: {REDIS_URL: null}}
+config: {redis: {url: "redis://redis.store.svc:6379/0"}}
+extraVolumes: [{name: vault, emptyDir: {}}]
+extraVolumeMounts: [{name: vault, mountPath: /etc/gatehouse/secrets, readOnly: true}]`)
+	require.Len(t, m.pods.Spec.Template.Spec.Volumes, 2)
+	m.load(t, map[string]string{"session-secrets": "0123456789abcdef"})
+}
+
 // TestChartRefuses what would start and not work, or work and be open.
 func TestChartRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ values, message string }{

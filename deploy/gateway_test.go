@@ -150,6 +150,7 @@ func (x xds) static(t *testing.T, port int, addresses map[string]string, dir str
 			require.NoError(t, err)
 			delete(c, "edsClusterConfig")
 			delete(c, "@type")
+			delete(c, "filters") // Istio's telemetry
 			c["type"] = "STATIC"
 			c["loadAssignment"] = map[string]any{
 				"clusterName": c["name"],

@@ -1,13 +1,13 @@
 //go:build ignore
 
-// Command translate prints what Istio's control plane makes of configuration:
-// the listeners, routes and clusters that it would send to an ingress gateway,
+// Command translate writes what Istio's control plane makes of configuration:
+// the listeners, routes, clusters and endpoints that it would send to an ingress gateway,
 // or to the sidecar of a workload. It is Istio's own code, with objects from
 // files instead of a cluster. It has no go.mod, because Istio is no dependency
 // of Gatehouse: scripts/tools.sh istio-translate builds it in a module of its
 // own.
 //
-//	istio-translate -mesh mesh.yaml -kubernetes services.yaml -istio policies.yaml
+//	istio-translate -out xds.json -mesh mesh.yaml -kubernetes services.yaml -istio policies.yaml
 //	istio-translate … -sidecar 10.0.0.3 -namespace shop
 package main
 
@@ -32,6 +32,7 @@ func main() {
 	kubernetes := flag.String("kubernetes", "", "files with Kubernetes objects, separated by commas")
 	istio := flag.String("istio", "", "files with Istio objects, separated by commas")
 	sidecar := flag.String("sidecar", "", "address of the pod whose sidecar is meant, instead of the gateway")
+	out := flag.String("out", "", "file to write; Istio's code logs to the standard output")
 	namespace := flag.String("namespace", "istio-system", "namespace of the proxy")
 	proxy := flag.String("proxy", "", "file with the proxy's own configuration, as in the annotation proxy.istio.io/config")
 	labels := flag.String("labels", "istio=ingressgateway", "labels of the proxy's pod")
@@ -68,11 +69,18 @@ func main() {
 			p.Metadata.ProxyConfig = (*model.NodeMetaProxyConfig)(own)
 		}
 		p = server.SetupProxy(p)
-		json.NewEncoder(os.Stdout).Encode(map[string]any{
+		text, err := json.Marshal(map[string]any{
 			"listeners": all(t, server.Listeners(p)),
 			"routes":    all(t, server.Routes(p)),
 			"clusters":  all(t, server.Clusters(p)),
+			"endpoints": all(t, server.Endpoints(p)),
 		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(*out, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

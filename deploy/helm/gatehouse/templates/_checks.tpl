@@ -5,6 +5,10 @@ judge: 'gatehouse config check'. */}}
 {{- $config := include "gatehouse.parsedConfig" . | fromYaml -}}
 {{- $text := include "gatehouse.config" . -}}
 
+{{- /* Where other volumes are, such as those of a CSI driver for secrets. */}}
+{{- $mounts := "" -}}
+{{- range .Values.extraVolumeMounts }}{{ $mounts = printf "%s %s/" $mounts (trimSuffix "/" .mountPath) }}{{ end }}
+
 {{- if not .Values.image.repository }}
 {{- fail "\n\nimage.repository is not set: build the image with deploy/Dockerfile, push it to your registry, and name it there\n" }}
 {{- end }}
@@ -28,7 +32,7 @@ judge: 'gatehouse config check'. */}}
 {{- fail "\n\nsecrets.existingSecret and secrets.trialValues are both set: keep the first\n" }}
 {{- end }}
 {{- if not (include "gatehouse.secretName" .) }}
-{{- if contains "/etc/gatehouse/secrets/" $text }}
+{{- if and (contains "/etc/gatehouse/secrets/" $text) (not (contains " /etc/gatehouse/secrets/" $mounts)) }}
 {{- fail "\n\nsecrets.existingSecret is not set, and the configuration names files below /etc/gatehouse/secrets: make a Secret with these files as keys, and name it\n" }}
 {{- end }}
 {{- range $name, $key := .Values.secrets.env }}{{ if $key }}
@@ -41,7 +45,7 @@ judge: 'gatehouse config check'. */}}
 {{- if and $tls.secretName (not (contains $dir $text)) }}
 {{- fail (printf "\n\ntls.%s.secretName is set, but the configuration doesn't use it: name %stls.crt and %stls.key (or ca.crt) in %s.tls\n" $name $dir $dir (ternary "redis" (printf "server.%s" $name) (eq $name "redis"))) }}
 {{- end }}
-{{- if and (contains $dir $text) (not $tls.secretName) }}
+{{- if and (contains $dir $text) (not $tls.secretName) (not (contains (printf " %s" $dir) $mounts)) }}
 {{- fail (printf "\n\ntls.%s.secretName is not set, and the configuration names files below %s: name the Secret with the certificate\n" $name $dir) }}
 {{- end }}
 {{- end }}
