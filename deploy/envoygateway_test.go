@@ -195,6 +195,14 @@ spec:
 		text := translate(t, "", "kind: SecurityPolicy, namespace: gateways}]", "kind: SecurityPolicy, namespace: elsewhere}]")
 		require.Equal(t, "500", route(t, "/users", text), "refused, not let through")
 	})
+	t.Run("a grant is missing, and failOpen is true", func(t *testing.T) {
+		text := translate(t, "", "kind: SecurityPolicy, namespace: gateways}]", "kind: SecurityPolicy, namespace: elsewhere}]", "failOpen: false", "failOpen: true")
+		require.Equal(t, "not checked", route(t, "/users", text))
+	})
+	t.Run("no pod of Gatehouse is ready", func(t *testing.T) {
+		text := translate(t, "", "clusterIP: 10.0.0.1", "clusterIP: None") // and egctl knows no EndpointSlices
+		require.Equal(t, "500", route(t, "/users", text), "refused, not let through")
+	})
 	t.Run("Gatehouse's Service is missing", func(t *testing.T) {
 		text := translate(t, "", "metadata: {name: gatehouse-check, namespace: auth}\nspec: {clusterIP", "metadata: {name: gatehouse-gone, namespace: auth}\nspec: {clusterIP")
 		require.Equal(t, "500", route(t, "/users", text), "refused, not let through")

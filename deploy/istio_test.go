@@ -161,7 +161,7 @@ func TestIstioClosesOtherWaysToTheServices(t *testing.T) {
 			require.Equal(t, true, chain.sub("transportSocket", "typedConfig")["requireClientCertificate"], chain.text("name"))
 		}
 		served := 0
-		connectionManagers(l, func(chain, m node) {
+		connectionManagers(l, func(_, m node) {
 			served++
 			filters := m.list("httpFilters")
 			var names []string
@@ -201,4 +201,25 @@ func TestIstioDeniesWithoutGatehouse(t *testing.T) {
 		return
 	}
 	require.Fail(t, "nothing denies")
+}
+
+// TestIstioctlFindsNothing: Istio's own validation and analysis.
+func TestIstioctlFindsNothing(t *testing.T) {
+	path := proctest.NeedHeavy(t, "istioctl", "scripts/tools.sh istio")
+	run := func(args ...string) (string, error) {
+		out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+		return string(out), err
+	}
+	out, err := run("validate", "-f", "istio/gate.yaml", "-f", "istio/gateway.yaml")
+	require.NoError(t, err, out)
+	out, err = run("analyze", "--use-kube=false", "istio/gate.yaml", "istio/gateway.yaml")
+	require.NoError(t, err, out)
+	require.Contains(t, out, "No validation issues")
+
+	// It would have noticed.
+	broken := filepath.Join(t.TempDir(), "gate.yaml")
+	require.NoError(t, os.WriteFile(broken, []byte(strings.Replace(string(read(t, "istio/gate.yaml")), "provider: {name: gatehouse}", "", 1)), 0o600))
+	out, err = run("validate", "-f", broken)
+	require.Error(t, err, out)
+	require.Contains(t, out, "provider")
 }

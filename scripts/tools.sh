@@ -333,8 +333,7 @@ install_node() {
 built() {
 	local name variable path
 	name=$1
-	variable=GATEHOUSE_${name^^}
-	variable=${variable//-/_}
+	variable=GATEHOUSE_$(tr a-z- A-Z_ <<<"$name")
 	if [[ ${!variable:-} ]]; then
 		path=$(command -v "${!variable}") || fail "$variable names no program: correct it or unset it" || exit
 	else
@@ -353,11 +352,12 @@ in_module() {
 	(cd "$dir" && { [[ -f go.mod ]] || go mod init example.com/tools >/dev/null 2>&1; } && "$@")
 }
 
-# build NAME PACKAGE MODULE@VERSION: an unnamed version of the package's module.
+# build NAME PACKAGE MODULE@VERSION: the package, which may be a file, in a module
+# that requires the other.
 build() {
 	say "building $1 into .tools/bin (some minutes)"
 	in_module "$1" go get "$3" >/dev/null 2>&1 || fail "$3 can't be had: is the network there?" || return
-	in_module "$1" go build -o "$tools/bin/$1" "$2" || return
+	in_module "$1" go build -ldflags='-s -w' -o "$tools/bin/$1" "$2" || return
 	built "$1"
 }
 

@@ -12,6 +12,7 @@ package proctest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -38,8 +39,8 @@ func NeedHeavy(tb testing.TB, program, install string) string {
 	tb.Helper()
 	path, err := proc.Find(program)
 	if notFound := new(proc.NotFoundError); errors.As(err, &notFound) {
-		tb.Skipf("%s is not installed, and not installed by 'make test': run '%s', or set GATEHOUSE_%s to its path",
-			program, install, strings.ToUpper(strings.ReplaceAll(program, "-", "_")))
+		tb.Skip(fmt.Sprintf("%s is not installed, and not by 'make test': run '%s', or set GATEHOUSE_%s to its path",
+			program, install, strings.ToUpper(strings.ReplaceAll(program, "-", "_"))))
 	}
 	if err != nil {
 		tb.Fatal(err)

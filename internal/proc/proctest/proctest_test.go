@@ -32,6 +32,25 @@ func (v *verdict) Fatal(args ...any) {
 	runtime.Goexit()
 }
 
+func TestHeavyProgramsSkipInAPipelineToo(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	t.Setenv("CI", "true")
+	need := func() verdict {
+		v := &verdict{TB: t}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			NeedHeavy(v, "no-such-program", "make it")
+		}()
+		<-done
+		return *v
+	}
+	t.Setenv("GATEHOUSE_NO_SUCH_PROGRAM", "")
+	require.Equal(t, "no-such-program is not installed, and not by 'make test': run 'make it', or set GATEHOUSE_NO_SUCH_PROGRAM to its path", need().skipped)
+	t.Setenv("GATEHOUSE_NO_SUCH_PROGRAM", "typo")
+	require.Contains(t, need().failed, "GATEHOUSE_NO_SUCH_PROGRAM", "a wrong setting is no reason to skip a test")
+}
+
 func TestMissingProgramsSkipButNotInAPipeline(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("GATEHOUSE_NO_SUCH_PROGRAM", "")
