@@ -12,7 +12,6 @@ package proctest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -39,8 +38,8 @@ func NeedHeavy(tb testing.TB, program, install string) string {
 	tb.Helper()
 	path, err := proc.Find(program)
 	if notFound := new(proc.NotFoundError); errors.As(err, &notFound) {
-		tb.Skip(fmt.Sprintf("%s is not installed, and not by 'make test': run '%s', or set GATEHOUSE_%s to its path",
-			program, install, strings.ToUpper(strings.ReplaceAll(program, "-", "_"))))
+		tb.Skipf("%s is not installed, and not by 'make test': run '%s', or set GATEHOUSE_%s to its path",
+			program, install, strings.ToUpper(strings.ReplaceAll(program, "-", "_")))
 	}
 	if err != nil {
 		tb.Fatal(err)

@@ -27,6 +27,8 @@ func (v *verdict) Skip(args ...any) {
 	runtime.Goexit()
 }
 
+func (v *verdict) Skipf(format string, args ...any) { v.Skip(fmt.Sprintf(format, args...)) }
+
 func (v *verdict) Fatal(args ...any) {
 	v.failed = fmt.Sprint(args...)
 	runtime.Goexit()
