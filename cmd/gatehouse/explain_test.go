@@ -262,7 +262,7 @@ func TestExplainIsForThisHostAndForNoWebPage(t *testing.T) {
 
 	for remote, here := range map[string]bool{
 		"127.0.0.1:1": true, "[::1]:1": true, "@": true, "": true, "/run/x.sock": true,
-		"192.0.2.1:1": false, "[2001:db8::1]:1": false, "nonsense": false, "[::ffff:192.0.2.1]:1": false,
+		"192.0.2.1:1": false, "127.0.0.6:1": false, "[2001:db8::1]:1": false, "nonsense": false, "[::ffff:192.0.2.1]:1": false,
 	} {
 		require.Equal(t, here, fromThisHost(remote), remote)
 	}
