@@ -164,6 +164,9 @@ func (d *decoder) syntax(text []byte, err error) {
 			}
 		}
 	}
+	if strings.HasPrefix(message, "unknown anchor") { // the name may be a secret that nobody put in quotes
+		message = "what begins with * refers to an anchor, and there is none of this name; put a value that is text in quotes"
+	}
 	hint := ""
 	if lines := strings.Split(string(text), "\n"); n.Line <= len(lines) {
 		line := lines[n.Line-1]
