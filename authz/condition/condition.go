@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -104,7 +105,7 @@ func Compile(expression string) (func(*authz.Request, *authz.Principal) (bool, e
 	return func(r *authz.Request, p *authz.Principal) (bool, error) {
 		out, _, err := program.Eval(&activation{request: r, principal: p, headers: headers})
 		if err != nil {
-			return false, err
+			return false, discreet(err, expression)
 		}
 		result, ok := out.Value().(bool)
 		if !ok {
@@ -113,6 +114,20 @@ func Compile(expression string) (func(*authz.Request, *authz.Principal) (bool, e
 		return result, nil
 	}, nil
 }
+
+// discreet is an error of an evaluation without the texts that it repeats, which
+// may be credentials: a header that is no timestamp, or the name of what is not
+// there, where the expression doesn't spell it. Errors are logged.
+func discreet(err error, expression string) error {
+	text := quotation.ReplaceAllString(err.Error(), `"…"`)
+	if said, key, ok := strings.Cut(text, "no such key: "); ok && !strings.Contains(expression, key) {
+		text = said + "no such key"
+	}
+	return errors.New(text)
+}
+
+// quotation reaches to the last quotation mark: a text may hold some itself.
+var quotation = regexp.MustCompile("(?s)[\"`].*[\"`]")
 
 // Parts returns what a condition is made of, by its && outside of parentheses and
 // functions: all of them must hold for it to hold. One without && has none.
@@ -164,11 +179,16 @@ func firstIssue(issues *cel.Issues) error {
 }
 
 // readsHeaders reports whether an expression can read request.headers: only
-// then is the map made.
+// then is the map made. Where request is used as a whole it can, by an index say.
 func readsHeaders(checked *cel.Ast) bool {
-	selects := ast.MatchDescendants(ast.NavigateAST(checked.NativeRep()), ast.KindMatcher(ast.SelectKind))
-	for _, e := range selects {
+	root := ast.NavigateAST(checked.NativeRep())
+	for _, e := range ast.MatchDescendants(root, ast.KindMatcher(ast.SelectKind)) {
 		if e.AsSelect().FieldName() == "headers" {
+			return true
+		}
+	}
+	for _, e := range ast.MatchDescendants(root, ast.KindMatcher(ast.IdentKind)) {
+		if parent, ok := e.Parent(); e.AsIdent() == "request" && (!ok || parent.Kind() != ast.SelectKind) {
 			return true
 		}
 	}

@@ -85,6 +85,44 @@ func TestWhatIsNotThereIsAnErrorNotFalse(t *testing.T) {
 	}
 }
 
+// However an expression comes to the headers, they are there.
+func TestHeadersAreThereByEveryWay(t *testing.T) {
+	r, err := authz.NewRequest(authz.RequestParts{Method: "GET", Authority: "gw", Target: "/", Headers: authz.HeaderMap{"x-a": "1"}})
+	require.NoError(t, err)
+	for _, expression := range []string{
+		`request.headers["x-a"] == "1"`, `"x-a" in dyn(request)["headers"]`, `"x-a" in dyn(request)["head" + "ers"]`,
+		`[request].exists(r, "x-a" in r.headers)`, `[request].exists(r, "x-a" in dyn(r)["headers"])`, `{"r": request}.r.headers["x-a"] == "1"`,
+	} {
+		permits, err := condition.Compile(expression)
+		require.NoError(t, err, expression)
+		got, err := permits(r, &authz.Principal{})
+		require.NoError(t, err, expression)
+		require.True(t, got, expression)
+	}
+}
+
+// Errors are logged, and tell what is wrong without repeating what was sent.
+func TestErrorsHoldNothingOfTheRequest(t *testing.T) {
+	const secret = "a s3cr3t \" token"
+	r, err := authz.NewRequest(authz.RequestParts{Method: "GET", Authority: "gw", Target: "/", Headers: authz.HeaderMap{"x-token": secret}})
+	require.NoError(t, err)
+	for expression, want := range map[string]string{
+		`timestamp(request.headers["x-token"]) > timestamp("2020-01-01T00:00:00Z")`: `invalid RFC 3339 timestamp "…"`,
+		`duration(request.headers["x-token"]) > duration("1s")`:                      "",
+		`"x".matches(request.headers["x-token"] + "(")`:                              "error parsing regexp",
+		`int(request.headers["x-token"]) > 3`:                                        "",
+		`claims[request.headers["x-token"]] == 1`:                                    "no such key",
+		`claims.scope == "x"`:                                                        "no such key: scope",
+	} {
+		permits, err := condition.Compile(expression)
+		require.NoError(t, err, expression)
+		_, err = permits(r, &authz.Principal{})
+		require.ErrorContains(t, err, want, expression)
+		require.NotContains(t, err.Error(), "s3cr3t", expression)
+		require.NotContains(t, err.Error(), "token", expression)
+	}
+}
+
 func TestMistakesAreFoundWhenCompiling(t *testing.T) {
 	for expression, want := range map[string]string{
 		``:                           "line 1, column",
