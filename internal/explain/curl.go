@@ -203,7 +203,10 @@ func (p *curl) option(name string, value func() (string, error)) error {
 	}
 	apply, ok := withValue[name]
 	if !ok && !noMatterWithValue[name] {
-		return fmt.Errorf("option %s of curl is not known here: leave it out, or write what it does as -H 'name: value'", name)
+		if option, _, attached := strings.Cut(name, "="); attached { // which may be a credential
+			return fmt.Errorf("option %s: put its value behind a space, as curl wants it", clip(option))
+		}
+		return fmt.Errorf("option %s of curl is not known here: leave it out, or write what it does as -H 'name: value'", clip(name))
 	}
 	v, err := value()
 	if err != nil || !ok {
@@ -233,7 +236,7 @@ func (p *curl) header(line string) error {
 	case !ok && strings.HasSuffix(line, ";"): // how curl sends one without a value
 		name, value = strings.TrimSuffix(line, ";"), ""
 	case !ok:
-		return fmt.Errorf("-H %q has no colon; write it as 'name: value'", clip(line))
+		return errors.New("a header (-H) has no colon; write it as 'name: value'")
 	case strings.TrimSpace(value) == "":
 		return nil // how curl leaves out one of its own
 	}
@@ -283,7 +286,7 @@ func (p *curl) request() (*Request, error) {
 	}
 	scheme, rest, _ := strings.Cut(text, "://")
 	if s := strings.ToLower(scheme); s != "http" && s != "https" {
-		return nil, fmt.Errorf("the URL begins with %q: give one of http or https", clip(scheme+"://"))
+		return nil, errors.New("the URL has another scheme: give one of http or https")
 	}
 	// The path is taken as it stands: what another reader would make of it is
 	// what explaining is for.
@@ -299,8 +302,8 @@ func (p *curl) request() (*Request, error) {
 	if user, host, ok := cutLast(authority, "@"); ok {
 		authority = host
 		name, err := url.PathUnescape(user)
-		if err != nil {
-			return nil, fmt.Errorf("the user in the URL: %w", err)
+		if err != nil { // which quotes the password
+			return nil, errors.New("the user or the password in the URL has a % that two hexadecimal digits don't follow: write %25")
 		}
 		if err := p.basic(name); err != nil {
 			return nil, err

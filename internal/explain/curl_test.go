@@ -66,6 +66,8 @@ func TestCommandsThatAreNoRequest(t *testing.T) {
 		`curl --frobnicate a`:                  "option --frobnicate of curl is not known here",
 		`curl -Z a`:                            "option -Z of curl is not known here",
 		`curl ftp://gw/a`:                      "give one of http or https",
+		`curl --cookie=a=1 gw/a`:               "option --cookie: put its value behind a space",
+		`curl http://u:%zz@gw/a`:               "two hexadecimal digits",
 		`curl http:///a`:                       "the URL has no host",
 		`curl -b cookies.txt gw/a`:             "give the cookies themselves",
 		`curl -H @headers.txt gw/a`:            "give the headers themselves",
@@ -83,6 +85,23 @@ func TestCommandsThatAreNoRequest(t *testing.T) {
 	} {
 		_, err := explain.ParseCommand(command)
 		require.ErrorContains(t, err, want, command)
+	}
+}
+
+// However a command is mistaken, what is said of it holds no credential.
+func TestMistakesAreToldWithoutCredentials(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t"
+	for _, command := range []string{
+		`curl gw/a -H 'cookie sessionId=s3cr3t'`, `curl gw/a -H 'authorization Bearer s3cr3t'`, `curl gw/a -H s3cr3t`,
+		`curl gw/a --oauth2-bearer=s3cr3t`, `curl gw/a --cookie=sessionId=s3cr3t`, `curl gw/a --header='x-internal-api-key: s3cr3t'`,
+		`curl gw/a -b s3cr3t`, `curl s3cr3t://gw/a`, `curl http://u:s3cr3t%zz@gw/a`, `curl gw/a 'sessionId=s3cr3t'`,
+		`curl gw/a -H 'cookie: s3cr3t`, `curl gw/a -H cookie: s3cr3t; b`, `curl gw/a -H cookie=(s3cr3t)`, "curl gw/a -H `s3cr3t`",
+		`curl gw/a -H $'cookie: s3cr3t\nb'`,
+	} {
+		_, err := explain.ParseCommand(command)
+		require.Error(t, err, command)
+		require.NotContains(t, err.Error(), secret, command)
 	}
 }
 

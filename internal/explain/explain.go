@@ -31,18 +31,18 @@ func (r *Request) Parts() (authz.RequestParts, error) {
 	if err != nil {
 		return authz.RequestParts{}, err
 	}
-	headers := authz.HeaderMap{}
+	values := map[string][]string{}
 	for _, h := range r.Headers {
 		name := strings.ToLower(h[0])
-		earlier, again := headers[name]
-		switch {
-		case again && name == "cookie": // crumbs, as HTTP/2 has them
-			headers[name] = earlier + "; " + h[1]
-		case again:
-			headers[name] = earlier + "," + h[1]
-		default:
-			headers[name] = h[1]
+		values[name] = append(values[name], h[1])
+	}
+	headers := make(authz.HeaderMap, len(values))
+	for name, all := range values {
+		separator := ","
+		if name == "cookie" { // crumbs, as HTTP/2 has them
+			separator = "; "
 		}
+		headers[name] = strings.Join(all, separator)
 	}
 	parts := authz.RequestParts{Method: r.Method, Authority: r.Authority, Target: r.Target, Address: address, Headers: headers}
 	if r.Policy != nil {
@@ -75,7 +75,8 @@ type RequestView struct {
 	Host    string `json:"host"`
 	Path    string `json:"path"` // decoded, as routes match it
 	RawPath string `json:"raw_path"`
-	// Query has the names of the parameters.
+	// Query has the names of the parameters; "…" is one that has none, whose text
+	// may be a token.
 	Query   []string `json:"query,omitempty"`
 	Address string   `json:"address,omitempty"`
 	// NamedPolicy is the one that the gateway's route names.
@@ -159,8 +160,12 @@ func tells(steps []authz.Step, err error) bool {
 func view(r *authz.Request) RequestView {
 	v := RequestView{Method: r.Method, Host: r.Host, Path: r.Path, RawPath: r.RawPath, Headers: []string{}}
 	for pair := range strings.SplitSeq(r.Query, "&") {
-		if name, _, _ := strings.Cut(pair, "="); name != "" {
+		switch name, _, named := strings.Cut(pair, "="); {
+		case pair == "":
+		case named && name != "":
 			v.Query = append(v.Query, name)
+		default:
+			v.Query = append(v.Query, "…")
 		}
 	}
 	if r.Address.IsValid() {
