@@ -187,12 +187,13 @@ func (id Identity) summary() string {
 // condition tells what came of a condition, and of the parts of an expression.
 func (t *Trace) condition(p *Policy, c *policyCondition, r *Request, who *Principal, began time.Time, err error) {
 	detail := ""
-	if err == nil {
+	switch {
+	case c.name == "audiences": // which nothing else tells
+		detail = fmt.Sprintf("%q, of %q", who.Audiences, p.Audiences)
+	case err == nil:
 		switch c.name {
 		case "issuers":
 			detail = fmt.Sprintf("%q", who.Issuer)
-		case "audiences":
-			detail = fmt.Sprintf("%q, of %q", who.Audiences, p.Audiences)
 		case "roles.any":
 			detail = fmt.Sprintf("%q, of %q", who.Roles, p.RolesAny)
 		case "roles.all":

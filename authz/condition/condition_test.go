@@ -108,11 +108,11 @@ func TestErrorsHoldNothingOfTheRequest(t *testing.T) {
 	require.NoError(t, err)
 	for expression, want := range map[string]string{
 		`timestamp(request.headers["x-token"]) > timestamp("2020-01-01T00:00:00Z")`: `invalid RFC 3339 timestamp "…"`,
-		`duration(request.headers["x-token"]) > duration("1s")`:                      "",
-		`"x".matches(request.headers["x-token"] + "(")`:                              "error parsing regexp",
-		`int(request.headers["x-token"]) > 3`:                                        "",
-		`claims[request.headers["x-token"]] == 1`:                                    "no such key",
-		`claims.scope == "x"`:                                                        "no such key: scope",
+		`duration(request.headers["x-token"]) > duration("1s")`:                     "",
+		`"x".matches(request.headers["x-token"] + "(")`:                             "error parsing regexp",
+		`int(request.headers["x-token"]) > 3`:                                       "",
+		`claims[request.headers["x-token"]] == 1`:                                   "no such key",
+		`claims.scope == "x"`:                                                       "no such key: scope",
 	} {
 		permits, err := condition.Compile(expression)
 		require.NoError(t, err, expression)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -89,7 +90,7 @@ func (i *issuer) audience(claims map[string]any) ([]string, error) {
 	}
 	ours := func(a string) bool { return slices.Contains(i.audiences, a) }
 	if len(i.audiences) > 0 && !slices.ContainsFunc(audiences, ours) {
-		return nil, errors.New("claim aud names none of the audiences that are accepted of this issuer")
+		return nil, fmt.Errorf("claim aud names none of the audiences that are accepted of this issuer, %q, but %s", i.audiences, claim.Quote(strings.Join(audiences, " ")))
 	}
 	return audiences, nil
 }

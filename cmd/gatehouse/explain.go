@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
@@ -103,6 +104,14 @@ Exit status: 0 allowed, 1 denied, 2 not explained.`,
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // what follows is curl's
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		switch _, unknown := errors.AsType[*pflag.NotExistError](err); {
+		case unknown: // one of curl's, with a credential in it perhaps
+			return usageError{errors.New("that is no flag of explain: options of curl stand behind the URL, or behind the word curl; see 'gatehouse explain --help'")}
+		default:
+			return usageError{fmt.Errorf("%w; see 'gatehouse explain --help'", err)}
+		}
+	})
 	file.register(cmd)
 	cmd.Flags().StringVar(&server, "server", "", "ask a running server, by its ops listener: host:port, or unix:///path")
 	cmd.Flags().StringVar(&policy, "policy", "", "the policy that the gateway's route names")
@@ -135,6 +144,9 @@ func explainByFile(ctx context.Context, file *configFlag, request *explain.Reque
 	cfg, _, err := config.Load(path, env.lookup)
 	if err != nil {
 		return nil, err
+	}
+	if embedded(cfg) {
+		fmt.Fprintln(env.stderr, "warning: an embedded store lives within the process of its server, and is empty here: sessions and revocations are seen with --server only")
 	}
 	g, err := newGeneration(loadedConfig{cfg: cfg}, nil, instruments{log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -187,15 +199,20 @@ func askToExplain(ctx context.Context, address string, request *explain.Request)
 
 // explainHandler explains requests to who is on this host: whoever holds a
 // credential could learn about it what a client never does. A page in a browser on
-// this host can't ask either: it can't send this content type.
+// this host can't ask either: it can't send this content type to another origin,
+// and one whose own name leads here has that name in the Host header. Neither can
+// who comes through a proxy on this host.
 func explainHandler(current *live) http.Handler {
 	refuse := func(w http.ResponseWriter, status int, why string) {
 		writeJSON(w, status, map[string]string{"error": why})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !fromThisHost(r.RemoteAddr):
-			refuse(w, http.StatusForbidden, "requests are explained to callers on this host only")
+		case !fromThisHost(r.RemoteAddr) || forwarded(r):
+			refuse(w, http.StatusForbidden, "requests are explained to callers on this host only, and through no proxy")
+			return
+		case !namesThisHost(r.Host):
+			refuse(w, http.StatusMisdirectedRequest, "ask by localhost or by an IP address")
 			return
 		case r.Header.Get("Content-Type") != "application/json" || r.Header.Get("Origin") != "":
 			refuse(w, http.StatusUnsupportedMediaType, "send the request as application/json, and from no web page")
@@ -230,6 +247,29 @@ func fromThisHost(remote string) bool {
 	return host == "127.0.0.1" || host == "::1"
 }
 
+// forwarded reports whether a proxy says that it passes on another one's request.
+func forwarded(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Envoy-External-Address", "Via"} {
+		if len(r.Header.Values(name)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// opsHost is the host by which askOps asks.
+const opsHost = "gatehouse"
+
+// namesThisHost reports whether a Host header is one that no name server of
+// somebody else can make lead here.
+func namesThisHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.Trim(host, "[]")
+	return host == opsHost || strings.EqualFold(host, "localhost") || net.ParseIP(host) != nil
+}
+
 // askOps calls a server's ops listener, by no proxy.
 func askOps(ctx context.Context, address, method, path string, body []byte) (*http.Response, error) {
 	network, target := "tcp", address
@@ -246,7 +286,7 @@ func askOps(ctx context.Context, address, method, path string, body []byte) (*ht
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://gatehouse"+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+opsHost+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -49,6 +50,7 @@ policies:
   user: {credentials: [session, bearer], idle_timeout: 30m}
   few: {credentials: [session], rate_limit: few}
   internal: {credentials: [api_key]}
+  reports: {credentials: [bearer], audiences: [reports]}
   web: {credentials: [session], on_unauthenticated: redirect, login_url: /login}
   trial: {credentials: [session], roles: {any: [nobody]}, mode: observe}
   admin:
@@ -105,7 +107,7 @@ func TestExplain(t *testing.T) {
 			exitOK,
 			[]string{
 				"ALLOWED: authenticated", "GET gw.example.com/orders/7", "sent as /orders/%37", "query, without its values: token, b",
-				"by routes[1], the first one that matches, " + e.file + ":19:3", "session        shown, and decides", "bearer         not shown",
+				"by routes[1], the first one that matches, " + e.file + ":20:3", "session        shown, and decides", "bearer         not shown",
 				"signature      made by one of the secrets", "user's mark    nothing of user \"u1\"", `user "u1", email "u1@example.com", roles ["clerk"]`,
 				"x-user-id: u1", `x-user-roles: ["clerk"]`, "without x-org-id",
 			},
@@ -125,6 +127,11 @@ func TestExplain(t *testing.T) {
 				`www-authenticate: Bearer error="insufficient_scope"`,
 			},
 		},
+		"another audience": {
+			[]string{"--policy", "reports", "gw/x", "-H", e.bearer},
+			exitFailed,
+			[]string{`NO audiences      ["https://gateway.example.com"], of ["reports"]: audience: the policy lists none`},
+		},
 		"an API key": {
 			[]string{"--policy", "internal", "--address", "192.0.2.9", "gw/x", "-H", e.key},
 			exitOK,
@@ -141,6 +148,7 @@ func TestExplain(t *testing.T) {
 		"no such name":  {[]string{"--policy", "nobody", "gw/a"}, exitFailed, []string{"DENIED: policy_unknown", `NO policy`}},
 		"no route":      {[]string{"gw/nothing"}, exitFailed, []string{"DENIED: no_policy"}},
 		"to a login":    {[]string{"--policy", "web", "gw/a?x=query-secret", "-H", "accept: text/html"}, exitFailed, []string{"302", "location: /login?return_to=%2Fa%3F…"}},
+		"a bare token":  {[]string{"--policy", "public", "gw/reset?query-secret"}, exitOK, []string{"query, without its values: …"}},
 		"a JSON report": {[]string{"--json", "--policy", "public", "gw/x"}, exitOK, []string{`"decision": "allow"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -210,6 +218,14 @@ func TestExplainChangesNothing(t *testing.T) {
 	// Unused for longer than idle_timeout: a request would end it.
 	idle := "idle-session"
 	require.NoError(t, e.client.Set(ctx, "sess:"+idle, `{"cookie":{"originalMaxAge":7200000},"userId":"u1","createdAt":1700000000000,"authTime":1700000000}`, time.Hour).Err())
+	// Ended, and saved again by another program; nearly over, so that a request would
+	// renew it; of a user who is locked out; and one that can't be read.
+	const record = `{"cookie":{"originalMaxAge":7200000},"userId":"u1","createdAt":1700000000000}`
+	for id, text := range map[string]string{"saved-again": record, "nearly-over": record, "locked-out": strings.Replace(record, "u1", "u4", 1), "unreadable": "{"} {
+		require.NoError(t, e.client.Set(ctx, "sess:"+id, text, time.Minute).Err())
+	}
+	require.NoError(t, e.client.Set(ctx, "gatehouse:dead:{sess:saved-again}", "1", time.Hour).Err())
+	require.NoError(t, e.client.Set(ctx, "user:u4", `{"disabled":true}`, 0).Err())
 	before := state()
 	require.NotEmpty(t, before)
 	for _, from := range [][]string{{"--config", e.file}, {"--server", g.ops}} {
@@ -220,9 +236,21 @@ func TestExplainChangesNothing(t *testing.T) {
 			c := e.explain(t, append(from, "gw/orders/1", "-H", "cookie: "+cookie(t, idle)["cookie"])...)
 			require.Equal(t, exitFailed, c.code)
 			require.Contains(t, c.stdout, "session_idle")
+			for id, reason := range map[string]string{
+				"saved-again": "session_revoked", "nearly-over": "authenticated", "locked-out": "user_disabled", "unreadable": "session_malformed", "none": "session_unknown",
+			} {
+				c := e.explain(t, append(from, "--policy", "web", "gw/x", "-H", "cookie: "+cookie(t, id)["cookie"])...)
+				require.Contains(t, c.stdout, ": "+reason, id)
+			}
 		}
 	}
 	require.Equal(t, before, state())
+
+	// Nor does it take anything from the request that comes next: that is noted.
+	conn := g.dial(t)
+	status, _ := setHeaders(t, conn, func(r *authv3.AttributeContext_HttpRequest) { r.Path, r.Headers = "/orders/1", cookie(t, e.sessionID) })
+	require.Zero(t, status)
+	until(t, "its use is noted", func() bool { return e.client.Exists(ctx, "gatehouse:seen:{sess:"+e.sessionID+"}").Val() == 1 })
 
 	c := e.explain(t, "--server", g.ops, "--json", "gw/orders/1", "-H", e.session)
 	var report explain.Report
@@ -235,7 +263,7 @@ func TestExplainChangesNothing(t *testing.T) {
 
 func TestExplainIsForThisHostAndForNoWebPage(t *testing.T) {
 	g := start(t, anywhere("policies: {public: {anonymous: true}}\ndefault_policy: public\nredis: {url: 'embedded://'}\n"))
-	send := func(contentType, origin, body string) int {
+	send := func(contentType, origin, body string, more ...string) int {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.ops+explainPath, strings.NewReader(body))
@@ -243,6 +271,13 @@ func TestExplainIsForThisHostAndForNoWebPage(t *testing.T) {
 		r.Header.Set("Content-Type", contentType)
 		if origin != "" {
 			r.Header.Set("Origin", origin)
+		}
+		for i := 0; i < len(more); i += 2 {
+			if more[i] == "Host" {
+				r.Host = more[i+1]
+			} else {
+				r.Header.Set(more[i], more[i+1])
+			}
 		}
 		response, err := http.DefaultClient.Do(r)
 		require.NoError(t, err)
@@ -253,6 +288,13 @@ func TestExplainIsForThisHostAndForNoWebPage(t *testing.T) {
 	require.Equal(t, 200, send("application/json", "", request))
 	require.Equal(t, 415, send("text/plain", "", request))
 	require.Equal(t, 415, send("application/json", "https://evil.example", request))
+	for _, host := range []string{"localhost:9090", "LOCALHOST", "127.0.0.1", "[::1]:9090", "[::1]", "gatehouse", "192.0.2.1:80"} {
+		require.Equal(t, 200, send("application/json", "", request, "Host", host), host)
+	}
+	for _, host := range []string{"evil.example", "evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example", "gatehouse.evil.example"} {
+		require.Equal(t, 421, send("application/json", "", request, "Host", host), host)
+	}
+	require.Equal(t, 403, send("application/json", "", request, "X-Forwarded-For", "127.0.0.1"))
 	require.Equal(t, 400, send("application/json", "", `{"nonsense":1}`))
 	require.Equal(t, 400, send("application/json", "", `{"address":"nonsense"}`))
 	status, _ := get(t, "http://"+g.ops+explainPath)
@@ -271,19 +313,23 @@ func TestExplainIsForThisHostAndForNoWebPage(t *testing.T) {
 func TestExplainMistakes(t *testing.T) {
 	broken := write(t, "gatehouse.yaml", "policies: {a: {nonsense: 1}}\n")
 	for want, args := range map[string][]string{
-		"no request: give a URL":               {},
-		"no URL":                               {"curl"},
-		"--address: address":                   {"--address", "x", "gw/"},
-		"--timeout must be":                    {"--timeout", "0s", "gw/"},
-		"leave --config out":                   {"--server", "127.0.0.1:1", "--config", "x", "gw/"},
-		"is the server running":                {"--server", "127.0.0.1:1", "gw/"},
-		"policies.a.nonsense":                  {"--config", broken, "gw/"},
-		"option --frobnicate of curl is not":   {"gw/", "--frobnicate"},
-		"unknown flag: --frobnicate; see 'gat": {"--frobnicate", "gw/"},
+		"no request: give a URL":             {},
+		"no URL":                             {"curl"},
+		"--address: address":                 {"--address", "x", "gw/"},
+		"--timeout must be":                  {"--timeout", "0s", "gw/"},
+		"leave --config out":                 {"--server", "127.0.0.1:1", "--config", "x", "gw/"},
+		"is the server running":              {"--server", "127.0.0.1:1", "gw/"},
+		"policies.a.nonsense":                {"--config", broken, "gw/"},
+		"option --frobnicate of curl is not": {"gw/", "--frobnicate"},
+		"behind the URL, or behind the word": {"-H", "cookie: a=b", "gw/"},
+		"stand behind the URL":               {"--cookie=s3cr3t", "gw/"},
+		"no flag of explain":                 {"-bsessionId=s3cr3t", "gw/"},
+		"flag needs an argument: --policy":   {"--policy"},
 	} {
 		c := gatehouse(t, nil, append([]string{"explain"}, args...)...)
 		require.Equal(t, exitUsage, c.code, want)
 		require.Contains(t, c.stderr, want)
+		require.NotContains(t, c.stderr, "s3cr3t")
 		require.Empty(t, c.stdout)
 	}
 }
