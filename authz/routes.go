@@ -358,10 +358,11 @@ func (c *conflicts) shadowed(route int) (room bool) {
 }
 
 // asWritten reports whether the earlier routes have the very host and path of
-// this one: then methods are what the two are told apart by.
+// this one, which is for the rest of the methods: these are what the two are told
+// apart by. Where it names a method of theirs, too, that is no rest.
 func (c *conflicts) asWritten(route int, x RouteConflict) bool {
 	p := &c.patterns[route]
-	return !slices.ContainsFunc(x.Earlier, func(i int) bool {
+	return len(p.method) == 0 && !slices.ContainsFunc(x.Earlier, func(i int) bool {
 		e := &c.patterns[i]
 		return e.host != p.host || e.path != p.path || e.exact != p.exact
 	})

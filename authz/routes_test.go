@@ -155,6 +155,13 @@ func TestRouteConflicts(t *testing.T) {
 			[]authz.Route{{Path: "/a/b", Policy: "x"}, {Path: "/a/*", Policy: "y"}, {Host: "h", Policy: "z"}, {Policy: "u"}}[:2], nil,
 		},
 		"methods tell two apart": {[]authz.Route{{Path: "/a", Methods: get, Policy: "x"}, {Path: "/a", Policy: "y"}}, nil},
+		"methods tell two apart that name none of each other's": {
+			[]authz.Route{{Path: "/a", Methods: get, Policy: "x"}, {Path: "/a", Methods: post, Policy: "y"}, {Path: "/a", Policy: "z"}}, nil,
+		},
+		"two name the same method": {
+			[]authz.Route{{Path: "/a", Methods: []string{"GET", "POST"}, Policy: "open"}, {Path: "/a", Methods: []string{"POST", "DELETE"}, Policy: "admin"}},
+			[]authz.RouteConflict{{Route: 1, Earlier: []int{0}, Methods: post, Path: "/a"}},
+		},
 		"behind everything": {
 			[]authz.Route{{Policy: "x"}, {Path: "/admin/*", Policy: "y"}},
 			[]authz.RouteConflict{{Route: 1, Earlier: []int{0}, Never: true, Path: "/admin/*"}},
