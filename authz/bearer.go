@@ -51,6 +51,9 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 		}
 		standing, degraded = Standing{}, OutageAcceptBearer
 	}
+	if standing.Stale {
+		degraded = OutageServeStale
+	}
 	if err := refuseToken(token, &standing); err != nil {
 		return nil, err
 	}

@@ -229,6 +229,21 @@ func TestBearerWhenTheStoreIsOut(t *testing.T) {
 	}
 }
 
+// A token that passes by what was known of its user before the store went away
+// says so.
+func TestTokenByAnOldStandingSaysSo(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	g.standing.standing.Stale = true
+	policy := authz.Policy{Credentials: []authz.Kind{authz.KindBearer}, OnStoreOutage: authz.OutageServeStale, StaleFor: time.Minute}
+	d, err := g.decide(policy, get(t, "authorization", "Bearer alice-token"))
+	require.NoError(t, err)
+	require.Equal(t, authz.OutageServeStale, d.Principal.Degraded)
+	g.standing.standing.Revoked = true
+	_, err = g.decide(policy, get(t, "authorization", "Bearer alice-token"))
+	requireReason(t, authz.ReasonTokenRevoked, err)
+}
+
 // accept_bearer is about the revocation of a token, not about sessions, and
 // not about an issuer whose keys are not to be had.
 func TestAcceptBearerAcceptsNothingElse(t *testing.T) {

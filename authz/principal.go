@@ -66,6 +66,9 @@ type Standing struct {
 	RevokedBefore time.Time
 	// Profile is nil when the user has none.
 	Profile *Profile
+	// Stale: the store is out of reach, and this was true no longer ago than
+	// [ReadOptions.StaleFor].
+	Stale bool
 }
 
 // predates reports whether a credential made at t falls under the mark. A

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -225,6 +226,169 @@ func inAccessLog(name string) edit {
 		}
 		return nil
 	}
+}
+
+// TestServeStale: while Redis is out of reach, who was seen shortly before passes
+// where the policy says so, as long as it says, and it is counted. What was revoked
+// before stays so, and who was not seen gets 503.
+func TestServeStale(t *testing.T) {
+	s := start(t, options{config: `
+policies:
+  stale: {credentials: [session, bearer], on_store_outage: serve_stale, stale_for: 1h}
+  short: {credentials: [session, bearer], on_store_outage: serve_stale, stale_for: 1ms}
+  admins: {credentials: [session], roles: {any: [admin]}, on_store_outage: serve_stale, stale_for: 1h}
+routes:
+- {path: /p/session/*, policy: session}
+- {path: /p/bearer/*, policy: bearer}
+- {path: /p/stale/*, policy: stale}
+- {path: /p/short/*, policy: short}
+- {path: /p/admins/*, policy: admins}
+`})
+	g := s.gateway(t)
+	seen, unseen := cookie(s.login(t, bob)), cookie(s.login(t, bob))
+	token, unseenToken := bearer(s.pem.issue(claimsOf(pemIssuer, bob))), bearer(s.pem.issue(claimsOf(pemIssuer, identity{"erik", "e@example.com", "[]", ""})))
+	endedID := s.session(t, bob.record())
+	ended := cookie(signed(endedID, secretCurrent))
+	requireAllowed(t, g.get(t, "/p/stale", ended), bob)
+	require.NoError(t, s.store.Del(t.Context(), "sess:"+endedID).Err())
+	until := func(status int, credential string) {
+		t.Helper()
+		eventually(t, status, func() reply { return g.get(t, "/p/stale", credential) })
+	}
+	until(401, ended)
+	// They are in the cache when they are answered for without a command.
+	require.Eventually(t, func() bool {
+		before, err := s.commands(t.Context())
+		require.NoError(t, err)
+		for _, credential := range []string{seen, token} {
+			requireAllowed(t, g.get(t, "/p/stale", credential), bob)
+		}
+		requireDenied(t, g.get(t, "/p/stale", ended), 401, invalidSession)
+		after, err := s.commands(t.Context())
+		require.NoError(t, err)
+		return before["evalsha"] == after["evalsha"] && before["get"] == after["get"] && before["pttl"] == after["pttl"]
+	}, patience, 50*time.Millisecond)
+
+	s.redis.Kill()
+	eventually(t, 503, func() reply { return g.get(t, "/p/session", seen) })
+	for range 2 {
+		requireAllowed(t, g.get(t, "/p/stale", seen), bob)
+		requireAllowed(t, g.get(t, "/p/stale", token), bob)
+		requireDenied(t, g.get(t, "/p/stale", ended), 401, invalidSession)
+		requireDenied(t, g.get(t, "/p/stale", unseen), 503, unavailable)
+		requireDenied(t, g.get(t, "/p/stale", unseenToken), 503, unavailable)
+		requireDenied(t, g.get(t, "/p/stale", cookie("s%3Ax.y")), 401, invalidSession)
+		requireDenied(t, g.get(t, "/p/admins", seen), 403, forbidden)
+		requireDenied(t, g.get(t, "/p/short", seen), 503, unavailable)
+		requireDenied(t, g.get(t, "/p/short", token), 503, unavailable)
+		requireDenied(t, g.get(t, "/p/bearer", token), 503, unavailable)
+		requireDenied(t, g.get(t, "/banking/1", seen), 503, unavailable) // strict
+	}
+	r := g.get(t, "/p/stale", token)
+	line := g.logLine(t, g.replicas[0].AwaitLine, r.header.Get("x-request-id"))
+	require.Equal(t, "serve_stale", line["degraded"])
+	require.Equal(t, "INFO", line["level"])
+	metrics, err := s.replicas[0].metrics(t.Context())
+	require.NoError(t, err)
+	// Two of sessions, three of tokens.
+	require.GreaterOrEqual(t, metric(t, metrics, `gatehouse_degraded_decisions_total{mode="serve_stale",policy="stale"}`), 5)
+	require.Zero(t, metric(t, metrics, `gatehouse_degraded_decisions_total{mode="serve_stale",policy="short"}`))
+}
+
+// TestObserve: a policy that only observes refuses nothing, whatever is wrong, says
+// what it would have done, and gives nobody an identity that isn't proven.
+func TestObserve(t *testing.T) {
+	s := start(t, options{config: `
+rate_limits: {one: {by: address, limit: 1, per: 1h}}
+policies:
+  dry: {credentials: [session, bearer, api_key], roles: {all: [member, auditor]}, mode: observe}
+  redirects: {credentials: [session], on_unauthenticated: redirect, login_url: /login, mode: observe}
+  limited: {anonymous: true, rate_limit: one, mode: observe}
+routes:
+- {path: /p/dry/*, policy: dry}
+- {path: /p/redirects/*, policy: redirects}
+- {path: /p/limited/*, policy: limited}
+`})
+	g := s.gateway(t)
+	member, auditor := cookie(s.login(t, bob)), cookie(s.login(t, identity{"erik", "e@example.com", `["auditor","member"]`, ""}))
+	for _, tc := range []struct {
+		path, credential, wouldDeny, policy string
+		as                                  identity
+	}{
+		{"/p/dry", member, "role", "dry", bob},
+		{"/p/dry", "x-none: 1", "no_credential", "dry", nobody},
+		{"/p/dry", cookie("s%3Ax.y"), "session_forged", "dry", nobody},
+		{"/p/dry", bearer("a.b.c"), "token_invalid", "dry", nobody},
+		{"/p/dry", apiKey("wrong-key-of-nobody"), "api_key_unknown", "dry", nobody},
+		{"/p/redirects", "Accept: text/html", "no_credential", "redirects", nobody},
+		{"/p/dry", auditor, "", "dry", identity{"erik", "e@example.com", `["auditor","member"]`, ""}},
+		{"/p/limited", "x-none: 1", "", "limited", nobody},
+		{"/p/limited", "x-none: 1", "rate_limited", "limited", nobody},
+	} {
+		name := `gatehouse_observed_denials_total{policy="` + tc.policy + `",reason="` + tc.wouldDeny + `"}`
+		before, err := g.replicas[0].metrics(t.Context())
+		require.NoError(t, err)
+		r := g.get(t, tc.path, tc.credential, "x-user-id: root", `x-user-roles: ["admin"]`)
+		requireAllowed(t, r, tc.as)
+		line := g.logLine(t, g.replicas[0].AwaitLine, r.header.Get("x-request-id"))
+		require.Equal(t, "allow", line["decision"])
+		if tc.wouldDeny == "" {
+			require.NotContains(t, line, "would_deny")
+			continue
+		}
+		require.Contains(t, line["would_deny"], tc.wouldDeny)
+		after, err := g.replicas[0].metrics(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, metric(t, before, name)+1, metric(t, after, name), name)
+	}
+	s.redis.Kill()
+	eventually(t, 200, func() reply { return g.get(t, "/p/dry", member) })
+	requireAllowed(t, eventually(t, 200, func() reply { return g.get(t, "/p/dry", cookie(signed(newSessionID(), secretCurrent))) }), nobody)
+}
+
+// TestRolesAndFreshness: every one of roles.all, and one of roles.any beside; and
+// what strict asks of Redis, which the cache answers otherwise.
+func TestRolesAndFreshness(t *testing.T) {
+	s := start(t, options{config: `
+policies:
+  both: {credentials: [session], roles: {all: [member, auditor], any: [day, night]}}
+  strict: {credentials: [session, bearer], freshness: strict}
+routes:
+- {path: /p/both/*, policy: both}
+- {path: /p/strict/*, policy: strict}
+- {path: /p/user/*, policy: user}
+`})
+	g := s.gateway(t)
+	for roles, allowed := range map[string]bool{
+		`["member","auditor","night"]`: true, `["x","day","auditor","member"]`: true, `["member","auditor"]`: false, `["member","day","night"]`: false,
+		`[]`: false, `["Member","auditor","day"]`: false, `["member,auditor","day"]`: false,
+	} {
+		who := identity{"erik", "e@example.com", roles, "org-1"}
+		r := g.get(t, "/p/both", cookie(s.login(t, who)))
+		if allowed {
+			requireAllowed(t, r, who)
+		} else {
+			requireDenied(t, r, 403, forbidden)
+		}
+	}
+	session, token := cookie(s.login(t, bob)), bearer(s.pem.issue(claimsOf(pemIssuer, bob)))
+	reads := func(path string) (n int) {
+		count := func() (n int) {
+			counts, err := s.commands(t.Context())
+			require.NoError(t, err)
+			return counts["get"] + counts["pttl"]
+		}
+		for _, credential := range []string{session, token} {
+			requireAllowed(t, g.get(t, path, credential), bob)
+		}
+		before := count()
+		for _, credential := range []string{session, token} {
+			requireAllowed(t, g.get(t, path, credential), bob)
+		}
+		return count() - before
+	}
+	require.Eventually(t, func() bool { return reads("/p/user") == 0 }, patience, 50*time.Millisecond)
+	require.GreaterOrEqual(t, reads("/p/strict"), 2)
 }
 
 // TestConditions: what CEL says decides, and an expression that fails refuses.

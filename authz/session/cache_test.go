@@ -578,6 +578,7 @@ func TestFrozenServerIsNotTrusted(t *testing.T) {
 	standing, err := store.TokenStanding(t.Context(), authz.TokenRef{UserID: "u"}, authz.ReadOptions{StaleFor: time.Hour})
 	require.NoError(t, err)
 	require.Nil(t, standing.Profile)
+	require.True(t, standing.Stale)
 	requireReason(t, authz.ReasonProfileMalformed, broken(authz.ReadOptions{StaleFor: time.Hour}))
 	require.NoError(t, r.Signal(syscall.SIGCONT))
 	require.Eventually(t, func() bool { _, err := read(authz.ReadOptions{}); return err == nil }, 10*time.Second, time.Millisecond)

@@ -121,6 +121,7 @@ func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.Read
 			if epoch, age := c.tracker.Proven(); age <= o.StaleFor {
 				if st, ok := c.cachedStanding(ref, epoch, now, &authz.Memory{}); ok {
 					c.stale.Add(1)
+					st.Stale = true
 					return st.answer()
 				}
 			}

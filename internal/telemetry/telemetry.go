@@ -85,8 +85,9 @@ func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 }
 
 // Record implements the doors' interface: it logs a refusal at info level
-// (what only an operator can mend at error, an outage at warn), an allowed
-// request at debug level, and never a credential, a query or an identity.
+// (what only an operator can mend at error, an outage at warn), a request that was
+// allowed at debug level, and at info level where that was by leave of mode: observe
+// or on_store_outage; and never a credential, a query or an identity.
 func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Decision, err error, took time.Duration) {
 	decision := "allow"
 	if err != nil {
@@ -129,6 +130,9 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if d.Observed != nil {
 		attrs = append(attrs, slog.String("would_deny", clip(d.Observed.Error())))
 	}
+	if d.Principal != nil && d.Principal.Degraded != "" {
+		attrs = append(attrs, slog.String("degraded", string(d.Principal.Degraded)))
+	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", clip(err.Error())))
 	} else if d.Quota.Uncounted != nil {
@@ -150,7 +154,7 @@ func levelOf(d *authz.Decision, err error) slog.Level {
 		return slog.LevelError
 	case slices.Contains(outages, d.Reason), err == nil && d.Quota.Uncounted != nil:
 		return slog.LevelWarn
-	case err != nil || d.Observed != nil:
+	case err != nil || d.Observed != nil || d.Principal != nil && d.Principal.Degraded != "":
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug
