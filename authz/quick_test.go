@@ -189,12 +189,20 @@ func TestQuickAllowsOnlyWhatAuthorizeAllows(t *testing.T) {
 		require.NoError(t, err)
 		var d authz.Decision
 		decided, refused := a.Quick(t.Context(), time.Now().Add(time.Minute), r, &d)
-		if !decided {
+		if decided {
+			require.Equal(t, p.RateLimit != "", limits.calls == 1)
+		} else {
 			require.Zero(t, limits.calls, "counted by the one who decides")
+		}
+		want, err := a.Authorize(t.Context(), r)
+		if p.RateLimit == "" { // which a traced decision doesn't count
+			traced, tracedErr := a.Authorize(authz.WithTrace(t.Context(), &authz.Trace{}), r)
+			require.Equal(t, err, tracedErr)
+			require.Equal(t, want, traced)
+		}
+		if !decided {
 			continue
 		}
-		require.Equal(t, p.RateLimit != "", limits.calls == 1)
-		want, err := a.Authorize(t.Context(), r)
 		require.Equal(t, err, refused)
 		if err == nil {
 			allowed++

@@ -95,7 +95,8 @@ var (
 		"password", "passwd", "passphrase", "passcode", "secret", "token", "credential", "authorization", "apikey", "privatekey", "accesskey", "signingkey",
 		"csrf", "xsrf", "otp", "jwt", "bearer", "signature", "nonce", "verifier", "cvv", "cvc", "cardnumber",
 	}
-	// secretText is a token, a signed cookie, a private key or a password hash,
-	// whatever it is called.
-	secretText = regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]*|^s:[\w-]+\.[\w+/=-]+$|^s%3A|-----BEGIN [A-Z ]*PRIVATE KEY|^\$(?:argon2|2[aby]|scrypt|pbkdf2)|(?i:^bearer )`)
+	// secretText is a token, a signed cookie, a private key, a password hash, or a URL
+	// with a password or a secret parameter in it, whatever it is called.
+	secretText = regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]*|^s:[\w-]+\.[\w+/=-]+$|^s%3A|-----BEGIN [A-Z ]*PRIVATE KEY|^\$(?:argon2|2[aby]|scrypt|pbkdf2)|(?i:^bearer )|` +
+		`(?i:://[^/?#\s]*:[^/?#\s]*@|[?&;#](?:[\w.-]*(?:token|secret|password|passwd|signature|api[-_]?key)|code|key|sig|sid|otp)=[^&;#\s])`)
 )

@@ -446,7 +446,12 @@ of sessions; with --before, of sessions and refresh families.`,
 		Args:              usageArgs(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completeUser(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.userID, r.handles = args[0], args[1:]
+			r.userID = args[0]
+			for _, handle := range args[1:] {
+				if !slices.Contains(r.handles, handle) { // the second one would be missing
+					r.handles = append(r.handles, handle)
+				}
+			}
 			if err := r.check(before, time.Now()); err != nil {
 				return err
 			}

@@ -128,12 +128,13 @@ func TestSessionsShow(t *testing.T) {
 	const id = "an-id-of-express-that-is-not-shown"
 	d.express(t, id, `"userId":7,"email":"seven@example.com","roles":["member"],"cart":[{"sku":"a","amount":2}],"self":"`+id+`",`+
 		`"csrfToken":"secret-1","passport":{"user":7,"access_token":"secret-2","expires":9},"pending":false,"password":"","apiKeys":["secret-3"],`+
-		`"idToken":null,"hasPassword":true,"note":"eyJhbGciOiJub25lIn0.eyJzdWIiOiJzZWNyZXQtNCJ9.secret-5","signed":"s:abc.secret/6+=","cookies":"a=secret-6"`, time.Hour)
+		`"idToken":null,"hasPassword":true,"note":"eyJhbGciOiJub25lIn0.eyJzdWIiOiJzZWNyZXQtNCJ9.secret-5","signed":"s:abc.secret/6+=","cookies":"a=secret-6",`+
+		`"back":"https://x.example/a?code=secret-7","feed":"https://u:secret-8@x.example/","home":"https://x.example/a?page=1&token="`, time.Hour)
 	handle := authz.Handle(id)
 	text := d.ok(t, "sessions", "show", "7", handle)
 	require.Contains(t, text, "handle     "+handle+"\nkind       session\nuser       7\nemail      seven@example.com\nroles      member\ncreated    unknown\n")
 	require.Regexp(t, `expires    20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \(in 59m\)\n`, text)
-	require.Contains(t, text, "not shown, since they are secret by their names or looks: apiKeys, cookies, csrfToken, note, passport.access_token, signed\n")
+	require.Contains(t, text, "not shown, since they are secret by their names or looks: apiKeys, back, cookies, csrfToken, feed, note, passport.access_token, signed\n")
 
 	var shown map[string]any
 	require.NoError(t, json.Unmarshal([]byte(d.ok(t, "sessions", "show", "7", handle, "--json")), &shown))
@@ -141,10 +142,11 @@ func TestSessionsShow(t *testing.T) {
 	text2, err := json.Marshal(shown)
 	require.NoError(t, err)
 	require.JSONEq(t, `{"kind":"session","handle":"`+handle+`","createdAt":null,"lastSeen":null,"address":"","userAgent":"","userId":"7","email":"seven@example.com",
-		"roles":["member"],"authTime":null,"hidden":["apiKeys","cookies","csrfToken","note","passport.access_token","signed"],
+		"roles":["member"],"authTime":null,"hidden":["apiKeys","back","cookies","csrfToken","feed","note","passport.access_token","signed"],
 		"record":{"cookie":{"originalMaxAge":3600000,"expires":"2026-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},"userId":7,"email":"seven@example.com","roles":["member"],
 		"cart":[{"sku":"a","amount":2}],"self":"[session id]","csrfToken":"[not shown]","passport":{"user":7,"access_token":"[not shown]","expires":9},"pending":false,"password":"",
-		"apiKeys":"[not shown]","idToken":null,"hasPassword":true,"note":"[not shown]","signed":"[not shown]","cookies":"[not shown]"}}`, string(text2))
+		"apiKeys":"[not shown]","idToken":null,"hasPassword":true,"note":"[not shown]","signed":"[not shown]","cookies":"[not shown]",
+		"back":"[not shown]","feed":"[not shown]","home":"https://x.example/a?page=1&token="}}`, string(text2))
 	for _, out := range []string{text, string(text2)} {
 		require.NotContains(t, out, "secret-")
 		require.NotContains(t, out, id)
@@ -257,7 +259,7 @@ func TestSessionsRevoke(t *testing.T) {
 	}
 
 	// By handle, those included that the gate never saw.
-	c := d.run(t, "sessions", "revoke", "bob", handleOfCookie(t, one), authz.Handle("express-1"))
+	c := d.run(t, "sessions", "revoke", "bob", handleOfCookie(t, one), authz.Handle("express-1"), handleOfCookie(t, one))
 	require.Equal(t, exitOK, c.code, c.stderr)
 	require.Equal(t, "Revoked 2 logins of bob\n", c.stdout)
 	require.Equal(t, 2, strings.Count(c.stderr, `"action":"end_session"`))
