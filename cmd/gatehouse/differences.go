@@ -139,10 +139,27 @@ func weaker(before, after config.Policy) (how []string) {
 		}
 	}
 	gone := func(before, after []string) bool { return len(before) > 0 && len(after) == 0 }
+	without := func(all, some []string) string { // as text; "" where some has all
+		return strings.Join(slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) }), ", ")
+	}
+	// wider is for lists of which one is enough.
+	wider := func(before, after []string, format string) {
+		if more := without(after, before); more != "" && len(before) > 0 {
+			say(true, fmt.Sprintf(format, more))
+		}
+	}
 	longer := func(before, after time.Duration) bool { return before > 0 && (after == 0 || after > before) }
 	say(before.Mode != config.ModeObserve && after.Mode == config.ModeObserve, "only observes now: requests that it would deny pass")
 	say(!before.Anonymous && after.Anonymous, "lets requests without a credential through now")
 	say(gone(before.Roles.Any, after.Roles.Any) || gone(before.Roles.All, after.Roles.All), "asks for no roles any more")
+	wider(before.Roles.Any, after.Roles.Any, "takes who has one of these roles, too, now: %s")
+	if fewer := without(before.Roles.All, after.Roles.All); fewer != "" && len(after.Roles.All) > 0 {
+		say(true, "asks for these roles no more: "+fewer)
+	}
+	wider(before.Organizations, after.Organizations, "takes these organizations, too, now: %s")
+	wider(before.Issuers, after.Issuers, "takes tokens of these issuers, too, now: %s")
+	wider(before.Audiences, after.Audiences, "takes tokens for these audiences, too, now: %s")
+	wider(kindNames(before.Credentials), kindNames(after.Credentials), "takes these credentials, too, now: %s")
 	say(gone(before.Organizations, after.Organizations), "takes every organization now")
 	say(gone(before.Issuers, after.Issuers), "takes tokens of every issuer now")
 	say(gone(before.Audiences, after.Audiences), "takes tokens for every audience now")
@@ -152,6 +169,15 @@ func weaker(before, after config.Policy) (how []string) {
 	say(longer(before.MaxAuthAge, after.MaxAuthAge), "takes a login that is longer ago now")
 	say(longer(before.IdleTimeout, after.IdleTimeout), "lets sessions be idle for longer now")
 	say(before.OnStoreOutage == authz.OutageDeny && after.OnStoreOutage != authz.OutageDeny, "lets requests through while Redis is out of reach now")
+	say(before.StaleFor > 0 && after.OnStoreOutage == before.OnStoreOutage && after.StaleFor > before.StaleFor, "takes older answers while Redis is out of reach now")
 	say(before.RateLimit != "" && after.RateLimit == "", "has no rate limit any more")
 	return how
+}
+
+func kindNames(kinds []authz.Kind) []string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = string(k)
+	}
+	return names
 }
