@@ -127,7 +127,7 @@ var broken = []struct {
 	{"missing file", "users: {file: nowhere.yaml}", []string{"1:15 users.file | dir/nowhere.yaml: no such file or directory; create the file or correct the path"}},
 	{"path from a variable is not shown", "users: {file: '${SESSION_SECRET}'}", []string{"1:15 users.file | ${SESSION_SECRET}: no such file or directory"}},
 	{"directory for a file", "users: {file: folder}", []string{"1:15 users.file | dir/folder: is a directory"}},
-	{"unreadable file", "users: {file: forbidden}", []string{"1:15 users.file | dir/forbidden: permission denied"}},
+	{"unreadable file", "users: {file: forbidden}", []string{"1:15 users.file | dir/forbidden: permission denied; let the user that Gatehouse runs as read the file"}},
 	{"empty secret file", "redis: {password_file: empty}", []string{"1:24 redis.password_file | the file is empty; put the secret in it"}},
 	{"empty file of secrets is not reported again by those who need them", "sessions: {secrets_file: empty}\npolicies: {p: {credentials: [session]}}", []string{"1:26 sessions.secrets_file | the file is empty"}},
 	{"file of secrets with none", "sessions: {secrets_file: blank}", []string{"1:26 sessions.secrets_file | the file has empty lines only"}},

@@ -26,9 +26,17 @@ const (
 func Load(path string, env func(string) (string, bool)) (*Config, []Warning, error) {
 	text, err := osFiles{}.read(path, maxConfigBytes)
 	if err != nil {
-		return nil, nil, Problems{{File: path, Message: fmt.Sprintf("cannot read the configuration: %v; correct the path or create the file", err)}}
+		return nil, nil, Problems{{File: path, Message: fmt.Sprintf("cannot read the configuration: %v; %s", err, remedy(err, "correct the path or create the file"))}}
 	}
 	return Parse(path, text, env)
+}
+
+// remedy says what to do about a file that can't be read.
+func remedy(err error, otherwise string) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "let the user that Gatehouse runs as read the file, and enter its directory"
+	}
+	return otherwise
 }
 
 // Parse is [Load] of a text that is not in a file, or no longer. name stands

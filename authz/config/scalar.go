@@ -170,7 +170,7 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, key string, f field) {
 func (d *decoder) file(n *yaml.Node, v reflect.Value, key, name string) {
 	path := d.source.path(name)
 	if err := d.files.readable(path); err != nil {
-		d.fail(n, key, "%s: %v; create the file or correct the path", d.shown(n, path), err)
+		d.fail(n, key, "%s: %v; %s", d.shown(n, path), err, remedy(err, "create the file or correct the path"))
 		return
 	}
 	v.SetString(path)
