@@ -116,6 +116,12 @@ func (s *sketch) users() []authz.User {
 	return all
 }
 
+// plainWord reports whether a shell takes a word as it is. What a completion puts
+// into the line is run with it: one that is to be quoted is left to who types.
+func plainWord(s string) bool {
+	return s == printable(s) && !strings.ContainsAny(s, " $`\"'\\;&|<>()[]{}*?!~#^")
+}
+
 // completeUser completes the id of a user as the first argument, or as a flag's.
 func completeUser(env environment) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -125,7 +131,7 @@ func completeUser(env environment) cobra.CompletionFunc {
 		var ids []string
 		s := sketchOf(cmd, env)
 		for _, u := range s.users() {
-			if strings.HasPrefix(u.ID, typed) && u.ID == printable(u.ID) {
+			if strings.HasPrefix(u.ID, typed) && plainWord(u.ID) {
 				ids = append(ids, cobra.CompletionWithDesc(u.ID, printable(u.Email)))
 			}
 		}
@@ -176,7 +182,7 @@ func completeChange(env environment) cobra.CompletionFunc {
 		slices.Sort(words)
 		var pairs []string
 		for _, word := range slices.Compact(words) {
-			if strings.HasPrefix(word, value) && word == printable(word) {
+			if strings.HasPrefix(word, value) && plainWord(word) {
 				pairs = append(pairs, key+"="+word)
 			}
 		}

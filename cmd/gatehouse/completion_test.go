@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatehouse-auth/gatehouse/authz/users"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
@@ -61,6 +63,22 @@ func TestCompletionKnowsWhatCanBeKnownWithoutAsking(t *testing.T) {
 	} {
 		require.Equal(t, test.want, completions(t, test.args...), test.args)
 	}
+}
+
+// What is completed is run with the line.
+func TestCompletionOffersNothingThatAShellWouldRun(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	hash, err := users.Hash("a password")
+	require.NoError(t, err)
+	var list strings.Builder
+	for i, id := range []string{"plain-1_x@example.com", "$(touch x)", "`x`", "a;b", "a b", "a|b", "a>b", "a&b", "a*", "~root", "it's", `a\b`, "日本"} {
+		fmt.Fprintf(&list, "- {id: %q, email: u%d@example.com, password_hash: '%s', roles: [%q]}\n", id, i, hash, id)
+	}
+	require.NoError(t, os.WriteFile(dir+"/users.yaml", []byte("users:\n"+list.String()), 0o600))
+	require.NoError(t, os.WriteFile(dir+"/gatehouse.yaml", []byte("users: {file: users.yaml}\n"), 0o600))
+	require.Equal(t, []string{"plain-1_x@example.com\tu0@example.com", "日本\tu12@example.com", ":4"}, completions(t, "sessions", "list", "-c", dir+"/gatehouse.yaml", ""))
+	require.Equal(t, []string{"roles=plain-1_x@example.com", "roles=日本", ":4"}, completions(t, "sessions", "set", "-c", dir+"/gatehouse.yaml", "bob", "roles="))
 }
 
 func TestCompletionScripts(t *testing.T) {
