@@ -715,6 +715,62 @@ default_policy: open
 }
 
 // What needs another store gets one, and only that.
+// A client whose authority is gone doesn't get in, by a session of TLS that it
+// resumes neither.
+func TestClientsOfAnAuthorityThatIsGoneStayOut(t *testing.T) {
+	ca, other, dir := newAuthority(t), newAuthority(t), t.TempDir()
+	put := func(from, to string) {
+		text, err := os.ReadFile(from)
+		require.NoError(t, err)
+		save(t, filepath.Join(dir, to), string(text))
+	}
+	certFile, keyFile := ca.issue(t, "gatehouse")
+	put(certFile, "tls.crt")
+	put(keyFile, "tls.key")
+	put(ca.file, "clients.pem")
+	save(t, dir+"/gatehouse.yaml", `
+server:
+  check: {listen: "127.0.0.1:0", tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: clients.pem}}
+  http: {listen: "127.0.0.1:0"}
+  ops: {listen: "127.0.0.1:0"}
+  drain: 0s
+redis: {url: "embedded://"}
+policies: {open: {anonymous: true}}
+default_policy: open
+`)
+	g := startAt(t, dir+"/gatehouse.yaml")
+	certFile, keyFile = ca.issue(t, "envoy")
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	require.NoError(t, err)
+	connect := func(c *tls.Config) (resumed bool, err error) {
+		conn, err := (&tls.Dialer{Config: c}).DialContext(t.Context(), "tcp", g.check)
+		if err != nil {
+			return false, err
+		}
+		defer func() { _ = conn.Close() }()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		_, err = io.ReadFull(conn, make([]byte, 9)) // the server's settings, behind its ticket
+		return conn.(*tls.Conn).ConnectionState().DidResume, err
+	}
+	clients := map[uint16]*tls.Config{}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		clients[version] = &tls.Config{
+			RootCAs: ca.pool(), Certificates: []tls.Certificate{pair}, ClientSessionCache: tls.NewLRUClientSessionCache(1),
+			MinVersion: version, MaxVersion: version, NextProtos: []string{"h2"},
+		}
+		_, err := connect(clients[version])
+		require.NoError(t, err)
+		resumed, err := connect(clients[version])
+		require.NoError(t, err)
+		require.True(t, resumed)
+	}
+	g.applies(t, func() { put(other.file, "clients.pem") })
+	for version, c := range clients {
+		_, err := connect(c)
+		require.Error(t, err, tls.VersionName(version))
+	}
+}
+
 func TestCacheStaysWarmUnlessItsKeysChange(t *testing.T) {
 	client, url := reloadStore(t)
 	text := func(redisMore, sessionsMore, policy string) string {
