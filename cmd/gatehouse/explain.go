@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
@@ -105,12 +104,10 @@ Exit status: 0 allowed, 1 denied, 2 not explained.`,
 	}
 	cmd.Flags().SetInterspersed(false) // what follows is curl's
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		switch _, unknown := errors.AsType[*pflag.NotExistError](err); {
-		case unknown: // one of curl's, with a credential in it perhaps
-			return usageError{errors.New("that is no flag of explain: options of curl stand behind the URL, or behind the word curl; see 'gatehouse explain --help'")}
-		default:
-			return usageError{fmt.Errorf("%w; see 'gatehouse explain --help'", err)}
+		if text := err.Error(); strings.HasPrefix(text, "unknown ") || strings.HasPrefix(text, "bad flag") { // one of curl's, which is repeated with the credential in it
+			err = errors.New("that is no flag of explain: options of curl stand behind the URL, or behind the word curl")
 		}
+		return usageError{fmt.Errorf("%w; see 'gatehouse explain --help'", err)}
 	})
 	file.register(cmd)
 	cmd.Flags().StringVar(&server, "server", "", "ask a running server, by its ops listener: host:port, or unix:///path")
