@@ -269,8 +269,9 @@ type RouteConflict struct {
 // RouteConflicts returns what is doubtful about the order of routes, at most as
 // many as asked for: routes that are never reached; routes that an earlier,
 // wider one takes some methods from; and pairs that overlap although neither is
-// the wider one, such as a host and a path. A narrower route before a wider one
-// is how routes are meant to be written, and no conflict. Routes that are not
+// the wider one, such as a host and a prefix. A narrower route before a wider one
+// is how routes are meant to be written, and no conflict; nor is a single path that
+// stands before a host. Routes that are not
 // valid are passed over.
 func RouteConflicts(routes []Route, most int) []RouteConflict {
 	patterns := make([]pattern, len(routes))
@@ -396,6 +397,9 @@ func (c *conflicts) crossing(host, path int) (room bool) {
 		return room
 	}
 	earlier, later := min(host, path), max(host, path)
+	if path < host && b.exact { // one path, named before the rest: an exception, and meant
+		return room
+	}
 	if c.decided(a.host, b, methods, earlier) {
 		return room
 	}
@@ -407,11 +411,22 @@ func (c *conflicts) crossing(host, path int) (room bool) {
 // decided reports whether routes before route say what becomes of requests for
 // a host, a path and methods.
 func (c *conflicts) decided(host string, path *pattern, methods []string, route int) bool {
-	f := c.wider(host, path.path, path.exact)
-	if len(methods) == 0 {
-		return f.any < route
+	before := func(of func(*first) int) bool {
+		least := none
+		c.table.covering(host, func(h *hostRoutes) {
+			least = min(least, of(&h.prefixes.longest(path.path).first))
+			if e, ok := h.exact[path.path]; ok && path.exact {
+				least = min(least, of(&e))
+			}
+		})
+		return least < route
 	}
-	return !slices.ContainsFunc(methods, func(m string) bool { return f.of(m) >= route })
+	if len(methods) == 0 {
+		return before(func(f *first) int { return f.any })
+	}
+	return !slices.ContainsFunc(methods, func(m string) bool {
+		return !before(func(f *first) int { return f.of(m) })
+	})
 }
 
 // widerHosts are the patterns that take every host that host takes, and others.

@@ -178,11 +178,18 @@ func TestRouteConflicts(t *testing.T) {
 			[]authz.Route{{Path: "/admin/*", Methods: get, Policy: "admin"}, {Path: "/admin/keys", Policy: "admin"}}, nil,
 		},
 		"a path and a host": {
-			[]authz.Route{{Path: "/health", Policy: "open"}, {Host: "*.example.com", Policy: "user"}},
-			[]authz.RouteConflict{{Route: 1, Earlier: []int{0}, Host: "*.example.com", Path: "/health"}},
+			[]authz.Route{{Path: "/health/*", Policy: "open"}, {Host: "*.example.com", Policy: "user"}},
+			[]authz.RouteConflict{{Route: 1, Earlier: []int{0}, Host: "*.example.com", Path: "/health/*"}},
+		},
+		"one path before a host is an exception": {
+			[]authz.Route{{Path: "/health", Policy: "open"}, {Host: "*.example.com", Policy: "user"}}, nil,
+		},
+		"one path behind a host is overlooked": {
+			[]authz.Route{{Host: "h", Policy: "user"}, {Path: "/metrics", Policy: "admin"}},
+			[]authz.RouteConflict{{Route: 1, Earlier: []int{0}, Host: "h", Path: "/metrics"}},
 		},
 		"a path and a host, decided": {
-			[]authz.Route{{Host: "*.example.com", Path: "/health", Policy: "open"}, {Path: "/health", Policy: "open"}, {Host: "*.example.com", Policy: "user"}}, nil,
+			[]authz.Route{{Host: "*.example.com", Path: "/health/*", Policy: "open"}, {Path: "/health/*", Policy: "open"}, {Host: "*.example.com", Policy: "user"}}, nil,
 		},
 		"a host and a path": {
 			[]authz.Route{{Host: "h", Methods: post, Policy: "user"}, {Path: "/admin/*", Policy: "admin"}},
@@ -268,11 +275,27 @@ func BenchmarkMatch(b *testing.B) {
 }
 
 func BenchmarkRouteConflicts(b *testing.B) {
-	routes := routesOfSize(10_000)
-	for i := range routes { // none of one policy with another
-		routes[i].Policy = strconv.Itoa(i)
+	separate := routesOfSize(10_000)
+	for i := range separate { // none of one policy with another
+		separate[i].Policy = strconv.Itoa(i)
 	}
-	for b.Loop() {
-		authz.RouteConflicts(routes, 20)
+	var crossing []authz.Route // of many hosts and many paths; each crossing is decided before
+	for i := range 100 {
+		for j := range 98 {
+			crossing = append(crossing, authz.Route{Host: fmt.Sprintf("t%d.example.com", i), Path: fmt.Sprintf("/p%d/*", j), Policy: "decided"})
+		}
+	}
+	for j := range 98 {
+		crossing = append(crossing, authz.Route{Path: fmt.Sprintf("/p%d/*", j), Policy: "path"})
+	}
+	for i := range 100 {
+		crossing = append(crossing, authz.Route{Host: fmt.Sprintf("t%d.example.com", i), Policy: "host"})
+	}
+	for name, routes := range map[string][]authz.Route{"separate": separate, "crossing": crossing} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				authz.RouteConflicts(routes, 20)
+			}
+		})
 	}
 }
