@@ -261,10 +261,17 @@ type RouteConflict struct {
 	Never bool
 	// Methods are those of the requests that it doesn't get; nil for all.
 	Methods []string
-	// Host and Path are a pattern for these requests, as in a [Route]: a
-	// route with it, before both, would say which policy is meant.
+	// Host and Path are a pattern for these requests, as in a [Route]; where the
+	// routes only overlap, for those that the first of Earlier takes: a route with
+	// it, before both, would say which policy is meant.
 	Host, Path string
+
+	crosses bool // neither is the wider one
 }
+
+// Overlaps reports whether neither the route nor the earlier ones are the wider
+// ones.
+func (x *RouteConflict) Overlaps() bool { return x.crosses }
 
 // RouteConflicts returns what is doubtful about the order of routes, at most as
 // many as asked for: routes that are never reached; routes that an earlier,
@@ -403,9 +410,18 @@ func (c *conflicts) crossing(host, path int) (room bool) {
 	if c.decided(a.host, b, methods, earlier) {
 		return room
 	}
-	return c.add(RouteConflict{
-		Route: later, Earlier: []int{earlier}, Methods: methods, Host: c.routes[host].Host, Path: c.routes[path].Path,
-	})
+	x := RouteConflict{Route: later, Earlier: []int{earlier}, Methods: methods, Host: c.routes[host].Host, Path: c.routes[path].Path, crosses: true}
+	for i := range c.found { // one for all that cross the same route
+		if f := &c.found[i]; f.crosses && f.Route == later {
+			if earlier < f.Earlier[0] {
+				f.Methods, f.Host, f.Path = x.Methods, x.Host, x.Path
+			}
+			f.Earlier = append(f.Earlier, earlier)
+			slices.Sort(f.Earlier)
+			return room
+		}
+	}
+	return c.add(x)
 }
 
 // decided reports whether routes before route say what becomes of requests for

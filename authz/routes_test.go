@@ -125,7 +125,7 @@ func TestRouteConflictsTellTheTruth(t *testing.T) {
 			switch {
 			case c.Never:
 				never++
-			case c.Host == routes[c.Route].Host && c.Path == routes[c.Route].Path:
+			case !c.Overlaps():
 				partly++
 			default:
 				crossing++
@@ -195,13 +195,22 @@ func TestRouteConflicts(t *testing.T) {
 			[]authz.Route{{Host: "h", Methods: post, Policy: "user"}, {Path: "/admin/*", Policy: "admin"}},
 			[]authz.RouteConflict{{Route: 1, Earlier: []int{0}, Methods: post, Host: "h", Path: "/admin/*"}},
 		},
+		"paths and a host": {
+			[]authz.Route{{Path: "/a/*", Policy: "x"}, {Path: "/b/*", Policy: "y"}, {Host: "h", Policy: "z"}},
+			[]authz.RouteConflict{{Route: 2, Earlier: []int{0, 1}, Host: "h", Path: "/a/*"}},
+		},
 		"no method of both": {[]authz.Route{{Host: "h", Methods: post, Policy: "user"}, {Path: "/admin/*", Methods: get, Policy: "admin"}}, nil},
 		"no path of both":   {[]authz.Route{{Host: "h", Path: "/a/*", Policy: "user"}, {Path: "/admin/*", Policy: "admin"}}, nil},
 		"not a route":       {[]authz.Route{{Path: "nonsense", Policy: "user"}, {Path: "nonsense", Policy: "admin"}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			require.Equal(t, tt.want, authz.RouteConflicts(tt.routes, 10))
+			var got []authz.RouteConflict
+			for _, c := range authz.RouteConflicts(tt.routes, 10) {
+				require.Equal(t, strings.Contains(name, "host"), c.Overlaps())
+				got = append(got, authz.RouteConflict{Route: c.Route, Earlier: c.Earlier, Never: c.Never, Methods: c.Methods, Host: c.Host, Path: c.Path})
+			}
+			require.Equal(t, tt.want, got)
 		})
 	}
 

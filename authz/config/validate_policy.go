@@ -325,11 +325,15 @@ func (v *validator) conflict(c authz.RouteConflict) {
 	switch policy := v.c.Routes[c.Earlier[0]].Policy; {
 	case c.Never:
 		v.warn(key, "never matches: %s %s; put this one first, or take it out", takes, take)
-	case c.Host == v.c.Routes[c.Route].Host && c.Path == v.c.Routes[c.Route].Path:
+	case !c.Overlaps():
 		v.warn(key, "matches in part: %s its %s; put this one first, or leave these methods out", takes, take)
 	default:
-		v.warn(key, "overlaps %s, and neither is the narrower one: requests for %s get policy %s; to say that this is meant, or which other one, write a route {%s} before both",
-			earlier[0], region(c), policy, region(c))
+		others := ""
+		if n := len(earlier) - 1; n > 0 {
+			others = fmt.Sprintf(" (and %d more before it)", n)
+		}
+		v.warn(key, "overlaps %s%s, and neither is the narrower one: requests for %s get policy %s; to say that this is meant, or which other one, write a route {%s} before both",
+			earlier[0], others, region(c), policy, region(c))
 	}
 }
 
