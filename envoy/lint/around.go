@@ -29,25 +29,22 @@ func (l *linter) toAdmin(g *gateway, cluster string) bool {
 	if admin == "" {
 		return false
 	}
-	return slices.ContainsFunc(g.clusters[cluster].addresses(), func(address string) bool { return sameService(address, admin) })
+	return slices.ContainsFunc(g.addresses(cluster), func(address string) bool { return sameService(address, admin) })
 }
 
 // sameService compares host:port, where all names of loopback are one.
 func sameService(a, b string) bool {
-	host := func(address string) (string, string) {
-		i := strings.LastIndexByte(address, ':')
-		if i < 0 {
-			return address, ""
+	return anyHost(sameHost(a)) == anyHost(sameHost(b))
+}
+
+// anyHost takes "all addresses of this machine" for loopback.
+func anyHost(address string) string {
+	for _, all := range []string{"0.0.0.0:", ":::", ":"} {
+		if port, ok := strings.CutPrefix(address, all); ok {
+			return "loopback:" + port
 		}
-		host := strings.Trim(address[:i], "[]")
-		if isLoopback(host) || host == "0.0.0.0" || host == "::" || host == "" {
-			host = "loopback"
-		}
-		return host, address[i:]
 	}
-	hostA, portA := host(a)
-	hostB, portB := host(b)
-	return hostA == hostB && portA == portB
+	return address
 }
 
 // adminRoutes reports routes to the admin interface, and to what else must not
@@ -61,11 +58,32 @@ func (l *linter) adminRoutes(g *gateway, t tableAt) {
 				if path := one.match.text; one.match.kind == matchUnknown || one.match.kind == matchRegex || !strings.HasPrefix(path, "/stats") && path != "/ready" {
 					l.report(codeInside, one.n, "%s leads to Envoy's admin interface.", one.what())
 				}
+			case l.asked(g, one.cluster):
+				l.report(codeInside, one.n, "%s leads to where the check is asked: a client can ask it, too, about whom it likes.", one.what())
 			case l.private(g, one.cluster) != "":
 				l.report(codeInside, one.n, "%s leads to Gatehouse's own %s.", one.what(), l.private(g, one.cluster))
 			}
 		}
 	}
+}
+
+// asked reports whether a cluster leads to where an ext_authz filter asks by
+// gRPC.
+func (l *linter) asked(g *gateway, cluster string) bool {
+	if cluster == "" {
+		return false
+	}
+	for _, check := range g.asked {
+		if check == cluster {
+			return true
+		}
+		for _, address := range g.addresses(check) {
+			if slices.Contains(g.addresses(cluster), address) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // private returns the address of Gatehouse that a cluster leads to and no
@@ -74,7 +92,7 @@ func (l *linter) private(g *gateway, cluster string) string {
 	if l.options.Gatehouse == nil {
 		return ""
 	}
-	for _, address := range g.clusters[cluster].addresses() {
+	for _, address := range g.addresses(cluster) {
 		for _, private := range l.options.Gatehouse.Private {
 			if sameService(address, private) {
 				return private

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -52,14 +53,14 @@ func (l *linter) check(m *manager, c check) {
 		l.report(codeTransport, n.near("transport_api_version"), "Envoy speaks V2 no more and refuses the file.")
 	}
 	if s.GetStatusOnError() == nil || s.GetStatusOnError().GetCode() < 500 {
-		l.report(codeStatusOnError, n.near("status_on_error"), "A check that fails is answered with 403, as if the caller were known and not allowed.")
+		status := cmp.Or(int32(s.GetStatusOnError().GetCode()), 403)
+		l.report(codeStatusOnError, n.near("status_on_error"), "A check that fails is answered with %d, as if it had been made.", status)
 	}
-	if s.GetClearRouteCache() {
-		if at := readsHeaders(m); at != nil {
-			l.report(codeReroutedByHeader, n.near("clear_route_cache"), "The route is chosen again after the check, and %s is chosen by what a request's headers or metadata say.", nameOf(at, "a route"))
-		} else {
-			l.report(codeClearRouteCache, n.near("clear_route_cache"), "The route is chosen again after the check.")
-		}
+	switch {
+	case s.GetClearRouteCache():
+		l.rerouted(m, n.near("clear_route_cache"), "the check")
+	case len(s.GetClearRouteCacheHeaders()) > 0:
+		l.rerouted(m, n.near("clear_route_cache_headers"), "the check, when the answer has one of these headers")
 	}
 	if body := s.GetWithRequestBody(); body != nil {
 		l.report(codeBody, n.near("with_request_body"), "Envoy holds up to %d bytes of each request's body until the check is done; Gatehouse doesn't look at it.", body.GetMaxRequestBytes())
@@ -84,15 +85,29 @@ func (l *linter) check(m *manager, c check) {
 	}
 }
 
+// rerouted reports that the route is chosen again.
+func (l *linter) rerouted(m *manager, n *node, after string) {
+	if at := readsHeaders(m); at != nil {
+		l.report(codeReroutedByHeader, n, "The route is chosen again after %s, and %s is chosen by what a request's headers or metadata say.", after, nameOf(at, "a route"))
+		return
+	}
+	l.report(codeClearRouteCache, n, "The route is chosen again after %s.", after)
+}
+
 // partial looks for requests that the filter lets through unasked.
 func (l *linter) partial(m *manager, c check) {
 	s, n := c.settings, c.node
-	if s.GetDenyAtDisable().GetDefaultValue().GetValue() {
+	deny, _ := m.gateway.runtime.on(s.GetDenyAtDisable())
+	if deny {
 		return
 	}
 	if enabled := s.GetFilterEnabled(); enabled != nil {
-		if part := enabled.GetDefaultValue(); uint64(part.GetNumerator()) < denominator(part.GetDenominator()) {
-			l.report(codePartial, n.near("filter_enabled"), "Only %d of %d requests are checked.", part.GetNumerator(), denominator(part.GetDenominator()))
+		switch part, whole, layer := m.gateway.runtime.share(enabled); {
+		case part >= whole:
+		case layer != nil:
+			l.report(codePartial, layer, "Only %d of %d requests are checked, whatever filter_enabled says: this is its runtime key.", part, whole)
+		default:
+			l.report(codePartial, n.near("filter_enabled"), "Only %d of %d requests are checked.", part, whole)
 		}
 	}
 	if s.GetFilterEnabledMetadata() != nil && !m.allMarked(c) {

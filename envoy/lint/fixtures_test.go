@@ -97,7 +97,7 @@ const (
 	checkEndpoint = "address: 127.0.0.1, port_value: 9001"
 	allowed       = "patterns: [{exact: cookie}, {exact: authorization}, {exact: x-internal-api-key}, {exact: origin}, {prefix: sec-fetch-}, {exact: upgrade}]"
 	adminMatch    = "match: {path_separated_prefix: /users/admin, case_sensitive: false}"
-	identity      = `              - remove_on_match: {key_matcher: {safe_regex: {regex: "x[-_](user[-_](id|email|roles)|org[-_]id)"}}}
+	identity      = `              - remove_on_match: {key_matcher: {safe_regex: {regex: "x[^a-z0-9](user[^a-z0-9](id|email|roles)|org[^a-z0-9]id)"}}}
 `
 	overrides = `              - remove_on_match: {key_matcher: {safe_regex: {regex: "x-http-method(-override)?|x-method-override|x-(original|rewrite)-ur[il]"}}}
 `
@@ -197,6 +197,18 @@ func httpService(upstream string) string {
                 path_prefix: /check
                 authorization_response: {allowed_upstream_headers: {patterns: [` + upstream + `]}}
 `
+}
+
+// anywhere is a cluster that goes where the client says.
+const (
+	anywhere      = "  - {name: anywhere, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {use_http_header: true}}\n"
+	anywhereRoute = "              - name: anywhere\n                match: {path_separated_prefix: /anywhere}\n                route: {cluster: anywhere}\n"
+)
+
+// rewritten is a public route, which the service sees below another path.
+func rewritten(to string) string {
+	return "              - name: public\n                match: {path_separated_prefix: /public}\n                route: {cluster: users, prefix_rewrite: " + to + "}\n" +
+		"                typed_per_filter_config: {envoy.filters.http.ext_authz: {" + perRoute + ", check_settings: {context_extensions: {policy: public}}}}\n"
 }
 
 // corsPolicy is a policy of its own for one route.
@@ -358,7 +370,7 @@ apiVersion: security.istio.io/v1`}}},
 	// ---- The routes.
 	"GH201": {
 		bad:  []edit{{identity, "              - remove: x-user-id\n"}, {"              - name: auth\n", "              - name: auth\n                request_headers_to_remove: [x-user-email, x-user-roles]\n"}},
-		also: []string{"GH305"},
+		also: []string{"GH305", "GH311"},
 		good: []edit{{"              - name: auth\n", "              - name: auth\n                request_headers_to_remove: [x-user-id, x-user-email, x-user-roles, x-org-id]\n"}},
 	},
 	"GH202": {
@@ -404,6 +416,30 @@ apiVersion: security.istio.io/v1`}}},
 		bad:  []edit{{usersRoute, strings.Replace(usersRoute, "cluster: users", "cluster_header: x-cluster", 1)}},
 		good: []edit{{usersRoute, strings.Replace(usersRoute, "cluster: users", "cluster_header: x-cluster", 1)}, {identity, identity + "              - remove: x-cluster\n"}},
 	},
+	"GH213": {
+		bad: []edit{{firstRoute, anywhereRoute + firstRoute}, {clusters, clusters + anywhere}},
+		good: []edit{
+			{firstRoute, anywhereRoute + firstRoute},
+			{clusters, clusters + anywhere},
+			{identity, identity + "              - remove: x-envoy-original-dst-host\n"},
+		},
+	},
+	"GH214": {
+		bad:  []edit{{"            name: gateway\n", "            name: gateway\n            vhost_header: x-vhost\n"}},
+		good: []edit{{"            name: gateway\n", "            name: gateway\n            vhost_header: x-vhost\n"}, {identity, identity + "              - remove: x-vhost\n"}},
+	},
+	"GH215": {
+		bad:  []edit{{firstRoute, rewritten("/") + firstRoute}},
+		good: []edit{{firstRoute, rewritten("/public") + firstRoute}},
+	},
+	"GH216": {
+		bad:  []edit{{adminMatch, strings.TrimSuffix(adminMatch, "}") + `, headers: [{name: x-api-version, string_match: {exact: "2"}}]}`}},
+		good: []edit{{adminMatch, strings.TrimSuffix(adminMatch, "}") + `, headers: [{name: ":method", string_match: {exact: DELETE}}]}`}},
+	},
+	"GH217": {
+		bad:  []edit{{usersRoute, strings.Replace(usersRoute, "cluster: users", "cluster: users, host_rewrite_header: x-host", 1)}},
+		good: []edit{{usersRoute, strings.Replace(usersRoute, "cluster: users", "cluster: users, host_rewrite_literal: users.example.com", 1)}},
+	},
 
 	// ---- How requests are read.
 	"GH301": {bad: []edit{{"normalize_path: true", "normalize_path: false"}}},
@@ -417,6 +453,7 @@ apiVersion: security.istio.io/v1`}}},
 		good: []edit{{"headers_with_underscores_action: REJECT_REQUEST", "headers_with_underscores_action: DROP_HEADER"}},
 	},
 	"GH305": {
+		also: []string{"GH311"},
 		bad:  []edit{{identity, ""}, {"                route: {cluster: gatehouse_http}\n", "                route: {cluster: gatehouse_http}\n                request_headers_to_remove: [x-user-id, x-user-email, x-user-roles, x-org-id]\n"}},
 		good: []edit{{identity, "              - remove_on_match: {key_matcher: {prefix: x-user-}}\n              - remove: x-org-id\n"}},
 	},
@@ -433,6 +470,10 @@ apiVersion: security.istio.io/v1`}}},
 	"GH310": {
 		bad:  []edit{{managerEnd, managerEnd + "          http_protocol_options: {enable_trailers: true}\n"}},
 		good: []edit{{managerEnd, managerEnd + "          http_protocol_options: {enable_trailers: false}\n"}},
+	},
+	"GH311": {
+		bad:  []edit{{identity, strings.ReplaceAll(identity, "[^a-z0-9]", "[-_]")}},
+		good: []edit{{identity, strings.ReplaceAll(identity, "[^a-z0-9]", "[-_.]")}},
 	},
 
 	// ---- What is around.
@@ -451,6 +492,10 @@ apiVersion: security.istio.io/v1`}}},
 	"GH403": {
 		bad:  []edit{{firstRoute, "              - name: metrics\n                match: {path_separated_prefix: /envoy}\n                route: {cluster: metrics, prefix_rewrite: /}\n" + firstRoute}, {clusters, clusters + metrics}},
 		good: []edit{{firstRoute, "              - name: metrics\n                match: {path: /stats/prometheus}\n                route: {cluster: metrics}\n" + firstRoute}, {clusters, clusters + metrics}},
+	},
+	"GH404": {
+		bad:  []edit{{managerEnd, managerEnd + "          upgrade_configs: [{upgrade_type: h2c}]\n"}},
+		good: []edit{{managerEnd, managerEnd + "          upgrade_configs: [{upgrade_type: websocket}]\n"}},
 	},
 
 	// ---- Istio.

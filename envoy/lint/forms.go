@@ -240,6 +240,7 @@ func (l *linter) bootstrap(n *node) {
 
 func (g *gateway) bootstrap(m *bootstrapv3.Bootstrap, n *node) {
 	g.admin, g.adminNode = m.GetAdmin(), n.at("admin")
+	g.runtime.layers(m.GetLayeredRuntime(), n.near("layered_runtime"))
 	resources := n.at("static_resources")
 	for i, listener := range m.GetStaticResources().GetListeners() {
 		g.listeners = append(g.listeners, listenerAt{listener, resources.at("listeners").item(i)})
@@ -276,6 +277,7 @@ func (d *dumped) whole() *gateway {
 		d.bootstrap(d.start, d.startNode)
 	case d.start != nil:
 		d.admin, d.adminNode = d.start.GetAdmin(), d.startNode.at("admin")
+		d.runtime.layers(d.start.GetLayeredRuntime(), d.startNode.near("layered_runtime"))
 	}
 	return d.gateway
 }

@@ -12,6 +12,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
@@ -35,6 +36,11 @@ type gateway struct {
 	admin       *bootstrapv3.Admin
 	adminNode   *node
 	allClusters bool // there are no clusters but these
+	runtime     runtime
+
+	asked   []string            // clusters that checks go to by gRPC
+	reached map[string][]string // what addresses has found
+	exitsOf map[string][]string // what exits has found
 }
 
 type (
@@ -55,7 +61,7 @@ type (
 )
 
 func newGateway() *gateway {
-	return &gateway{tables: map[string]tableAt{}, clusters: map[string]clusterAt{}, filters: map[string]filterAt{}}
+	return &gateway{tables: map[string]tableAt{}, clusters: map[string]clusterAt{}, filters: map[string]filterAt{}, runtime: runtime{}}
 }
 
 func (g *gateway) addListener(a *anypb.Any, n *node) {
@@ -135,6 +141,14 @@ func (l *linter) gateway(g *gateway) {
 		managers []*manager
 		tunnels  []tunnel
 	)
+	for _, listener := range g.listeners {
+		for i, f := range listener.GetListenerFilters() {
+			if proxy, ok := message(f.GetTypedConfig()).(*proxyv3.ProxyProtocol); ok && proxy.GetAllowRequestsWithoutProxyProtocol() {
+				l.report(codeRemoteAddress, listener.n.near("listener_filters").item(i).near("typed_config", "allow_requests_without_proxy_protocol"),
+					"Connections come with or without the PROXY protocol: who reaches this listener directly writes any address into it.")
+			}
+		}
+	}
 	sidecar := slices.ContainsFunc(g.listeners, func(at listenerAt) bool { return at.GetTrafficDirection() == corev3.TrafficDirection_INBOUND })
 	for _, listener := range g.listeners {
 		m, t := g.chains(listener)
@@ -144,12 +158,29 @@ func (l *linter) gateway(g *gateway) {
 			m = slices.DeleteFunc(m, func(one *manager) bool { return len(one.checks) == 0 })
 			t = nil
 		}
+		if listener.isInner() && (g.allClusters || g.isReached(listener.GetName())) {
+			// Whether somebody gets in by it is for the listeners in front to say.
+			for _, one := range m {
+				if len(one.checks) == 0 {
+					for _, table := range one.tables {
+						l.adminRoutes(g, table)
+					}
+				}
+			}
+			m = slices.DeleteFunc(m, func(one *manager) bool { return len(one.checks) == 0 })
+			t = nil
+		}
 		managers, tunnels = append(managers, m...), append(tunnels, t...)
 	}
 	behind := services{}
 	for _, m := range managers {
 		if len(m.checks) == 0 {
 			continue
+		}
+		for _, c := range m.checks {
+			if name := c.settings.GetGrpcService().GetEnvoyGrpc().GetClusterName(); name != "" {
+				g.asked = append(g.asked, name)
+			}
 		}
 		for _, leaf := range m.leaves() {
 			if off, _ := leaf.unchecked(m.checks); off == nil {
@@ -277,7 +308,7 @@ func checksOf(filters []filterAt) []check {
 			continue
 		case nil:
 		}
-		if f.missing && slices.ContainsFunc(f.GetConfigDiscovery().GetTypeUrls(), func(url string) bool { return strings.HasSuffix(url, "/"+typeExtAuthz) }) {
+		if f.missing && slices.ContainsFunc(f.GetConfigDiscovery().GetTypeUrls(), func(url string) bool { return url[strings.LastIndexByte(url, '/')+1:] == typeExtAuthz }) {
 			checks = append(checks, check{f, i, nil, f.n, false})
 			continue
 		}
@@ -310,7 +341,7 @@ func (s services) add(g *gateway, cluster string, n *node) {
 		return
 	}
 	s["cluster "+cluster] = n
-	for _, address := range g.clusters[cluster].addresses() {
+	for _, address := range g.addresses(cluster) {
 		s[address] = n
 	}
 }
@@ -324,26 +355,12 @@ func (s services) shares(g *gateway, cluster string) (n *node, what string) {
 	if n := s["cluster "+cluster]; n != nil {
 		return n, "cluster " + cluster
 	}
-	for _, address := range g.clusters[cluster].addresses() {
+	for _, address := range g.addresses(cluster) {
 		if n := s[address]; n != nil {
 			return n, address + " (cluster " + cluster + ")"
 		}
 	}
 	return nil, ""
-}
-
-// addresses returns the cluster's endpoints as host:port or the path of a
-// socket.
-func (c clusterAt) addresses() []string {
-	var out []string
-	for _, group := range c.GetLoadAssignment().GetEndpoints() {
-		for _, endpoint := range group.GetLbEndpoints() {
-			if address := addressOf(endpoint.GetEndpoint().GetAddress()); address != "" {
-				out = append(out, address)
-			}
-		}
-	}
-	return out
 }
 
 // addressOf returns host:port, or the path of a Unix socket, or "".

@@ -7,6 +7,7 @@ import (
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -31,6 +32,18 @@ func (l *linter) isIdentity(header string) bool {
 // spellings are all names under which a client could send an identity header.
 func (l *linter) spellings() []string {
 	return slices.DeleteFunc(l.options.IdentityHeaders.ClientSpellings(), func(s string) bool { return fold(s) == authz.HeaderAPIKey })
+}
+
+// dotted are the identity headers' names with dots, by which PHP takes them for
+// the real ones.
+func (l *linter) dotted() []string {
+	var out []string
+	for _, name := range l.identityNames() {
+		if with := strings.NewReplacer("-", ".", "_", ".").Replace(name); with != name {
+			out = append(out, with)
+		}
+	}
+	return out
 }
 
 // overrides are headers by which a client asks a framework for another method
@@ -85,6 +98,62 @@ func (m *manager) stripper() stripper {
 		}
 	}
 	return s
+}
+
+// strips is what gets taken out of a client's request: before the route is
+// chosen, and on a way to a service.
+type strips struct {
+	early stripper
+	on    func(leaf) stripper
+}
+
+// strips returns what the connection manager takes out of a request. On a way,
+// header_mutation filters can be switched off, or be given more to do.
+func (m *manager) strips() strips {
+	early := m.early()
+	var filters []filterAt
+	for _, f := range m.filters {
+		if _, ok := f.config.(*mutationfilterv3.HeaderMutation); ok {
+			filters = append(filters, f)
+		}
+	}
+	if len(filters) == 0 {
+		return strips{early, func(leaf) stripper { return early }}
+	}
+	return strips{early, func(one leaf) stripper {
+		s := early.and()
+		s.matchers = slices.Clone(s.matchers)
+		for _, f := range filters {
+			set := one.of(f.GetName())
+			if set.off != nil || f.GetDisabled() && !set.given {
+				continue
+			}
+			s.mutations(f.config.(*mutationfilterv3.HeaderMutation).GetMutations().GetRequestMutations())
+			for _, own := range one.mutations(f.GetName()) {
+				s.mutations(own.GetMutations().GetRequestMutations())
+			}
+		}
+		return s
+	}}
+}
+
+// mutations are what the levels add to a header_mutation filter.
+func (f leaf) mutations(filter string) []*mutationfilterv3.HeaderMutationPerRoute {
+	var out []*mutationfilterv3.HeaderMutationPerRoute
+	for _, at := range f.levels {
+		a, ok := at.perFilter[filter]
+		if !ok {
+			continue
+		}
+		m := message(a)
+		if generic, ok := m.(*routev3.FilterConfig); ok {
+			m = message(generic.GetConfig())
+		}
+		if own, ok := m.(*mutationfilterv3.HeaderMutationPerRoute); ok {
+			out = append(out, own)
+		}
+	}
+	return out
 }
 
 // early is what is taken out before anything else happens.

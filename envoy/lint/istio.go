@@ -14,7 +14,28 @@ type mesh struct {
 
 func (m *mesh) config(n *node) {
 	if n.isMapping() {
+		n.toCamelCase()
 		m.configs = append(m.configs, n)
+	}
+}
+
+// toCamelCase gives the keys in and below a mesh configuration the names that
+// rules use. Istio takes the names of proto fields, too.
+func (n *node) toCamelCase() {
+	for _, f := range n.fields {
+		if words := strings.Split(f.name, "_"); len(words) > 1 {
+			for i, word := range words[1:] {
+				if word != "" {
+					words[i+1] = strings.ToUpper(word[:1]) + word[1:]
+				}
+			}
+			f.name = strings.Join(words, "")
+		}
+		f.toCamelCase()
+	}
+	n.replaceFields(n.fields)
+	for _, item := range n.items {
+		item.toCamelCase()
 	}
 }
 
@@ -29,7 +50,7 @@ func (l *linter) mesh(m *mesh) {
 	defined := map[string]bool{}
 	asks := false
 	for _, config := range m.configs {
-		for _, provider := range config.either("extensionProviders", "extension_providers").list() {
+		for _, provider := range config.at("extensionProviders").list() {
 			defined[provider.at("name").string()] = true
 			switch {
 			case provider.at(grpcProvider) != nil:

@@ -4,12 +4,20 @@ import (
 	"slices"
 	"strings"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	keyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/api_key_auth/v3"
 	basicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/basic_auth/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	transformv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/transform/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	customv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 )
 
 // loose is the check that a route configuration without a connection manager
@@ -32,10 +40,14 @@ func (l *linter) manager(m *manager, behind services) {
 		l.check(m, c)
 	}
 	l.filters(m)
+	l.identityBefore(m)
+	l.upstreamFilters(m)
 	l.upgrades(m)
+	l.tunnels(m)
+	l.tableByHeader(m)
 	l.httpSettings(m)
 	for _, t := range m.tables {
-		l.table(t, m.checks, m.strip, behind, m.gateway)
+		l.table(t, m.checks, m.strips(), behind, m.gateway)
 		l.strangers(m, t)
 		l.adminRoutes(m.gateway, t)
 	}
@@ -54,7 +66,7 @@ func (l *linter) hiddenRoutes(t tableAt) {
 	}
 	for i, host := range t.GetVirtualHosts() {
 		if host.GetMatcher() != nil {
-			l.report(codeUnread, t.n.near("virtual_hosts").item(i).near("matcher"), "Routes in a matcher tree are not looked at.")
+			l.report(codeUnread, t.n.near("virtual_hosts").item(i).near("matcher"), "Which requests take which route of a matcher tree is not looked at.")
 		}
 	}
 }
@@ -63,7 +75,7 @@ func (l *linter) hiddenRoutes(t tableAt) {
 func (l *linter) unprotected(m *manager, behind services) {
 	var ways []leaf
 	for _, one := range m.leaves() {
-		if !l.toAdmin(m.gateway, one.cluster) {
+		if !l.toAdmin(m.gateway, one.cluster) && !m.gateway.checkedLater(one.cluster) {
 			ways = append(ways, one)
 		}
 	}
@@ -133,25 +145,164 @@ func (f filterAt) sort() string {
 // filters looks at what stands before and after the check.
 func (l *linter) filters(m *manager) {
 	first, last := m.checks[0].index, m.checks[len(m.checks)-1].index
-	for i, f := range m.filters {
-		sort, at := f.sort(), f.n.near("name")
-		switch {
-		case f.GetDisabled():
-		case i < first:
+	for i, whole := range m.filters {
+		if whole.GetDisabled() {
+			continue
+		}
+		for _, f := range whole.parts() {
+			sort, at := f.sort(), f.n.near("name")
 			switch {
-			case answering[sort] != "":
-				l.report(codeAnswersFirst, at, "%s comes before the check and %s.", f.GetName(), answering[sort])
-			case slices.Contains(programs, sort):
-				l.report(codeProgramFirst, at, "%s comes before the check; whatever is programmed there can answer, or change what is checked.", f.GetName())
+			case i < first:
+				switch {
+				case answering[sort] != "":
+					l.report(codeAnswersFirst, at, "%s comes before the check and %s.", f.GetName(), answering[sort])
+				case slices.Contains(programs, sort):
+					l.report(codeProgramFirst, at, "%s comes before the check; whatever is programmed there can answer, or change what is checked.", f.GetName())
+				}
+			case i > last:
+				switch {
+				case slices.Contains(rerouting, sort):
+					l.report(codeReroutes, at, "%s comes after the check, changes the path and has the route chosen again.", f.GetName())
+				case slices.Contains(programs, sort):
+					l.report(codeProgramAfter, at, "%s comes after the check; whatever is programmed there can change the identity, the path and the route.", f.GetName())
+				}
+				if clears := f.configNode.findTrue("clear_route_cache"); clears != nil {
+					l.rerouted(m, clears, f.GetName())
+				}
+				l.setsIdentity(f)
 			}
-		case i > last:
-			switch {
-			case slices.Contains(rerouting, sort):
-				l.report(codeReroutes, at, "%s comes after the check, changes the path and has the route chosen again.", f.GetName())
-			case slices.Contains(programs, sort):
-				l.report(codeProgramAfter, at, "%s comes after the check; whatever is programmed there can change the identity, the path and the route.", f.GetName())
+		}
+		if i > last {
+			l.routesSetIdentity(m, whole)
+		}
+	}
+}
+
+// parts are the filter itself, and those that it runs when a condition is met.
+func (f filterAt) parts() []filterAt {
+	parts := []filterAt{f}
+	switch f.config.(type) {
+	case *matchingv3.ExtensionWithMatcher, *compositev3.Composite:
+		for _, n := range f.configNode.filtersBelow() {
+			parts = append(parts, filterAt{HttpFilter: f.HttpFilter, n: f.n, config: n.again(), configNode: n})
+		}
+	}
+	return parts
+}
+
+// filtersBelow returns the settings of HTTP filters below a node.
+func (n *node) filtersBelow() []*node {
+	var found []*node
+	for _, below := range slices.Concat(n.fieldsOf(), n.list()) {
+		if below == n {
+			continue // list takes one value for a list of one
+		}
+		if strings.HasPrefix(below.typeName, "envoy.extensions.filters.http.") {
+			found = append(found, below)
+		}
+		found = append(found, below.filtersBelow()...)
+	}
+	return found
+}
+
+// findTrue returns a switch that is on, in or below n; nil for none.
+func (n *node) findTrue(name string) *node {
+	if n == nil {
+		return nil
+	}
+	if n.name == name && n.isTrue() {
+		return n
+	}
+	for _, below := range slices.Concat(n.fields, n.items) {
+		if found := below.findTrue(name); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// routesSetIdentity looks at what routes have a header_mutation filter after the
+// check write.
+func (l *linter) routesSetIdentity(m *manager, f filterAt) {
+	if _, ok := f.config.(*mutationfilterv3.HeaderMutation); !ok {
+		return
+	}
+	for _, t := range m.tables {
+		for _, n := range t.n.find(perRouteMutation) {
+			at := n
+			for at.parent != nil && at.parent.name != "typed_per_filter_config" {
+				at = at.parent
 			}
-			l.setsIdentity(f)
+			if own, ok := n.again().(*mutationfilterv3.HeaderMutationPerRoute); ok && at.name == f.GetName() {
+				l.writesIdentity(own.GetMutations().GetRequestMutations(), n.at("mutations", "request_mutations"), afterCheck)
+			}
+		}
+	}
+}
+
+const (
+	perRouteMutation = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
+	afterCheck       = "after the check, whoever the check has found"
+)
+
+// writesIdentity reports mutations that write an identity header.
+func (l *linter) writesIdentity(mutations []*mutationv3.HeaderMutation, at *node, when string) {
+	for i, mutation := range mutations {
+		if name := mutation.GetAppend().GetHeader().GetKey(); l.isIdentity(name) {
+			l.report(codeIdentitySet, at.item(i), "%s is set here, %s.", name, when)
+		}
+	}
+}
+
+// identityBefore reports identity headers that are written before the check. It
+// overwrites them; where it is skipped they stay.
+func (l *linter) identityBefore(m *manager) {
+	var open *leaf
+	for _, one := range m.leaves() {
+		if off, _ := one.unchecked(m.checks); off != nil {
+			open = &one
+			break
+		}
+	}
+	if open == nil {
+		return
+	}
+	when := "before the check, which " + lower(open.what()) + " skips"
+	for i, extension := range m.GetEarlyHeaderMutationExtensions() {
+		if early, ok := message(extension.GetTypedConfig()).(*earlyv3.HeaderMutation); ok {
+			l.writesIdentity(early.GetMutations(), m.n.near("early_header_mutation_extensions").item(i).near("typed_config", "mutations"), when)
+		}
+	}
+	for _, f := range m.filters[:m.checks[0].index] {
+		if filter, ok := f.config.(*mutationfilterv3.HeaderMutation); ok {
+			l.writesIdentity(filter.GetMutations().GetRequestMutations(), f.configNode.near("mutations", "request_mutations"), when)
+		}
+	}
+}
+
+// upstreamFilters looks at filters that run when a cluster has been chosen.
+func (l *linter) upstreamFilters(m *manager) {
+	look := func(filters []*hcmv3.HttpFilter, n *node) {
+		for _, f := range m.gateway.chain(filters, n) {
+			if !f.GetDisabled() {
+				l.setsIdentity(f)
+			}
+		}
+	}
+	for _, f := range m.filters {
+		if router, ok := f.config.(*routerv3.Router); ok {
+			look(router.GetUpstreamHttpFilters(), f.configNode.near("upstream_http_filters"))
+		}
+	}
+	seen := map[string]bool{}
+	for _, one := range m.leaves() {
+		c, ok := m.gateway.clusters[one.cluster]
+		if !ok || seen[one.cluster] {
+			continue
+		}
+		seen[one.cluster] = true
+		if options, ok := message(c.GetTypedExtensionProtocolOptions()[httpOptions]).(*httpv3.HttpProtocolOptions); ok {
+			look(options.GetHttpFilters(), c.n.near("typed_extension_protocol_options", httpOptions, "http_filters"))
 		}
 	}
 }
@@ -161,13 +312,9 @@ func (l *linter) filters(m *manager) {
 func (l *linter) setsIdentity(f filterAt) {
 	switch config := f.config.(type) {
 	case *mutationfilterv3.HeaderMutation:
-		at := f.configNode.at("mutations", "request_mutations")
-		for i, mutation := range config.GetMutations().GetRequestMutations() {
-			name := mutation.GetAppend().GetHeader().GetKey()
-			if l.isIdentity(name) {
-				l.report(codeIdentitySet, at.item(i), "%s is set here, after the check, whoever the check has found.", name)
-			}
-		}
+		l.writesIdentity(config.GetMutations().GetRequestMutations(), f.configNode.near("mutations", "request_mutations"), afterCheck)
+	case *transformv3.TransformConfig:
+		l.writesIdentity(config.GetRequestTransformation().GetHeadersMutations(), f.configNode.near("request_transformation", "headers_mutations"), afterCheck)
 	case *basicv3.BasicAuth:
 		if name := config.GetForwardUsernameHeader(); l.isIdentity(name) {
 			l.report(codeIdentitySet, f.configNode.near("forward_username_header"), "%s is set here, after the check, whoever the check has found.", name)
@@ -230,6 +377,9 @@ func (l *linter) httpSettings(m *manager) {
 	if left := m.early().left(l.spellings()); len(left) > 0 {
 		l.report(codeNotEarly, m.n.near("early_header_mutation_extensions"), "A client's own %s are still there when the route is chosen and the filters begin.", some(left))
 	}
+	if left := m.strip.left(l.dotted()); len(left) > 0 {
+		l.report(codeDots, m.n.near("early_header_mutation_extensions"), "A client's own %s get through.", some(left))
+	}
 	strip := m.strip
 	for _, t := range m.tables {
 		strip = strip.and(t.GetRequestHeadersToRemove())
@@ -239,6 +389,11 @@ func (l *linter) httpSettings(m *manager) {
 	}
 	if !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) == 0 {
 		l.report(codeRemoteAddress, m.n.near("use_remote_address"), "The client's address is what its own x-forwarded-for says.")
+	}
+	for i, extension := range m.GetOriginalIpDetectionExtensions() {
+		if custom, ok := message(extension.GetTypedConfig()).(*customv3.CustomHeaderConfig); ok {
+			l.report(codeRemoteAddress, m.n.near("original_ip_detection_extensions").item(i), "The client's address is what the header %s says: true only where a proxy in front, and nobody else, can reach this listener and overwrites it.", custom.GetHeaderName())
+		}
 	}
 	switch details := m.GetForwardClientCertDetails(); details {
 	case hcmv3.HttpConnectionManager_FORWARD_ONLY, hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY, hcmv3.HttpConnectionManager_APPEND_FORWARD:

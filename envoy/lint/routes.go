@@ -59,25 +59,60 @@ func (t tableAt) hosts() [][]leaf {
 			n := hostNode.near("routes").item(j)
 			one := leaf{
 				route: r, host: hostNode, n: n, index: j, match: matcherOf(r.GetMatch()),
-				levels: []level{table, host, {n, r.GetTypedPerFilterConfig(), r.GetRequestHeadersToRemove()}},
+				levels:  []level{table, host, {n, r.GetTypedPerFilterConfig(), r.GetRequestHeadersToRemove()}},
+				cluster: r.GetRoute().GetCluster(), answers: r.GetRoute() == nil,
 			}
-			weighted := r.GetRoute().GetWeightedClusters().GetClusters()
-			switch {
-			case len(weighted) > 0:
-				for k, w := range weighted {
-					part := one
-					part.n = n.near("route", "weighted_clusters", "clusters").item(k)
-					part.cluster = w.GetName()
-					part.levels = append(slices.Clone(one.levels), level{part.n, w.GetTypedPerFilterConfig(), w.GetRequestHeadersToRemove()})
-					leaves = append(leaves, part)
-				}
-			default:
-				one.cluster = r.GetRoute().GetCluster()
-				one.answers = r.GetRoute() == nil
-				leaves = append(leaves, one)
+			leaves = append(leaves, one.weighted()...)
+		}
+		out = append(out, append(leaves, hidden(hostNode, table, host)...))
+	}
+	return out
+}
+
+// hidden returns the ways of routes in a matcher tree. Which requests take them
+// is not known.
+func hidden(hostNode *node, table, host level) []leaf {
+	tree := hostNode.at("matcher")
+	if tree == nil {
+		return nil
+	}
+	var out []leaf
+	add := func(r *routev3.Route, n *node) {
+		one := leaf{
+			route: r, host: hostNode, n: n, index: -1 - len(out), match: matcher{conditional: true}, cluster: r.GetRoute().GetCluster(),
+			answers: r.GetRoute() == nil, levels: []level{table, host, {n, r.GetTypedPerFilterConfig(), r.GetRequestHeadersToRemove()}},
+		}
+		out = append(out, one.weighted()...)
+	}
+	for _, n := range tree.find("envoy.config.route.v3.Route") {
+		if r, ok := n.again().(*routev3.Route); ok {
+			add(r, n)
+		}
+	}
+	for _, n := range tree.find("envoy.config.route.v3.RouteList") {
+		if list, ok := n.again().(*routev3.RouteList); ok {
+			for i, r := range list.GetRoutes() {
+				add(r, n.near("routes").item(i))
 			}
 		}
-		out = append(out, leaves)
+	}
+	return out
+}
+
+// weighted returns the way of each of the weighted clusters; the leaf itself
+// where there are none.
+func (f leaf) weighted() []leaf {
+	clusters := f.route.GetRoute().GetWeightedClusters().GetClusters()
+	if len(clusters) == 0 {
+		return []leaf{f}
+	}
+	out := make([]leaf, 0, len(clusters))
+	for i, w := range clusters {
+		part := f
+		part.n = f.n.near("route", "weighted_clusters", "clusters").item(i)
+		part.cluster = w.GetName()
+		part.levels = append(slices.Clone(f.levels), level{part.n, w.GetTypedPerFilterConfig(), w.GetRequestHeadersToRemove()})
+		out = append(out, part)
 	}
 	return out
 }
@@ -91,21 +126,27 @@ type setting struct {
 	policyAt *node
 }
 
-// of reads what the levels say about the filter of a name. The innermost level
-// decides whether it is on; context extensions are merged.
+// of reads what the levels say about the filter of a name. There are two switches,
+// and both have to be on: Envoy's own, FilterConfig, which any settings at an
+// inner level turn on again, and that of ext_authz, which only its own settings
+// do. Context extensions are merged.
 func (f leaf) of(filter string) setting {
-	var s setting
+	var (
+		s        setting
+		own      *node // where ext_authz's own switch is off
+		ownLevel int
+	)
 	for i, at := range f.levels {
 		a, ok := at.perFilter[filter]
 		if !ok {
 			continue
 		}
 		n := at.n.near("typed_per_filter_config", filter)
-		s.given, s.off, s.offLevel = true, nil, i
+		s.given, s.off = true, nil
 		m := message(a)
 		if generic, ok := m.(*routev3.FilterConfig); ok {
 			if generic.GetDisabled() {
-				s.off = n.near("disabled")
+				s.off, s.offLevel = n.near("disabled"), i
 				continue
 			}
 			m, n = message(generic.GetConfig()), n.near("config")
@@ -114,12 +155,16 @@ func (f leaf) of(filter string) setting {
 		if !ok {
 			continue
 		}
+		own = nil
 		if settings.GetDisabled() {
-			s.off = n.near("disabled")
+			own, ownLevel = n.near("disabled"), i
 		}
 		if policy, ok := settings.GetCheckSettings().GetContextExtensions()[policyKey]; ok {
 			s.policy, s.policyAt = policy, n.near("check_settings", "context_extensions", policyKey)
 		}
+	}
+	if s.off == nil && own != nil {
+		s.off, s.offLevel = own, ownLevel
 	}
 	return s
 }
@@ -259,24 +304,33 @@ func (m *matcher) base() string {
 }
 
 // table looks at the routes of one route configuration behind these checks.
-func (l *linter) table(t tableAt, checks []check, strip stripper, behind services, g *gateway) {
+func (l *linter) table(t tableAt, checks []check, strip strips, behind services, g *gateway) {
 	hosts := t.hosts()
 	l.openLevels(t, checks)
 	for _, leaves := range hosts {
+		rewrites := rewriting(leaves)
 		for i, one := range leaves {
 			if one.answers {
 				continue
 			}
 			off, offLevel := one.unchecked(checks)
+			stripped := one.strip(strip.on(one))
 			if off != nil {
-				l.skips(one, off, offLevel, strip, behind, g)
+				l.skips(one, off, offLevel, stripped, behind, g)
 			} else {
 				l.policies(one, checks)
 			}
-			l.clusterByHeader(one, strip)
+			l.clusterByHeader(one, strip.early)
+			l.addressByClient(one, stripped, g)
+			l.hostByHeader(one, stripped)
 			l.loosePrefix(one, checks)
-			if !one.match.conditional && off == nil {
-				l.neighbours(leaves, i, checks)
+			switch {
+			case off != nil:
+			case one.match.conditional:
+				l.leftOut(leaves, i, checks)
+			default:
+				l.neighbours(leaves, i, checks, t.GetIgnorePathParametersInPathMatching())
+				l.around(leaves, i, rewrites, checks)
 			}
 		}
 	}
@@ -306,7 +360,7 @@ func (l *linter) skips(one leaf, off *node, offLevel int, strip stripper, behind
 	if offLevel == len(one.levels)-1 {
 		at = off
 	}
-	if left := one.strip(strip).left(l.spellings()); len(left) > 0 {
+	if left := strip.left(l.spellings()); len(left) > 0 {
 		l.report(codeIdentityLeft, at, "%s skips the check and leaves a client's own %s in the request.", one.what(), some(left))
 	}
 	if checked, what := behind.shares(g, one.cluster); checked != nil {
@@ -350,14 +404,6 @@ func (l *linter) policyName(at *node, name string) {
 	l.report(codePolicyUnknown, at, "There is no policy %q in Gatehouse's configuration%s", name, hint)
 }
 
-func (l *linter) clusterByHeader(one leaf, strip stripper) {
-	header := one.route.GetRoute().GetClusterHeader()
-	if header == "" || strip.strips(header) {
-		return
-	}
-	l.report(codeClusterHeader, one.n.near("route", "cluster_header"), "The client names the cluster by its header %s.", header)
-}
-
 // loosePrefix reports a prefix that ends in the middle of a word.
 func (l *linter) loosePrefix(one leaf, checks []check) {
 	if one.match.kind != matchPrefix || one.match.text == "" || strings.HasSuffix(one.match.text, "/") {
@@ -372,7 +418,7 @@ func (f leaf) routeNode() *node { return f.levels[2].n }
 
 // neighbours looks for forms of a leaf's path that another route takes, one that
 // asks for something else.
-func (l *linter) neighbours(leaves []leaf, i int, checks []check) {
+func (l *linter) neighbours(leaves []leaf, i int, checks []check, withoutParameters bool) {
 	one := leaves[i]
 	mine := one.demand(checks)
 	base := one.match.base()
@@ -407,7 +453,7 @@ func (l *linter) neighbours(leaves []leaf, i int, checks []check) {
 			l.report(codeCase, at, "%s is not covered by %s: %s takes it, with %s instead of %s.", form, lower(one.what()), lower(other.what()), theirs, mine)
 		}
 	}
-	if form := base + ";x"; !one.match.covers(form) {
+	if form := base + ";x"; !withoutParameters && !one.match.covers(form) {
 		if other, theirs, ok := l.taker(leaves, i, form, checks); ok && theirs != mine {
 			l.report(codeParameters, at, "%s is not covered by %s: %s takes it, with %s instead of %s.", form, lower(one.what()), lower(other.what()), theirs, mine)
 		}
@@ -509,7 +555,7 @@ func (l *linter) looseTable(g *gateway, t tableAt) {
 	}
 	for _, name := range names {
 		checks := []check{loose(name, t.n)}
-		l.table(t, checks, stripper{}, l.behind(g, t, checks), g)
+		l.table(t, checks, strips{on: func(leaf) stripper { return stripper{} }}, l.behind(g, t, checks), g)
 	}
 }
 

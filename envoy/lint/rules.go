@@ -87,6 +87,11 @@ const (
 	codeShadowed      = "GH210"
 	codeParameters    = "GH211"
 	codeClusterHeader = "GH212"
+	codeAddress       = "GH213"
+	codeVirtualHost   = "GH214"
+	codeRewrite       = "GH215"
+	codeLeftOut       = "GH216"
+	codeHostHeader    = "GH217"
 
 	codeNormalize      = "GH301"
 	codeSlashes        = "GH302"
@@ -98,10 +103,12 @@ const (
 	codeClientCert     = "GH308"
 	codeSmuggling      = "GH309"
 	codeTrailers       = "GH310"
+	codeDots           = "GH311"
 
 	codeDirect = "GH401"
 	codeAdmin  = "GH402"
 	codeInside = "GH403"
+	codeTunnel = "GH404"
 
 	codeIstioFailOpen   = "GH501"
 	codeIstioProvider   = "GH502"
@@ -181,7 +188,7 @@ var rules = []Rule{
 	{codeStatusOnError, Warning, "An outage looks like a refusal", attackStatus, "Answer 503.", "status_on_error: {code: ServiceUnavailable}"},
 	{codeHTTPService, Warning, "The check goes over HTTP", attackHTTP, "Use gRPC.", "grpc_service: {envoy_grpc: {cluster_name: gatehouse}, timeout: 1s}"},
 	{codeHTTPIdentity, Error, "The identity doesn't arrive, the client's does", attackIdentity, "Take the identity headers over from the answer.", "authorization_response: {allowed_upstream_headers: {patterns: [{exact: x-user-id}, {exact: x-user-email}, {exact: x-user-roles}, {exact: x-org-id}]}}"},
-	{codeReroutedByHeader, Error, "The check chooses the route", attackClearRoute, "Keep the route that was checked.", "clear_route_cache: false"},
+	{codeReroutedByHeader, Error, "The route is chosen again, by a header", attackClearRoute, "Keep the route that was checked.", "clear_route_cache: false"},
 	{codeClearRouteCache, Warning, "The route is chosen again after the check", attackClearRoute + " As long as routes look at the path alone, nothing comes of it.", "Keep the route that was checked.", "clear_route_cache: false"},
 	{codeHiddenCredential, Warning, "Gatehouse doesn't see a credential", attackHidden, "Let these headers through to the check.", "allowed_headers: {patterns: [{exact: cookie}, {exact: authorization}, {exact: x-internal-api-key}, {exact: origin}, {prefix: sec-fetch-}, {exact: upgrade}]}"},
 	{codeHiddenCrossSite, Error, "Gatehouse can't tell requests of other sites", attackCrossSite, "Let the headers by which browsers say so through to the check.", "allowed_headers: {patterns: [{exact: cookie}, {exact: authorization}, {exact: x-internal-api-key}, {exact: origin}, {prefix: sec-fetch-}, {exact: upgrade}]}"},
@@ -204,21 +211,28 @@ var rules = []Rule{
 	{codeShadowed, Error, "A route that is never reached", "The policy that stands here is never asked.", "Put the stricter route first.", ""},
 	{codeParameters, Warning, "A semicolon makes the difference", "A client asks for /users/admin;x. The looser route takes it; Tomcat, and others, drop what is behind the semicolon.", "Refuse semicolons before all other routes.", "- match: {safe_regex: {regex: \".*;.*\"}}\n  direct_response: {status: 400}"},
 	{codeClusterHeader, Error, "The client names the cluster", "A client that may use one service sends the name of another, and is there without having been asked by its policy.", "Name the cluster in the route, or take the header out before routing.", "route: {cluster: user_service}"},
+	{codeAddress, Error, "The client names the address", "A client that may use one service names another, the admin interface or Redis: Envoy connects to it, and no route or policy was made for it.", "Name the service in the route, or take the header out before routing.", "route: {cluster: user_service}"},
+	{codeVirtualHost, Warning, "A header chooses the routes", "A client sends the header of another virtual host, in which the same service has a looser policy. Routes in Gatehouse go by the host, which it leaves as it is.", "Choose by the host, or take the header out before routing.", ""},
+	{codeRewrite, Warning, "A rewrite leads around another route", "/public/users/admin, with the prefix taken away, is /users/admin for the service, and was checked as public.", "Rewrite to a path below which no other route has a policy of its own, or give both the stricter one.", "prefix_rewrite: /public"},
+	{codeLeftOut, Warning, "A header decides which policy is asked", "A client sends the header, cookie or parameter, or leaves it out, and is under the looser of the two policies.", "Name the same policy on both routes; let Gatehouse look at the header, by a condition.", ""},
+	{codeHostHeader, Warning, "The client names the host that the service sees", "The check sees the host of the request, the service another one: with several hosts behind one address, a page of another host is served.", "Say which host is meant, or take the header out before routing.", "host_rewrite_literal: users.example.com"},
 
 	{codeNormalize, Error, "Paths are not normalised", "/public/../users/admin is routed, and checked, as public, and served as /users/admin. On a checked route Gatehouse refuses it; on one that skips the check nobody does.", "Normalise first.", "normalize_path: true"},
 	{codeSlashes, Warning, "Repeated slashes are kept", attackSlashes, "Merge them.", "merge_slashes: true"},
 	{codeEscapedSlashes, Warning, "Escaped slashes get through", attackSlashes, "Refuse them.", "path_with_escaped_slashes_action: REJECT_REQUEST"},
 	{codeUnderscores, Warning, "Headers with underscores get through", attackUnderscore, "Refuse them.", "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}"},
-	{codeNotEarly, Warning, "Identity headers are not removed at the door", "Only the check removes them. On the route that skips it, tomorrow or by mistake, a client says who it is.", "Take them out before routing and before any filter.", "early_header_mutation_extensions:\n- name: envoy.http.early_header_mutation.header_mutation\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n    mutations:\n    - remove_on_match: {key_matcher: {safe_regex: {regex: \"x[-_](user[-_](id|email|roles)|org[-_]id)\"}}}"},
+	{codeNotEarly, Warning, "Identity headers are not removed at the door", "Only the check removes them. On the route that skips it, tomorrow or by mistake, a client says who it is.", "Take them out before routing and before any filter.", "early_header_mutation_extensions:\n- name: envoy.http.early_header_mutation.header_mutation\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n    mutations:\n    - remove_on_match: {key_matcher: {safe_regex: {regex: \"x[^a-z0-9](user[^a-z0-9](id|email|roles)|org[^a-z0-9]id)\"}}}"},
 	{codeOverrides, Warning, "Headers that ask for another method or path get through", "GET /users with x-http-method-override: DELETE, or x-original-url: /users/admin: the check sees the first, many frameworks do the second.", "Take them out, as the identity headers.", "- remove_on_match: {key_matcher: {safe_regex: {regex: \"x-http-method(-override)?|x-method-override|x-(original|rewrite)-ur[il]\"}}}"},
 	{codeRemoteAddress, Warning, "The client chooses its address", "A client writes another x-forwarded-for into each request and is under no rate limit; with an internal one it may set timeouts and retries by x-envoy-… headers.", "Take the peer's address, or count the proxies in front.", "use_remote_address: true\nxff_num_trusted_hops: 0"},
 	{codeClientCert, Warning, "A client's x-forwarded-client-cert gets through", "A service that believes the header believes a certificate that nobody has verified.", "Take it out.", "forward_client_cert_details: SANITIZE"},
 	{codeSmuggling, Warning, "Requests with two lengths are accepted", "A second request hides in the body of the first: it was never checked, and the service answers it.", "Refuse them.", "http_protocol_options: {allow_chunked_length: false}"},
 	{codeTrailers, Warning, "Trailers get through", "A trailer named x-user-id arrives after the check; a server that adds trailers to headers believes it.", "Drop them.", "http_protocol_options: {enable_trailers: false}"},
+	{codeDots, Warning, "Headers with dots get through", "A client sends x.user.id. PHP makes HTTP_X_USER_ID of it, as of x-user-id, and takes the one that comes last.", "Take out names with anything between the words.", "- remove_on_match: {key_matcher: {safe_regex: {regex: \"x[^a-z0-9](user[^a-z0-9](id|email|roles)|org[^a-z0-9]id)\"}}}"},
 
 	{codeDirect, Error, "A way past the check", "A client uses the other port, host or protocol, and writes the identity headers itself.", "Put the check into that way, too, or close it.", ""},
 	{codeAdmin, Error, "The admin interface is open", "Whoever reaches it reads the whole configuration, changes runtime settings and stops the gateway, without any credential.", "Listen on loopback, and allow only pages that change nothing.", "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}"},
 	{codeInside, Error, "A route to what nobody may reach", "A client asks for /quitquitquit, /runtime_modify or /config_dump through the gateway.", "Take the route out.", ""},
+	{codeTunnel, Error, "A tunnel to a service", "A client that may open the tunnel sends requests in it, with the identity headers that it likes; nobody checks them and nobody removes a header.", "Take the upgrade out. WebSockets are fine: no request fits into one.", "upgrade_configs: [{upgrade_type: websocket}]"},
 
 	{codeIstioFailOpen, Error, "A check that fails lets the request pass", attackFailOpen, "Refuse what could not be checked.", "failOpen: false"},
 	{codeIstioProvider, Error, "No such provider", "Istio has nothing to ask. Until somebody notices, requests are all refused, or, where the policy is dropped, all pass.", "Define the provider in the mesh configuration, under the name that the policy has.", "extensionProviders:\n- name: gatehouse\n  envoyExtAuthzGrpc: {service: gatehouse.auth.svc.cluster.local, port: 9001, timeout: 1s, statusOnError: \"503\"}"},
