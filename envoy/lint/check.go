@@ -22,15 +22,6 @@ import (
 
 // check looks at one ext_authz filter.
 func (l *linter) check(m *manager, c check) {
-	if c.GetDisabled() {
-		// Some control planes switch it on for every single route.
-		for _, one := range m.leaves() {
-			if s := one.of(c.name()); !s.given {
-				l.report(codeFilterDisabled, c.n.near("disabled"), "The filter is off where a route doesn't switch it on, and %s doesn't.", lower(one.what()))
-				break
-			}
-		}
-	}
 	if c.GetIsOptional() {
 		l.report(codeOptional, c.n.near("is_optional"), "An Envoy that lacks ext_authz leaves the check out and says nothing.")
 	}
@@ -82,6 +73,22 @@ func (l *linter) check(m *manager, c check) {
 		l.httpService(m, service.HttpService, n.near("http_service"))
 	default:
 		l.report(codeNobody, n, "Neither grpc_service nor http_service says who is asked; Envoy takes that, and crashes at the first request.")
+	}
+}
+
+// forgotten reports routes that don't switch on a check that is off where no
+// route does so, as with the control planes that switch it on for every single
+// route. A route that takes the identity headers out itself has not forgotten it.
+func (l *linter) forgotten(m *manager, checks []check) {
+	if !slices.ContainsFunc(checks, func(c check) bool { return c.GetDisabled() }) {
+		return
+	}
+	own := stripper{underscores: m.early().underscores}
+	for _, one := range m.leaves() {
+		if off, offLevel := one.unchecked(checks); off == nil || offLevel >= 0 || len(one.strip(own).left(l.spellings())) == 0 {
+			continue
+		}
+		l.report(codeFilterDisabled, one.n, "The check is off where a route doesn't switch it on, and %s doesn't.", lower(one.what()))
 	}
 }
 
@@ -361,6 +368,10 @@ func (l *linter) plaintext(at *node, host string) {
 	}
 }
 
+// unusedSocket is the name of what Envoy Gateway gives clusters of which each
+// endpoint names its own.
+const unusedSocket = "dummy.transport_socket"
+
 // tls reports whether a cluster uses TLS, and what its certificates are worth.
 func (l *linter) tls(c clusterAt) bool {
 	type socket struct {
@@ -373,7 +384,7 @@ func (l *linter) tls(c clusterAt) bool {
 	}
 	secure := false
 	for _, s := range sockets {
-		if s.m == nil {
+		if s.m == nil || s.m.GetName() == unusedSocket && len(c.GetTransportSocketMatches()) > 0 {
 			continue
 		}
 		switch settings := message(s.m.GetTypedConfig()).(type) {

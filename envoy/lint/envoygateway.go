@@ -9,6 +9,12 @@ import (
 type envoyGateway struct {
 	policies []*node // SecurityPolicies
 	clients  []*node // ClientTrafficPolicies
+	routes   []*node // HTTPRoutes and GRPCRoutes
+}
+
+// asks reports whether some policy has requests checked.
+func (e *envoyGateway) asks() bool {
+	return slices.ContainsFunc(e.policies, func(p *node) bool { return p.at("spec", "extAuth") != nil })
 }
 
 // target is what a policy is attached to.
@@ -31,8 +37,7 @@ func (t target) isRoute() bool { return strings.HasSuffix(t.kind, "Route") }
 
 // envoyGateway looks at Envoy Gateway.
 func (l *linter) envoyGateway(e *envoyGateway) {
-	asks := slices.ContainsFunc(e.policies, func(p *node) bool { return p.at("spec", "extAuth") != nil })
-	if !asks {
+	if !e.asks() {
 		// Without a check somewhere in these files, nothing can be said about what
 		// it depends on.
 		return
@@ -48,13 +53,19 @@ func (l *linter) envoyGateway(e *envoyGateway) {
 		spec := policy.at("spec")
 		ext := spec.at("extAuth")
 		if ext != nil {
-			l.extAuth(ext)
+			parents := e.parents(policy)
+			for _, parent := range parents {
+				l.extAuth(extAuth{ext, parent.at("spec", "extAuth")})
+			}
+			if len(parents) == 0 {
+				l.extAuth(extAuth{own: ext})
+			}
 			l.narrow(spec, wide)
 			continue
 		}
 		for _, t := range targets(spec) {
-			if wide && spec.at("mergeType") == nil && (t.isRoute() || t.section != "") {
-				l.report(codeEGOverride, t.n, "This policy replaces the one of the Gateway for %s %s, and has no extAuth: the check is gone there.", t.kind, t.n.at("name").string())
+			if wide && !merges(spec) && (t.isRoute() || t.section != "") {
+				l.egOverride(e, policy, t)
 			}
 		}
 	}
@@ -74,7 +85,149 @@ func (l *linter) narrow(spec *node, wide bool) {
 	}
 }
 
-func (l *linter) extAuth(e *node) {
+// merges reports whether a policy is put together with that of the Gateway.
+func merges(spec *node) bool {
+	return slices.Contains([]string{"StrategicMerge", "JSONMerge"}, spec.at("mergeType").string())
+}
+
+// extAuth is a check, with what it takes over from the one of the Gateway.
+type extAuth struct{ own, parent *node }
+
+// at returns a setting. A null takes away what would be taken over.
+func (e extAuth) at(name string) *node {
+	n := e.own.at(name)
+	if n == nil {
+		n = e.parent.at(name)
+	}
+	if n != nil && n.shape == nullShape {
+		return nil
+	}
+	return n
+}
+
+// near is at, or the check itself.
+func (e extAuth) near(name string) *node { return orElse(e.at(name), e.own) }
+
+// parents returns the policies of Gateways with which one of a route is merged.
+func (e *envoyGateway) parents(policy *node) []*node {
+	var out []*node
+	if !merges(policy.at("spec")) {
+		return nil
+	}
+	for _, t := range targets(policy.at("spec")) {
+		route := e.route(policy, t)
+		for _, other := range e.policies {
+			attached := other.at("spec", "extAuth") != nil && slices.ContainsFunc(targets(other.at("spec")), func(to target) bool {
+				return !to.isRoute() && (route == nil || attaches(route, namespace(other), to))
+			})
+			if t.isRoute() && attached && !slices.Contains(out, other) {
+				out = append(out, other)
+			}
+		}
+	}
+	return out
+}
+
+// attaches reports whether a route is one of a Gateway.
+func attaches(route *node, in string, gateway target) bool {
+	return slices.ContainsFunc(route.at("spec", "parentRefs").list(), func(ref *node) bool {
+		from := ref.at("namespace").string()
+		if from == "" {
+			from = namespace(route)
+		}
+		section := ref.at("sectionName").string()
+		return ref.at("name").string() == gateway.n.at("name").string() && from == in &&
+			(section == "" || gateway.section == "" || section == gateway.section)
+	})
+}
+
+// route returns the route that a policy is attached to, nil where it is not here.
+func (e *envoyGateway) route(policy *node, t target) *node {
+	name := t.n.at("name").string()
+	i := slices.IndexFunc(e.routes, func(r *node) bool {
+		return r.at("kind").string() == t.kind && name != "" && r.at("metadata", "name").string() == name && namespace(r) == namespace(policy)
+	})
+	if i < 0 {
+		return nil
+	}
+	return e.routes[i]
+}
+
+// egOverride looks at a policy that takes the check away. That is fine for a
+// route that takes the identity headers out by itself.
+func (l *linter) egOverride(e *envoyGateway, policy *node, t target) {
+	gone := func(why string) {
+		l.report(codeEGOverride, t.n, "This policy replaces the one of the Gateway for %s %s, and has no extAuth: the check is gone there%s.", t.kind, t.n.at("name").string(), why)
+	}
+	if !t.isRoute() {
+		gone("")
+		return
+	}
+	route := e.route(policy, t)
+	if route == nil {
+		gone(", and the route is not in these files")
+		return
+	}
+	rules := route.at("spec", "rules").list()
+	if t.section != "" {
+		rules = slices.DeleteFunc(slices.Clone(rules), func(r *node) bool { return r.at("name").string() != t.section })
+		if len(rules) == 0 {
+			gone(", and no rule here has the name " + t.section)
+		}
+	}
+	for _, rule := range rules {
+		left, at := l.ruleLeaves(rule, e.refusesUnderscores())
+		switch {
+		case len(left) == 0:
+		case at == nil:
+			gone(", with a client's own identity headers in the request")
+		default:
+			l.report(codeEGOverride, at, "%s %s is not checked, and this leaves a client's own %s in the request.", t.kind, t.n.at("name").string(), some(left))
+		}
+	}
+}
+
+// ruleLeaves returns the identity headers that a route's rule lets through, and
+// where it takes out others; nil where it takes out none.
+func (l *linter) ruleLeaves(rule *node, underscores bool) (left []string, at *node) {
+	modifiers := func(n *node) (removes []*node) {
+		for _, filter := range n.at("filters").list() {
+			if remove := filter.at("requestHeaderModifier", "remove"); filter.at("type").string() == "RequestHeaderModifier" && remove != nil {
+				removes = append(removes, remove)
+			}
+		}
+		return removes
+	}
+	if slices.ContainsFunc(rule.at("filters").list(), func(f *node) bool { return f.at("type").string() == "RequestRedirect" }) {
+		return nil, nil
+	}
+	for _, backend := range rule.at("backendRefs").list() { // without one, nobody is asked
+		s := stripper{underscores: underscores}
+		removes := append(modifiers(backend), modifiers(rule)...)
+		for _, remove := range removes {
+			s = s.and(remove.strings())
+		}
+		mine := s.left(l.spellings())
+		if len(mine) == 0 || len(left) > 0 {
+			continue
+		}
+		left = mine
+		if i := slices.IndexFunc(removes, func(n *node) bool { return slices.ContainsFunc(n.strings(), l.isIdentity) }); i >= 0 {
+			at = removes[i]
+		}
+	}
+	return left, at
+}
+
+// refusesUnderscores reports whether headers with underscores are refused, which
+// is Envoy Gateway's default.
+func (e *envoyGateway) refusesUnderscores() bool {
+	return !slices.ContainsFunc(e.clients, func(c *node) bool {
+		return c.at("spec", "headers", "withUnderscoresAction").string() == "Allow"
+	})
+}
+
+func (l *linter) extAuth(e extAuth) {
 	if e.at("failOpen").isTrue() {
 		l.report(codeEGFailOpen, e.at("failOpen"), "When the check fails, or its configuration is invalid, the request passes.")
 	}
@@ -91,7 +244,7 @@ func (l *linter) extAuth(e *node) {
 	sent, overHTTP := e.at("headersToExtAuth"), e.at("http")
 	if sent != nil || overHTTP != nil {
 		names := sent.strings()
-		l.hidden(orElse(sent, e), func(header string) bool {
+		l.hidden(e.near("headersToExtAuth"), func(header string) bool {
 			return overHTTP != nil && header == "authorization" ||
 				slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, header) })
 		}, true, codeEGHidden, codeEGCrossSite)
@@ -108,8 +261,8 @@ func (l *linter) extAuth(e *node) {
 
 // extAuthPolicies compares the policies that are named with those that there
 // are.
-func (l *linter) extAuthPolicies(e *node) {
-	l.usesRoutes(e)
+func (l *linter) extAuthPolicies(e extAuth) {
+	l.usesRoutes(e.own)
 	for _, extension := range e.at("contextExtensions").list() {
 		if extension.at("name").string() != policyKey {
 			continue

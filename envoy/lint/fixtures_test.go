@@ -223,6 +223,51 @@ spec:
 `
 }
 
+// uncheckedRoute is one on purpose.
+const uncheckedRoute = `---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: auth}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: auth}]
+  authorization: {defaultAction: Allow}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: auth}
+spec:
+  parentRefs: [{name: eg}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /auth}}]
+    filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x-user-id, x-user-email, x-user-roles, x-org-id]}}]
+    backendRefs: [{name: gatehouse, port: 8081}]
+`
+
+// leavesOut has the proxies refuse headers with underscores.
+var leavesOut = edit{"    extensionProviders:\n", "    defaultConfig: {connectionSettings: {profile: EDGE}}\n    extensionProviders:\n"}
+
+const leftOut = `  rules: [{to: [{operation: {notPaths: [/auth, /auth/*]}}]}]
+`
+
+// virtualService is what takes the paths that are left out.
+func virtualService(remove string) string {
+	return leftOut + `---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: public, namespace: istio-system}
+spec:
+  hosts: [gateway.example.com]
+  gateways: [public]
+  http:
+  - name: auth
+    match: [{uri: {exact: /auth}}, {uri: {prefix: /auth/}}]
+    headers: {request: {remove: [` + remove + `]}}
+    route: [{destination: {host: gatehouse.auth.svc.cluster.local, port: {number: 8081}}}]
+  - name: rest
+    route: [{destination: {host: shop.shop.svc.cluster.local}}]
+`
+}
+
 func gatehouse(g lint.Gatehouse) lint.Options { return lint.Options{Gatehouse: &g} }
 
 var fixtures = map[string]fixture{
@@ -504,7 +549,7 @@ apiVersion: security.istio.io/v1`}}},
 	"GH503": {base: "istio", bad: []edit{{"  rules: [{}]\n", ""}}},
 	"GH504": {
 		base: "istio",
-		bad:  []edit{{"rules: [{}]", `rules: [{to: [{operation: {notPaths: ["/public*"]}}]}]`}},
+		bad:  []edit{{"rules: [{}]", `rules: [{to: [{operation: {paths: ["/orders/*"]}}]}]`}},
 		good: []edit{{"rules: [{}]", `rules: [{to: [{operation: {paths: ["/orders/*"]}}]}, {}]`}},
 	},
 	"GH505": {base: "istio", bad: []edit{{"        timeout: 1s\n", ""}}},
@@ -532,13 +577,23 @@ apiVersion: security.istio.io/v1`}}},
 		bad:  []edit{{"    pathNormalization: {normalization: MERGE_SLASHES}\n", ""}},
 		good: []edit{{"MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"}},
 	},
+	"GH514": {
+		base: "istio",
+		bad:  []edit{leavesOut, {"  rules: [{}]\n", virtualService("x-user-id, x-user-email, x-user-roles")}},
+		good: []edit{leavesOut, {"  rules: [{}]\n", virtualService("x-user-id, x-user-email, x-user-roles, x-org-id")}},
+	},
+	"GH515": {
+		base: "istio",
+		bad:  []edit{leavesOut, {"  rules: [{}]\n", leftOut}},
+		good: []edit{leavesOut, {"  rules: [{}]\n", virtualService("x-user-id, x-user-email, x-user-roles, x-org-id")}},
+	},
 
 	// ---- Envoy Gateway.
 	"GH601": {base: "envoy-gateway", bad: []edit{{"failOpen: false", "failOpen: true"}}},
 	"GH602": {
 		base: "envoy-gateway",
 		bad:  []edit{{egLast, egLast + corsPolicy("")}},
-		good: []edit{{egLast, egLast + corsPolicy("  mergeType: StrategicMerge\n")}},
+		good: []edit{{egLast, egLast + corsPolicy("  mergeType: StrategicMerge\n") + uncheckedRoute}},
 	},
 	"GH603": {base: "envoy-gateway", bad: []edit{{egTarget, strings.Replace(strings.Replace(egTarget, "kind: Gateway", "kind: HTTPRoute", 1), "name: eg", "name: orders", 1)}}},
 	"GH604": {base: "envoy-gateway", bad: []edit{{"    timeout: 1s\n", ""}}},

@@ -15,28 +15,100 @@ import (
 
 // read sorts the documents of a file by what they are.
 func (l *linter) read(s Source, docs *documents, loose *gateway, istio *mesh, eg *envoyGateway) {
-	known := 0
-	for _, doc := range docs.roots {
-		known += l.document(doc, s.Data, loose, istio, eg)
-	}
-	if known == 0 {
-		f := Finding{File: s.Name, Line: 1, Column: 1, Message: "Nothing here is a gateway's configuration that this program knows."}
-		if len(docs.roots) > 0 {
-			f.Line, f.Column = docs.roots[0].line, docs.roots[0].column
-		} else {
-			f.Message = "The file is empty."
+	f := &file{name: s.Name, line: 1, column: 1, strange: len(docs.roots) == 0, empty: len(docs.roots) == 0}
+	l.files = append(l.files, f)
+	for i, doc := range docs.roots {
+		if i == 0 {
+			f.line, f.column = doc.line, doc.column
 		}
-		l.add(codeUnknown, f)
+		helpers, others := len(f.helpers), len(f.others)
+		known := l.document(doc, s.Data, loose, istio, eg)
+		f.known += known
+		if known > 0 || len(f.helpers) > helpers || len(f.others) > others {
+			continue
+		}
+		if mayBeValues(doc) {
+			f.others = append(f.others, "Helm values")
+		} else {
+			f.strange = true
+		}
 	}
 	for _, d := range docs.duplicates {
 		line, _ := d.first.place()
 		l.report(codeTwice, d.last, "%s is given twice in one mapping, first on line %d; the last one counts and nobody says so.", d.last.name, line)
 	}
 	for _, n := range docs.merges {
-		if root := n.root(); !isKubernetes(root) && root.at("extensionProviders") == nil && root.at("meshConfig") == nil {
+		if root := n.root(); f.known > 0 && !isKubernetes(root) && root.at("extensionProviders") == nil && root.at("meshConfig") == nil {
 			l.report(codeMerge, n, "Envoy knows no merge keys (<<) and refuses the file; they were resolved here.")
 		}
 	}
+}
+
+// file is what was found in a source as a whole.
+type file struct {
+	name         string
+	line, column int
+	known        int      // things that are judged
+	helpers      []helper // things by which others are judged
+	others       []string // kinds of what is not looked at
+	strange      bool     // something is there that is neither
+	empty        bool
+}
+
+// helper says something about what is in other files.
+type helper int
+
+const (
+	helpsIstio helper = iota
+	helpsEnvoyGateway
+)
+
+// helps notes that the file that is being read has something by which others are
+// judged.
+func (l *linter) helps(h helper) {
+	f := l.files[len(l.files)-1]
+	f.helpers = append(f.helpers, h)
+}
+
+// unknown reports files of which nothing was looked at. Beside files that were,
+// objects and values about something else are worth a note only.
+func (l *linter) unknown(istio *mesh, eg *envoyGateway) {
+	judged := slices.ContainsFunc(l.files, func(f *file) bool { return f.known > 0 })
+	for _, f := range l.files {
+		at := Finding{File: f.name, Line: f.line, Column: f.column}
+		helped := slices.ContainsFunc(f.helpers, func(h helper) bool {
+			return h == helpsIstio && istio.asks() || h == helpsEnvoyGateway && eg.asks()
+		})
+		slices.Sort(f.others)
+		switch {
+		case f.empty:
+			at.Message = "The file is empty."
+			l.add(codeUnknown, at)
+		case f.known > 0:
+		case !judged || f.strange:
+			at.Message = "Nothing here is a gateway's configuration that this program knows."
+			l.add(codeUnknown, at)
+		case helped:
+		case len(f.others) > 0:
+			at.Message = "Nothing here is about the check, as far as this program knows: " + some(slices.Compact(f.others)) + "."
+			l.add(codeUnread, at)
+		default:
+			at.Message = "No policy in these files says that requests are checked, so nothing here is looked at."
+			l.add(codeUnread, at)
+		}
+	}
+}
+
+// mayBeValues reports whether a document can be the values of a Helm chart: a
+// mapping, and none of the forms that this program knows with a letter wrong.
+func mayBeValues(n *node) bool {
+	return n.isMapping() && n.at("@type") == nil && !slices.ContainsFunc(n.fields, func(f *node) bool {
+		return nearest(f.name, []string{
+			"static_resources", "staticresources", "dynamic_resources", "dynamicresources", "virtual_hosts", "virtualhosts",
+			"filter_chains", "filterchains", "load_assignment", "loadassignment",
+			"meshconfig", "extensionproviders", "extension_providers", "apiversion",
+		}) != ""
+	})
 }
 
 // document reads one document and returns how many things in it are known.
@@ -67,11 +139,15 @@ func (l *linter) document(n *node, text []byte, loose *gateway, istio *mesh, eg 
 		return 1
 	case n.at("@type") != nil:
 		return l.typed(n, loose)
-	case n.at("resources") != nil:
+	case n.at("resources").isList():
 		return l.discovery(n, loose)
 	}
 	if known := l.untyped(n, loose); known > 0 {
 		return known
+	}
+	if l.annotations(n.at("podAnnotations"), text, istio) { // Helm values of a gateway
+		l.helps(helpsIstio)
+		return 0
 	}
 	return l.dumpsBelow(n, 3)
 }
@@ -116,9 +192,22 @@ func isKubernetes(n *node) bool { return n.at("apiVersion") != nil && n.at("kind
 func (l *linter) kubernetes(n *node, text []byte, loose *gateway, istio *mesh, eg *envoyGateway) int {
 	group, _, _ := strings.Cut(n.at("apiVersion").string(), "/")
 	kind := n.at("kind").string()
+	for _, pod := range []*node{n, n.at("spec", "template")} {
+		if l.annotations(pod.at("metadata", "annotations"), text, istio) {
+			l.helps(helpsIstio)
+		}
+	}
+	other := func() int {
+		f := l.files[len(l.files)-1]
+		f.others = append(f.others, kind)
+		return 0
+	}
 	switch {
 	case strings.HasSuffix(kind, "List") && n.at("items") != nil:
 		known := 0
+		if len(n.at("items").list()) == 0 {
+			return other()
+		}
 		for _, item := range n.at("items").list() {
 			if item.isMapping() && isKubernetes(item) {
 				known += l.kubernetes(item, text, loose, istio, eg)
@@ -136,15 +225,30 @@ func (l *linter) kubernetes(n *node, text []byte, loose *gateway, istio *mesh, e
 	case kind == "ConfigMap" && n.at("data", "mesh") != nil:
 		l.meshConfigMap(n.at("data", "mesh"), text, istio)
 	case kind == "ConfigMap":
-		return l.configMap(n, text, loose, istio, eg)
+		if known := l.configMap(n, text, loose, istio, eg); known > 0 {
+			return known
+		}
+		return other()
 	case group == "networking.istio.io" && kind == "EnvoyFilter", group == "gateway.envoyproxy.io" && (kind == "EnvoyPatchPolicy" || kind == "EnvoyExtensionPolicy"):
 		l.report(codeUnread, n, "%s changes what Envoy does, and is not looked at; lint what comes out of it, Envoy's config_dump.", kind)
 	case group == "gateway.envoyproxy.io" && kind == "SecurityPolicy":
 		eg.policies = append(eg.policies, n)
 	case group == "gateway.envoyproxy.io" && kind == "ClientTrafficPolicy":
 		eg.clients = append(eg.clients, n)
-	default:
+	case group == "networking.istio.io" && kind == "VirtualService":
+		istio.services = append(istio.services, n)
+		l.helps(helpsIstio)
 		return 0
+	case group == "networking.istio.io" && kind == "Gateway":
+		istio.gateways = append(istio.gateways, n)
+		l.helps(helpsIstio)
+		return 0
+	case group == "gateway.networking.k8s.io" && (kind == "HTTPRoute" || kind == "GRPCRoute"):
+		eg.routes = append(eg.routes, n)
+		l.helps(helpsEnvoyGateway)
+		return 0
+	default:
+		return other()
 	}
 	return 1
 }

@@ -8,14 +8,25 @@ import (
 
 // mesh is what is at hand of Istio's configuration.
 type mesh struct {
-	configs  []*node // mesh configurations
-	policies []*node // AuthorizationPolicies
+	configs     []*node // mesh configurations
+	policies    []*node // AuthorizationPolicies
+	services    []*node // VirtualServices
+	gateways    []*node // Gateways
+	connections []*node // connectionSettings of proxies
+}
+
+// asks reports whether some policy has requests checked.
+func (m *mesh) asks() bool { return slices.ContainsFunc(m.policies, isCustom) }
+
+func isCustom(policy *node) bool {
+	return strings.EqualFold(policy.at("spec", "action").string(), "CUSTOM")
 }
 
 func (m *mesh) config(n *node) {
 	if n.isMapping() {
 		n.toCamelCase()
 		m.configs = append(m.configs, n)
+		m.proxy(n.at("defaultConfig"))
 	}
 }
 
@@ -66,8 +77,8 @@ func (l *linter) mesh(m *mesh) {
 		}
 	}
 	for _, policy := range m.policies {
-		if strings.EqualFold(policy.at("spec", "action").string(), "CUSTOM") {
-			l.istioPolicy(policy, defined, len(m.configs) > 0)
+		if isCustom(policy) {
+			l.istioPolicy(m, policy, defined)
 		}
 	}
 }
@@ -148,14 +159,14 @@ var limits = map[string][]string{
 	"from": {"source"}, "to": {"operation"}, "when": {""},
 }
 
-func (l *linter) istioPolicy(policy *node, defined map[string]bool, haveConfig bool) {
+func (l *linter) istioPolicy(m *mesh, policy *node, defined map[string]bool) {
 	spec := policy.at("spec")
 	l.usesRoutes(spec)
 	provider := spec.at("provider", "name").string()
 	switch {
 	case provider == "":
 		l.report(codeIstioProvider, spec.near("provider"), "action CUSTOM names no provider.")
-	case !haveConfig:
+	case len(m.configs) == 0:
 		l.report(codeElsewhere, spec.at("provider", "name"), "The mesh configuration that defines %q is not in these files.", provider)
 	case !defined[provider]:
 		l.report(codeIstioProvider, spec.at("provider", "name"), "No provider %q is defined in the mesh configuration.", provider)
@@ -169,6 +180,10 @@ func (l *linter) istioPolicy(policy *node, defined map[string]bool, haveConfig b
 		if !limited(rule) {
 			return // one that fits all is enough
 		}
+	}
+	if lists := notPaths(rules); len(lists) > 0 {
+		l.istioUnchecked(m, policy, lists[0])
+		return
 	}
 	l.report(codeIstioPartial, spec.at("rules"), "Only requests that fit these rules are checked; all others pass, with the identity headers that their client wrote.")
 }

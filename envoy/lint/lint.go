@@ -90,6 +90,7 @@ func Lint(sources []Source, o Options) []Finding {
 		}
 		l.read(s, docs, loose, &istio, &eg)
 	}
+	l.unknown(&istio, &eg)
 	l.gateway(loose)
 	l.mesh(&istio)
 	l.envoyGateway(&eg)
@@ -112,6 +113,7 @@ func Lint(sources []Source, o Options) []Finding {
 type linter struct {
 	options  Options
 	findings []Finding
+	files    []*file
 	seen     map[Finding]bool
 	unread   map[[2]any]bool // document and type, that were said to be unread
 	usesPolicies

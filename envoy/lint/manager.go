@@ -34,11 +34,12 @@ func (l *linter) manager(m *manager, behind services) {
 	}
 	l.checked = m.checks[0].n
 	for i, c := range m.checks {
-		if i > 0 {
+		if i > 0 && !m.alternatives() {
 			l.report(codeSecondCheck, c.n.near("name"), "A second ext_authz filter, after %s: each has its own settings, and per-route settings go to the one whose name they have.", m.checks[0].name())
 		}
 		l.check(m, c)
 	}
+	l.forgotten(m, m.checks)
 	l.filters(m)
 	l.identityBefore(m)
 	l.upstreamFilters(m)
@@ -349,6 +350,7 @@ func (l *linter) upgrades(m *manager) {
 		if len(checks) == 0 {
 			l.report(codeUpgrade, at.near("filters"), "Upgrades to %s have filters of their own, and no ext_authz among them.", u.GetUpgradeType())
 		}
+		l.forgotten(m, checks)
 		for _, c := range checks {
 			l.check(m, c)
 		}

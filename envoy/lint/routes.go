@@ -173,18 +173,48 @@ func (f leaf) of(filter string) setting {
 const policyKey = "policy"
 
 // unchecked returns where the leaf skips one of the checks, nil when it passes
-// all of them, and by which level.
+// all of them, and by which level: -1 for a check that is off where nothing else
+// is said. Where that is so of all checks, one is enough: some control planes
+// have a filter for each policy, and switch on the one that a route has.
 func (f leaf) unchecked(checks []check) (off *node, offLevel int) {
+	on := false
 	for _, c := range checks {
 		s := f.of(c.name())
 		switch {
 		case s.off != nil:
-			return s.off, s.offLevel
+			if off == nil || offLevel < 0 {
+				off, offLevel = s.off, s.offLevel
+			}
 		case c.GetDisabled() && !s.given:
-			return c.n.near("disabled"), -1
+			if off == nil {
+				off, offLevel = c.n.near("disabled"), -1
+			}
+		default:
+			on = true
 		}
 	}
-	return nil, 0
+	if on && allOff(checks) {
+		return nil, 0
+	}
+	return off, offLevel
+}
+
+// allOff reports whether all checks are off where a route doesn't switch them on.
+func allOff(checks []check) bool {
+	return !slices.ContainsFunc(checks, func(c check) bool { return !c.GetDisabled() })
+}
+
+// alternatives reports whether no route has more than one of the checks.
+func (m *manager) alternatives() bool {
+	return allOff(m.checks) && !slices.ContainsFunc(m.leaves(), func(one leaf) bool {
+		on := 0
+		for _, c := range m.checks {
+			if s := one.of(c.name()); s.given && s.off == nil {
+				on++
+			}
+		}
+		return on > 1
+	})
 }
 
 // name is by which per-route settings refer to the filter.

@@ -123,6 +123,8 @@ const (
 	codeIstioClearRoute = "GH511"
 	codeIstioBody       = "GH512"
 	codeIstioPaths      = "GH513"
+	codeIstioOpen       = "GH514"
+	codeIstioElsewhere  = "GH515"
 
 	codeEGFailOpen    = "GH601"
 	codeEGOverride    = "GH602"
@@ -155,7 +157,7 @@ const (
 
 var rules = []Rule{
 	{codeSyntax, Error, "The file can't be read", "A file that is not read is a file in which nothing is found.", "Correct the file. A template has to be rendered before it is linted.", ""},
-	{codeUnknown, Error, "Nothing here that lint knows", "A file that is not read is a file in which nothing is found.", "Give an Envoy bootstrap, a /config_dump, listeners, route configurations or clusters, an Istio AuthorizationPolicy or mesh configuration, or an Envoy Gateway SecurityPolicy.", ""},
+	{codeUnknown, Error, "Nothing here that lint knows", "A file that is not read is a file in which nothing is found.", "Give an Envoy bootstrap, a /config_dump, listeners, route configurations or clusters, an Istio AuthorizationPolicy or mesh configuration, or an Envoy Gateway SecurityPolicy. What belongs to these is given together with them.", ""},
 	{codeField, Error, "Envoy doesn't know this field", "Envoy refuses the file, and goes on with the one before, or doesn't start.", "Correct the name. If your Envoy is newer than this program, pass --ignore GH003.", ""},
 	{codeValue, Error, "Envoy can't read this value", "Envoy refuses the file, and goes on with the one before, or doesn't start.", "Give a value of the type that the field has.", ""},
 	{codeTwice, Warning, "A key is given twice", "Who reviews the file sees the first one, failure_mode_allow: false for example, and Envoy takes the last.", "Take one of them out.", ""},
@@ -247,9 +249,11 @@ var rules = []Rule{
 	{codeIstioClearRoute, Warning, "The route is chosen again after the check", attackClearRoute, "Keep the route that was checked.", "clearRouteCache: false"},
 	{codeIstioBody, Warning, "Bodies are held for the check", attackBody, "Take includeRequestBodyInCheck out.", ""},
 	{codeIstioPaths, Warning, "Forms of a path are kept apart", attackSlashes, "Merge slashes; Gatehouse refuses the escaped ones.", "pathNormalization: {normalization: MERGE_SLASHES}"},
+	{codeIstioOpen, Error, "An unchecked path lets identity headers through", "A client asks for a path that notPaths leave out, and sends x-user-id: root, or x_user_id. Nobody removes it, and the service believes it.", "Leave out no more than a route of the VirtualService takes that removes every spelling. Headers with underscores go by the settings of the gateway's proxy: connectionSettings: {profile: EDGE}.", "headers: {request: {remove: [x-user-id, x-user-email, x-user-roles, x-org-id]}}"},
+	{codeIstioElsewhere, Error, "What becomes of unchecked paths is not in these files", "Unless the VirtualService removes it, a client's own x-user-id: root arrives at the service.", "Give the file with the VirtualService, too, or check everything: {anonymous: true} is for what is public.", "rules: [{}]"},
 
 	{codeEGFailOpen, Error, "A check that fails lets the request pass", attackFailOpen, "Refuse what could not be checked.", "failOpen: false"},
-	{codeEGOverride, Error, "A policy takes the check away", "Requests to this route get through unasked: the policy that is nearer replaces the Gateway's as a whole.", "Merge it with the Gateway's policy, or repeat extAuth in it.", "mergeType: StrategicMerge"},
+	{codeEGOverride, Error, "A policy takes the check away", "Requests to this route get through unasked: the policy that is nearer replaces the Gateway's as a whole.", "Merge it with the Gateway's policy, or repeat extAuth in it. A route that is unchecked on purpose takes the identity headers out, in each of its rules; give its file, too.", "mergeType: StrategicMerge"},
 	{codeEGNarrow, Warning, "Only some routes are checked", "The route that is added tomorrow is open, and lets the identity headers through that the client wrote.", "Attach the check to the Gateway.", "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: eg}]"},
 	{codeEGTimeout, Warning, "The time of a check is not bounded well", attackTimeout, "Give it a second, and Gatehouse less (redis.timeout).", "timeout: 1s"},
 	{codeEGStatus, Warning, "An outage looks like a refusal", attackStatus, "Answer 503.", "statusOnError: 503"},

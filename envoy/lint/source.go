@@ -226,7 +226,7 @@ var things = map[string]string{
 	"listeners": "listener", "static_listeners": "listener", "dynamic_listeners": "listener",
 	"virtual_hosts": "virtual host", "routes": "route", "http_filters": "filter",
 	"clusters": "cluster", "static_clusters": "cluster", "dynamic_active_clusters": "cluster",
-	"extensionProviders": "provider",
+	"extensionProviders": "provider", "http": "route", "rules": "rule",
 }
 
 // within names the things around a node, as in "listener gateway, route admin".
