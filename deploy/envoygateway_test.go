@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
@@ -156,6 +158,8 @@ func TestEnvoyGateway(t *testing.T) {
 		require.Equal(t, "connect-failure,refused-stream,reset,unavailable", c.sub("grpcService", "retryPolicy").text("retryOn"))
 		require.Len(t, c.sub("allowedHeaders").list("patterns"), 13)
 	}
+	linted := lint.Lint([]lint.Source{{Name: "xds.json", Data: text}}, lint.Options{})
+	require.False(t, slices.ContainsFunc(linted, func(f lint.Finding) bool { return f.Severity == lint.Error }), "%+v", linted)
 	require.Equal(t, 3, filters, "the Gateway's, and those of two routes")
 	require.Equal(t, "envoy.filters.http.router", last)
 
@@ -187,7 +191,28 @@ spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}]
   cors: {allowOrigins: ["https://www.example.com"]}
 `
-		require.Equal(t, "not checked", route(t, "/users", translate(t, cors)))
+		open := translate(t, cors)
+		require.Equal(t, "not checked", route(t, "/users", open))
+		// lint sees it, in what comes out and in what goes in.
+		found := func(sources ...lint.Source) (places []string) {
+			for _, f := range lint.Lint(sources, lint.Options{}) {
+				if f.Severity == lint.Error {
+					places = append(places, f.Code+" "+f.File+" "+f.Within)
+				}
+			}
+			return places
+		}
+		out := found(lint.Source{Name: "xds.json", Data: open})
+		require.Len(t, out, 4, "the four paths of the route")
+		for _, one := range out {
+			require.Contains(t, one, "GH103 xds.json")
+			require.Contains(t, one, "httproute/shop/shop/rule/")
+		}
+		in := []lint.Source{{Name: "cors.yaml", Data: []byte(cors)}}
+		for _, file := range []string{"gateway.yaml", "security.yaml", "routes.yaml"} {
+			in = append(in, lint.Source{Name: file, Data: read(t, "envoy-gateway/"+file)})
+		}
+		require.Equal(t, []string{"GH602 cors.yaml SecurityPolicy cors"}, found(in...))
 		merged := cors + "  mergeType: StrategicMerge\n"
 		require.Equal(t, "checked", route(t, "/users", translate(t, merged)))
 	})

@@ -69,6 +69,13 @@ func (l *linter) envoyGateway(e *envoyGateway) {
 			}
 		}
 	}
+	for _, route := range e.routes {
+		for _, rule := range route.at("spec", "rules").list() {
+			for _, n := range append([]*node{rule}, rule.at("backendRefs").list()...) {
+				l.setByRoute(n)
+			}
+		}
+	}
 	for _, client := range e.clients {
 		l.clientTraffic(client.at("spec"))
 	}
@@ -217,6 +224,20 @@ func (l *linter) ruleLeaves(rule *node, underscores bool) (left []string, at *no
 		}
 	}
 	return left, at
+}
+
+// setByRoute reports identity headers that a route writes, after the check or
+// without one.
+func (l *linter) setByRoute(n *node) {
+	for _, filter := range n.at("filters").list() {
+		for _, how := range []string{"set", "add"} {
+			for _, header := range filter.at("requestHeaderModifier", how).list() {
+				if name := header.at("name").string(); l.isIdentity(name) {
+					l.report(codeIdentitySet, header, "%s is set here, %s.", name, afterCheck)
+				}
+			}
+		}
+	}
 }
 
 // refusesUnderscores reports whether headers with underscores are refused, which

@@ -134,7 +134,7 @@ func (l *linter) document(n *node, text []byte, loose *gateway, istio *mesh, eg 
 		n.at("admin").isMapping():
 		l.bootstrap(n)
 		return 1
-	case n.at("configs") != nil:
+	case n.at("configs").isList():
 		l.dump(n)
 		return 1
 	case n.at("@type") != nil:

@@ -76,6 +76,11 @@ func (l *linter) mesh(m *mesh) {
 			l.istioPaths(config)
 		}
 	}
+	if m.asks() {
+		for _, vs := range m.services {
+			l.setByMesh(vs)
+		}
+	}
 	for _, policy := range m.policies {
 		if isCustom(policy) {
 			l.istioPolicy(m, policy, defined)

@@ -65,15 +65,15 @@ func TestBrokenKubernetesObjects(t *testing.T) {
 	}{
 		"a header less in the VirtualService": {
 			"istio", "gateway.yaml", "x-user-roles, x-org-id", "x-user-roles",
-			"GH514", "gateway.yaml", "remove: &client [", "Route auth of VirtualService public takes /auth, which is not checked, and leaves a client's own x-org-id",
+			"GH514", "gateway.yaml", "remove: &client [", "/auth is not checked, and route auth of VirtualService public leaves a client's own x-org-id",
 		},
 		"a route that removes nothing": {
 			"istio", "gateway.yaml", "remove: &client [x-user-id, x-user-email, x-user-roles, x-org-id,", "remove: &client [",
-			"GH514", "gate.yaml", gateNotPaths, "/auth is not checked, and route auth of VirtualService public takes it, with a client's own x-user-id",
+			"GH514", "gate.yaml", gateNotPaths, "/auth is not checked, and route auth of VirtualService public leaves a client's own x-user-id",
 		},
 		"a path more in notPaths": {
 			"istio", "gate.yaml", gateNotPaths, "notPaths: [/auth, /auth/*, /.well-known/jwks.json, /users/*]",
-			"GH514", "gate.yaml", "/users/*]", "/users/* is not checked, and route users-strict of VirtualService public takes it",
+			"GH514", "gate.yaml", "/users/*]", "/users/* is not checked, and route users-strict of VirtualService public leaves",
 		},
 		"a path that no route takes out": {
 			"istio", "gate.yaml", "/auth/*", "/auth*",
@@ -94,6 +94,14 @@ func TestBrokenKubernetesObjects(t *testing.T) {
 		"a gateway that lets underscores through": {
 			"istio", "gateway-values.yaml", "profile: EDGE", "profile: EDGE\n      httpHeadersWithUnderscoresAction: ALLOW",
 			"GH514", "gateway.yaml", "remove: &client", "x_user-id",
+		},
+		"a VirtualService that says who it is": {
+			"istio", "gateway.yaml", "      headers: {request: {remove: *method}}\n      route: *users\n", "      headers: {request: {remove: *method, set: {X-User_Id: root}}}\n      route: *users\n",
+			"GH113", "gateway.yaml", "X-User_Id: root", "X-User_Id is set here",
+		},
+		"an HTTPRoute that says who it is": {
+			"envoy-gateway", "routes.yaml", "{remove: [x-user-id,", "{set: [{name: x-user-id, value: root}], remove: [x-user-id,",
+			"GH113", "routes.yaml", "value: root", "x-user-id is set here",
 		},
 		"a header less in the HTTPRoute": {
 			"envoy-gateway", "routes.yaml", "x-user-roles, x-org-id", "x-user-roles",
@@ -143,6 +151,9 @@ func TestBrokenKubernetesObjects(t *testing.T) {
 			require.GreaterOrEqual(t, i, 0, "%+v", findings)
 			f := findings[i]
 			require.Equal(t, tc.at, f.File)
+			if strings.HasPrefix(name, "a header less") {
+				require.Len(t, findings, 2, "it is said once: %+v", findings) // and GH006
+			}
 			file := sources[slices.IndexFunc(sources, func(s lint.Source) bool { return s.Name == tc.at })]
 			require.Contains(t, strings.Split(string(file.Data), "\n")[f.Line-1], tc.line)
 		})
@@ -324,7 +335,8 @@ func TestChecksThatRoutesSwitchOn(t *testing.T) {
 		"all routes switch one on": {route("shop", on("gatehouse")) + route("admin", on("admin")), true, nil, ""},
 		"one that doesn't": {
 			route("shop", on("gatehouse")) + route("admin", "") + route("orders", on("admin")), true,
-			[]string{"GH103"}, "name: admin",
+			[]string{"GH103"},
+			"name: admin",
 		},
 		"two that don't":                      {route("shop", "") + route("admin", ""), true, []string{"GH103"}, "name: shop"},
 		"one that removes the headers":        {route("shop", on("gatehouse")) + route("auth", removes), true, nil, ""},

@@ -33,8 +33,9 @@ func (l *linter) manager(m *manager, behind services) {
 		return
 	}
 	l.checked = m.checks[0].n
+	alternatives := m.alternatives()
 	for i, c := range m.checks {
-		if i > 0 && !m.alternatives() {
+		if i > 0 && !alternatives {
 			l.report(codeSecondCheck, c.n.near("name"), "A second ext_authz filter, after %s: each has its own settings, and per-route settings go to the one whose name they have.", m.checks[0].name())
 		}
 		l.check(m, c)

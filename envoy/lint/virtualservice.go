@@ -38,11 +38,11 @@ func (l *linter) istioUnchecked(m *mesh, policy, paths *node) {
 		l.report(codeIstioElsewhere, paths, "%s not checked, and the VirtualService that takes the identity headers out there is not in these files.", are(paths.strings()))
 		return
 	}
-	underscores := m.refusesUnderscores()
+	underscores, said := m.refusesUnderscores(), map[*node]bool{}
 	for _, one := range paths.list() {
 		taken, open := false, false
 		for _, vs := range services {
-			t, o := l.istioWay(vs, one, underscores)
+			t, o := l.istioWay(vs, one, underscores, said)
 			taken, open = taken || t, open || o
 		}
 		if !taken && !open {
@@ -59,27 +59,20 @@ func are(paths []string) string {
 }
 
 // istioWay follows requests for unchecked paths through a VirtualService: taken
-// says that one route or another takes all of them, open that one was reported.
-func (l *linter) istioWay(vs, path *node, underscores bool) (taken, open bool) {
+// says that one route or another takes all of them, open that one lets the identity headers
+// through. What is reported where it stands is said once, not for each path.
+func (l *linter) istioWay(vs, path *node, underscores bool, said map[*node]bool) (taken, open bool) {
 	p := pathsOf(path.string())
 	for _, route := range vs.at("spec", "http").list() {
 		takes, whole := p.taken(route)
 		if !takes {
 			continue
 		}
-		if left, at := l.leaves(route, underscores); len(left) > 0 {
-			what := "A route of VirtualService " + vs.at("metadata", "name").string()
-			if name := route.at("name").string(); name != "" {
-				what = "Route " + name + of(what)
+		if left, at := l.letsThrough(route, underscores); len(left) > 0 {
+			if at == nil && !open || at != nil && !said[at] { // without at, it was made for requests that are checked
+				l.report(codeIstioOpen, orElse(at, path), "%s is not checked, and %s leaves a client's own %s in the request.", path.string(), routeOf(route, vs), some(left))
 			}
-			if at == nil { // it was made for requests that are checked
-				if !open {
-					l.report(codeIstioOpen, path, "%s is not checked, and %s takes it, with a client's own %s in the request.", path.string(), lower(what), some(left))
-				}
-			} else {
-				l.report(codeIstioOpen, at, "%s takes %s, which is not checked, and leaves a client's own %s in the request.", what, path.string(), some(left))
-			}
-			open = true
+			open, said[at] = true, true
 		}
 		if whole {
 			return true, open
@@ -88,12 +81,34 @@ func (l *linter) istioWay(vs, path *node, underscores bool) (taken, open bool) {
 	return false, open
 }
 
-// of makes "Route x of VirtualService y" of "A route of …".
-func of(what string) string { return strings.TrimPrefix(what, "A route") }
+// routeOf names a route of a VirtualService.
+func routeOf(route, vs *node) string {
+	what := "a route"
+	if name := route.at("name").string(); name != "" {
+		what = "route " + name
+	}
+	return what + " of VirtualService " + vs.at("metadata", "name").string()
+}
 
-// leaves returns the identity headers that a route of a VirtualService lets
+// setByMesh reports identity headers that VirtualServices write, after the check
+// or without one.
+func (l *linter) setByMesh(vs *node) {
+	for _, route := range vs.at("spec", "http").list() {
+		for _, n := range append([]*node{route}, route.at("route").list()...) {
+			for _, how := range []string{"set", "add"} {
+				for _, header := range n.at("headers", "request", how).fieldsOf() {
+					if l.isIdentity(header.name) {
+						l.report(codeIdentitySet, header, "%s is set here, %s.", header.name, afterCheck)
+					}
+				}
+			}
+		}
+	}
+}
+
+// letsThrough returns the identity headers that a route of a VirtualService lets
 // through, and where it takes out others; nil where it takes out none.
-func (l *linter) leaves(route *node, underscores bool) (left []string, at *node) {
+func (l *linter) letsThrough(route *node, underscores bool) (left []string, at *node) {
 	if route.at("redirect") != nil || route.at("directResponse") != nil || route.at("delegate") != nil {
 		return nil, nil
 	}
@@ -235,20 +250,20 @@ type pathsKind int
 const (
 	onePath    pathsKind = iota
 	pathsBelow           // with this beginning
-	pathsAbove           // with this end
+	pathsAbove           // with this end; all with none
 )
 
 // pathsOf reads an entry: abc, abc*, *abc, *, or a template, {*} and {**}, which
 // counts as all that begins as it does.
 func pathsOf(entry string) paths {
-	if i := strings.IndexByte(entry, '{'); i >= 0 {
-		return paths{pathsBelow, entry[:i]}
-	}
-	if prefix, ok := strings.CutSuffix(entry, "*"); ok {
-		return paths{pathsBelow, prefix}
+	if before, _, ok := strings.Cut(entry, "{"); ok {
+		return paths{pathsBelow, before}
 	}
 	if suffix, ok := strings.CutPrefix(entry, "*"); ok {
 		return paths{pathsAbove, suffix}
+	}
+	if prefix, ok := strings.CutSuffix(entry, "*"); ok {
+		return paths{pathsBelow, prefix}
 	}
 	return paths{onePath, entry}
 }
