@@ -5,12 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
@@ -77,6 +79,38 @@ func istio(t *testing.T, args []string) xds {
 		x.endpoints[e.text("clusterName")] = e
 	}
 	return x
+}
+
+// lintIstio returns the errors that lint finds in what Istio has made.
+func lintIstio(t *testing.T, x xds) (errors []string) {
+	t.Helper()
+	var resources []node
+	for _, r := range x.routes {
+		resources = append(resources, r)
+	}
+	text, err := json.Marshal(slices.Concat(x.listeners, x.clusters, resources))
+	require.NoError(t, err)
+	for _, f := range lint.Lint([]lint.Source{{Name: "xds.json", Data: text}}, lint.Options{}) {
+		if f.Severity == lint.Error {
+			errors = append(errors, f.Code+" "+f.Message)
+		}
+	}
+	return errors
+}
+
+// TestLintSeesWhatIstioLeavesOut: in what comes out of the objects.
+func TestLintSeesWhatIstioLeavesOut(t *testing.T) {
+	require.Empty(t, lintIstio(t, istio(t, istioFiles(t))))
+	wider := lintIstio(t, istio(t, istioFiles(t, "/.well-known/jwks.json]}}]", "/.well-known/jwks.json, /orders/*]}}]")))
+	require.NotEmpty(t, wider)
+	for _, one := range wider {
+		require.Contains(t, one, "GH201 Route orders takes /orders/*, which is not checked, and leaves a client's own x-user-id")
+	}
+	less := lintIstio(t, istio(t, istioFiles(t, "x-user-roles, x-org-id", "x-user-roles")))
+	require.NotEmpty(t, less)
+	for _, one := range less {
+		require.Regexp(t, "^GH201 Route auth takes .* x-org-id in the request", one)
+	}
 }
 
 // TestIstio runs what Istio makes of the objects.

@@ -49,8 +49,11 @@ A file is, in YAML or JSON, with any number of documents in it:
   Envoy           a bootstrap, the admin interface's /config_dump, listeners, route
                   configurations and clusters, discovery responses
   Istio           AuthorizationPolicy with action CUSTOM; the mesh configuration: the
-                  ConfigMap istio, an IstioOperator, Helm values
-  Envoy Gateway   SecurityPolicy with extAuth, ClientTrafficPolicy
+                  ConfigMap istio, an IstioOperator, Helm values; VirtualService,
+                  Gateway, and the gateway chart's values
+  Envoy Gateway   SecurityPolicy with extAuth, ClientTrafficPolicy, HTTPRoute
+
+Give all files of one gateway at once: they are read together.
 
 With --config it also knows Gatehouse's policies and the names of the identity
 headers, and finds names that don't exist.
@@ -60,6 +63,7 @@ Exits 0 when there is no error, 1 when there is one (with --strict: a warning),
 		Example: `  gatehouse envoy lint envoy/envoy.yaml --config gatehouse.yaml
   curl -s http://127.0.0.1:9901/config_dump | gatehouse envoy lint -
   gatehouse envoy lint --strict --format sarif envoy.yaml >lint.sarif
+  gatehouse envoy lint deploy/istio/*.yaml
   gatehouse envoy lint --rules GH101`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if flags.rules {

@@ -117,7 +117,12 @@ func (l *linter) partial(m *manager, c check) {
 			l.report(codePartial, n.near("filter_enabled"), "Only %d of %d requests are checked.", part, whole)
 		}
 	}
-	if s.GetFilterEnabledMetadata() != nil && !m.allMarked(c) {
+	if s.GetFilterEnabledMetadata() == nil || m.allMarked(c) {
+		return
+	}
+	if left := m.unmarked(c); len(left) > 0 && len(m.missing) == 0 {
+		l.unmarkedRoutes(m, left)
+	} else {
 		l.report(codePartial, n.near("filter_enabled_metadata"), "Only requests with certain metadata are checked.")
 	}
 }
@@ -138,6 +143,82 @@ func (m *manager) allMarked(c check) bool {
 		}
 	}
 	return false
+}
+
+// unmarked returns the paths that such an RBAC filter leaves out, if it leaves
+// out nothing else: that is how Istio does what notPaths say.
+func (m *manager) unmarked(c check) []paths {
+	for _, f := range m.filters[:min(c.index, len(m.filters))] {
+		rbac, ok := f.config.(*rbacv3.RBAC)
+		if !ok || f.GetDisabled() || c.settings.GetFilterEnabledMetadata().GetFilter() != "envoy.filters.http.rbac" {
+			continue
+		}
+		for _, name := range sortedKeys(rbac.GetShadowRules().GetPolicies()) {
+			policy := rbac.GetShadowRules().GetPolicies()[name]
+			if !slices.ContainsFunc(policy.GetPrincipals(), anyPrincipal) || policy.GetCondition() != nil {
+				continue
+			}
+			for _, p := range policy.GetPermissions() {
+				if left := pathsWithout(p); len(left) > 0 {
+					return left
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// pathsWithout returns the paths for which a permission doesn't hold, nil when it
+// asks for something else, too.
+func pathsWithout(p *rolev3.Permission) []paths {
+	if and := p.GetAndRules().GetRules(); len(and) == 1 {
+		return pathsWithout(and[0])
+	}
+	not := []*rolev3.Permission{p.GetNotRule()}
+	if or := p.GetNotRule().GetOrRules().GetRules(); len(or) > 0 {
+		not = or
+	}
+	var out []paths
+	for _, one := range not {
+		matcher := one.GetUrlPath().GetPath()
+		switch {
+		case matcher.GetIgnoreCase():
+			return nil
+		case matcher.GetExact() != "":
+			out = append(out, paths{onePath, matcher.GetExact()})
+		case matcher.GetPrefix() != "":
+			out = append(out, paths{pathsBelow, matcher.GetPrefix()})
+		case matcher.GetSuffix() != "":
+			out = append(out, paths{pathsAbove, matcher.GetSuffix()})
+		default:
+			return nil
+		}
+	}
+	return out
+}
+
+// unmarkedRoutes reports routes that take unchecked paths and leave identity
+// headers in.
+func (l *linter) unmarkedRoutes(m *manager, left []paths) {
+	strip := m.strips()
+	for _, t := range m.tables {
+		for _, leaves := range t.hosts() {
+			for _, p := range left {
+				for i, one := range leaves {
+					if !p.meets(one.match) {
+						continue
+					}
+					if names := one.strip(strip.on(one)).left(l.spellings()); !one.answers && len(names) > 0 {
+						l.report(codeIdentityLeft, one.n, "%s takes %s, which is not checked, and leaves a client's own %s in the request.", one.what(), p, some(names))
+					}
+					last := i+1 == len(leaves) || leaves[i+1].index != one.index // of the weighted clusters
+					if last && !one.match.conditional && p.within(one.match) {
+						break
+					}
+				}
+			}
+		}
+	}
 }
 
 func anyPermission(p *rolev3.Permission) bool {

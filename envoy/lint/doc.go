@@ -14,8 +14,10 @@
 //   - single listeners, route configurations and clusters, lists of them, and
 //     discovery responses (the files of Envoy's filesystem subscription);
 //   - Istio's AuthorizationPolicy and mesh configuration (in the ConfigMap, in
-//     an IstioOperator, in Helm values, or alone);
-//   - Envoy Gateway's SecurityPolicy and ClientTrafficPolicy.
+//     an IstioOperator, in Helm values, or alone), and beside these
+//     VirtualService, Gateway and the settings of the gateway's proxies;
+//   - Envoy Gateway's SecurityPolicy and ClientTrafficPolicy, and beside these
+//     HTTPRoute and GRPCRoute.
 //
 // Envoy's own forms are decoded by go-control-plane's types, as strictly as
 // Envoy does it: a field that Envoy doesn't know is a finding. The other two

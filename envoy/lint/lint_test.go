@@ -299,7 +299,7 @@ func TestOneMistakeHidesNoOther(t *testing.T) {
 }
 
 func FuzzLint(f *testing.F) {
-	for _, pattern := range []string{"testdata/base/*.yaml", "testdata/GH?0[15].*.yaml"} {
+	for _, pattern := range []string{"testdata/base/*.yaml", "testdata/GH?0[15].*.yaml", "testdata/GH51[45].*.yaml", "testdata/GH602.*.yaml"} {
 		paths, err := filepath.Glob(pattern)
 		require.NoError(f, err)
 		for _, path := range paths {

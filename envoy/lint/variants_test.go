@@ -52,6 +52,19 @@ const (
 	tree        = `              matcher: {matcher_tree: {` + headerInput + `, prefix_match_map: {map: {/users: {action: {name: route, typed_config: {"@type": type.googleapis.com/envoy.config.route.v3.Route, name: hidden, match: {prefix: /}, route: {cluster: users}`
 )
 
+// marks has requests checked that an RBAC filter marks: as Istio writes it, all
+// but these.
+func marks(but string) []edit {
+	return []edit{
+		{before, filter("rbac", "envoy.extensions.filters.http.rbac.v3.RBAC", `, shadow_rules_stat_prefix: istio_ext_authz_, shadow_rules: {action: DENY, policies: {
+              istio-ext-authz-gatehouse: {permissions: [{and_rules: {rules: [{not_rule: {or_rules: {rules: [`+but+`]}}}]}}], principals: [{and_ids: {ids: [{any: true}]}}]}}}`)},
+		{grpc, grpc + "              filter_enabled_metadata: {filter: envoy.filters.http.rbac, path: [{key: istio_ext_authz_shadow_effective_policy_id}], value: {string_match: {prefix: istio-ext-authz-gatehouse}}}\n"},
+	}
+}
+
+// ownRemoval takes the identity headers out on the route auth, and not before.
+var ownRemoval = []edit{{identity, ""}, {"              - name: auth\n", "              - name: auth\n                request_headers_to_remove: [x-user-id, x-user-email, x-user-roles, x-org-id]\n"}}
+
 func tunnelTo(cluster string) string {
 	return `      - name: envoy.filters.network.tcp_proxy
         typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: tcp, cluster: ` + cluster + "}\n"
@@ -205,6 +218,16 @@ var variants = map[string]variant{
 	"CONNECT":                  {[]edit{{firstRoute, connect + firstRoute}}, []string{"GH404"}},
 	"CONNECT, switched off":    {[]edit{{firstRoute, strings.Replace(connect, "connect_config: {}", "enabled: false", 1) + firstRoute}}, []string{}},
 	"h2c on one route":         {[]edit{{usersRoute, strings.Replace(usersRoute, "cluster: users", "cluster: users, upgrade_configs: [{upgrade_type: H2C}]", 1)}}, []string{"GH404"}},
+
+	// What Istio marks for the check.
+	"marked, but for paths that a route takes the headers out of": {
+		append(marks("{url_path: {path: {exact: /auth}}}, {url_path: {path: {prefix: /auth/}}}"), ownRemoval...), []string{"GH305", "GH311"},
+	},
+	"marked, but for paths of a route that doesn't": {
+		append(marks("{url_path: {path: {exact: /auth}}}, {url_path: {path: {prefix: /users/}}}"), ownRemoval...), []string{"GH201", "GH305", "GH311"},
+	},
+	"marked, but for paths in any case": {marks("{url_path: {path: {exact: /auth, ignore_case: true}}}"), []string{"GH104"}},
+	"marked, but for a header":          {marks("{header: {name: x-skip, present_match: true}}"), []string{"GH104"}},
 }
 
 // secondChain is a listener's filter chain with the base's check and other routes.

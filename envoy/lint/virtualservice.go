@@ -253,6 +253,18 @@ const (
 	pathsAbove           // with this end; all with none
 )
 
+// String is the entry that an AuthorizationPolicy has for it.
+func (p paths) String() string {
+	switch p.kind {
+	case pathsBelow:
+		return p.text + "*"
+	case pathsAbove:
+		return "*" + p.text
+	case onePath:
+	}
+	return p.text
+}
+
 // pathsOf reads an entry: abc, abc*, *abc, *, or a template, {*} and {**}, which
 // counts as all that begins as it does.
 func pathsOf(entry string) paths {
@@ -298,8 +310,8 @@ func uriMatcher(match *node) matcher {
 	case uri.at("prefix") != nil:
 		m.text = uri.at("prefix").string()
 	case uri.at("regex") != nil:
-		m.kind, m.text = matchUnknown, uri.at("regex").string()
-		if re, err := regexp.Compile(`^(?:` + m.text + `)$`); err == nil {
+		m.kind = matchUnknown
+		if re, err := regexp.Compile(`^(?:` + uri.at("regex").string() + `)$`); err == nil {
 			m.kind, m.re, m.fold = matchRegex, re, false
 		}
 	default:
@@ -324,7 +336,7 @@ func (p paths) meets(m matcher) bool {
 	case m.kind == matchPath:
 		return strings.HasPrefix(text, mine)
 	case m.kind == matchRegex:
-		return beginsWith(m.text, p.text)
+		return beginsWith(m.re.String(), p.text)
 	}
 	return strings.HasPrefix(text, mine) || strings.HasPrefix(mine, text)
 }
@@ -332,16 +344,28 @@ func (p paths) meets(m matcher) bool {
 // within reports whether a match takes all of the paths.
 func (p paths) within(m matcher) bool {
 	switch {
-	case m.kind == matchPrefix && (m.text == "" || m.text == "/"), m.kind == matchRegex && (m.text == ".*" || m.text == "/.*"):
+	case m.kind == matchPrefix && (m.text == "" || m.text == "/"):
 		return true
+	case m.kind == matchRegex && p.kind != onePath:
+		return slices.ContainsFunc([]string{"", "/", p.beginning()}, func(beginning string) bool {
+			return m.re.String() == `^(?:`+regexp.QuoteMeta(beginning)+`.*)$`
+		})
 	case p.kind == onePath:
 		return m.covers(p.text)
+	case p.kind == pathsBelow && m.kind == matchSeparatedPrefix:
+		return len(p.text) > len(m.text) && m.covers(p.text)
 	case p.kind == pathsBelow && m.kind == matchPrefix:
 		return m.covers(p.text)
-	case p.kind == pathsBelow && m.kind == matchRegex:
-		return m.text == regexp.QuoteMeta(p.text)+".*"
 	}
 	return false
+}
+
+// beginning is how all of the paths begin.
+func (p paths) beginning() string {
+	if p.kind == pathsAbove {
+		return ""
+	}
+	return p.text
 }
 
 // beginsWith reports whether a pattern matches a text that begins so, as far as
