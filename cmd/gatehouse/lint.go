@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -105,19 +107,24 @@ func runLint(env environment, files []string, flags lintFlags) error {
 	if err != nil {
 		return err
 	}
-	var sources []lint.Source
-	for i, file := range files {
-		if slices.Contains(files[:i], file) {
-			return usageError{fmt.Errorf("%s is named twice", file)}
+	var (
+		sources []lint.Source
+		names   []string
+		seen    = map[string]bool{}
+	)
+	for _, file := range files {
+		clean := filepath.Clean(file)
+		if seen[clean] {
+			return usageError{fmt.Errorf("%q is named twice", file)}
 		}
+		seen[clean] = true
 		source, err := lintSource(env, file)
 		if err != nil {
 			return err
 		}
-		sources = append(sources, source)
-		files[i] = source.Name
+		sources, names = append(sources, source), append(names, source.Name)
 	}
-	report := lint.NewReport(files, lint.Lint(sources, options), flags.ignore, telemetry.Version())
+	report := lint.NewReport(names, lint.Lint(sources, options), flags.ignore, telemetry.Version())
 	write := map[string]func(io.Writer) error{"text": report.Text, "json": report.JSON, "sarif": report.SARIF}[flags.format]
 	if err := write(env.stdout); err != nil {
 		return fmt.Errorf("write the report: %w", err)
@@ -138,7 +145,10 @@ func lintSource(env environment, file string) (lint.Source, error) {
 	}
 	text, err := os.ReadFile(file) //nolint:gosec // G304: the file that the user names
 	if err != nil {
-		return lint.Source{}, fmt.Errorf("read the gateway's configuration: %w", err)
+		if pe, ok := errors.AsType[*fs.PathError](err); ok { // says the name as it is, line breaks and all
+			err = pe.Err
+		}
+		return lint.Source{}, fmt.Errorf("read the gateway's configuration, %q: %w", file, err)
 	}
 	return lint.Source{Name: file, Data: text}, nil
 }

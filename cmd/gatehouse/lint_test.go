@@ -38,6 +38,8 @@ func TestLintExitCodes(t *testing.T) {
 		{[]string{lintFixture("GH101.good.yaml"), "--ignore", "GH999"}, exitUsage},
 		{[]string{lintFixture("GH001.bad.yaml"), "--ignore", "GH001"}, exitUsage},
 		{[]string{lintFixture("GH101.good.yaml"), lintFixture("GH101.good.yaml")}, exitUsage},
+		{[]string{lintFixture("GH101.good.yaml"), "./" + lintFixture("GH101.good.yaml")}, exitUsage},
+		{[]string{"-", "-"}, exitUsage},
 		{[]string{"--rules", "GH999"}, exitUsage},
 		{[]string{"--rules", "--format", "sarif"}, exitUsage},
 	} {
@@ -50,6 +52,23 @@ func TestLintExitCodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever names a file in a repository that somebody else lints must not write
+// findings of his own.
+func TestLintFileNamesStayOnTheirLine(t *testing.T) {
+	text, err := os.ReadFile(lintFixture("GH101.bad.yaml"))
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "a\x1b[2K\nb.yaml")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	c := gatehouse(t, nil, "envoy", "lint", file)
+	require.Equal(t, exitFailed, c.code)
+	require.NotContains(t, c.stdout, "\x1b")
+	require.Contains(t, c.stdout, "a\ufffd[2K\ufffdb.yaml:33:15: error GH101")
+	c = gatehouse(t, nil, "envoy", "lint", file+"\x1b[2K\nother")
+	require.Equal(t, exitFailed, c.code)
+	require.Equal(t, 1, strings.Count(c.stderr, "\n"), c.stderr)
+	require.NotContains(t, c.stderr, "\x1b")
 }
 
 func TestLintTextSaysWhereWhatAndHow(t *testing.T) {

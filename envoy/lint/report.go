@@ -79,7 +79,7 @@ func (r Report) Text(w io.Writer) error {
 	var b strings.Builder
 	explained := map[string]bool{}
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%s:%d:%d: %s %s: %s\n", f.File, f.Line, f.Column, f.Severity, f.Code, f.Message)
+		fmt.Fprintf(&b, "%s:%d:%d: %s %s: %s\n", printable(f.File), f.Line, f.Column, f.Severity, f.Code, f.Message)
 		if f.Within != "" {
 			fmt.Fprintf(&b, "    in      %s\n", f.Within)
 		}
