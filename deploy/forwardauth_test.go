@@ -66,6 +66,9 @@ func TestForwardAuthForIngressNginx(t *testing.T) {
 			require.Equal(t, strings.Join(identityHeaders, ","), object.Metadata.Annotations[prefix+"auth-response-headers"])
 			require.Contains(t, object.Metadata.Annotations[prefix+"auth-url"], ":8081/check?policy=user")
 			require.Len(t, object.Metadata.Annotations, 2)
+		case "ingress-nginx-controller":
+			// It passes every upgrade on, h2c included.
+			require.Contains(t, object.Data["server-snippet"], `if ($http_upgrade !~* "^(websocket)?$") {`)
 		case "only-the-gateway-says":
 			for name, value := range object.Data {
 				require.Empty(t, value, name)

@@ -471,6 +471,37 @@ func TestHostsBehindProxies(t *testing.T) {
 	})
 }
 
+// After an upgrade to HTTP/2 a client sends further requests to the service on
+// the same connection, which nobody checks. So nothing is upgraded to but
+// WebSockets, however a client names something else beside them.
+func TestNothingButWebSocketsBehindProxies(t *testing.T) {
+	behindProxies(t, func(t *testing.T, g *gateway) {
+		session := cookie(g.login(t, bob))
+		for _, asked := range [][]string{
+			{"Upgrade: h2c"},
+			{"Upgrade: h2c", "Upgrade: websocket"},
+			{"Upgrade: websocket", "Upgrade: h2c"},
+			{"Upgrade: websocket, h2c"},
+			{"Upgrade: h2c, websocket"},
+			{"Upgrade: WebSocket", "Upgrade: h2c"},
+			{"Upgrade: TLS/1.0"},
+			{"Upgrade: HTTP/2.0", "Upgrade: websocket"},
+		} {
+			t.Run(strings.Join(asked, " and "), func(t *testing.T) {
+				r := g.get(t, "/users/me", append(asked, session, "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__")...)
+				if r.arrived == nil {
+					require.Contains(t, []int{400, 403}, r.status, r.line())
+					return
+				}
+				for _, upgrade := range r.arrived.values("upgrade") {
+					require.True(t, strings.EqualFold(upgrade, "websocket"), upgrade)
+				}
+				require.LessOrEqual(t, len(r.arrived.values("upgrade")), 1)
+			})
+		}
+	})
+}
+
 // A page of another site must not open a WebSocket with the user's cookie,
 // though proxies don't show the check that it is one.
 func TestWebSocketsBehindProxies(t *testing.T) {
