@@ -149,6 +149,9 @@ func (l *linter) document(n *node, text []byte, loose *gateway, istio *mesh, eg 
 		l.helps(helpsIstio)
 		return 0
 	}
+	if known := istio.subcharts(n); known > 0 {
+		return known
+	}
 	return l.dumpsBelow(n, 3)
 }
 

@@ -30,6 +30,19 @@ func (m *mesh) config(n *node) {
 	}
 }
 
+// subcharts reads Helm values of a chart that has Istio's below a name, and
+// returns how many of them there are.
+func (m *mesh) subcharts(n *node) int {
+	known := 0
+	for _, f := range n.fields {
+		if config := f.at("meshConfig"); config.isMapping() {
+			m.config(config)
+			known++
+		}
+	}
+	return known
+}
+
 // toCamelCase gives the keys in and below a mesh configuration the names that
 // rules use. Istio takes the names of proto fields, too.
 func (n *node) toCamelCase() {

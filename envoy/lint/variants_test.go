@@ -304,3 +304,15 @@ path_normalization: {normalization: MERGE_SLASHES}
 	require.Equal(t, []string{"GH501"}, codes(findings), "%+v", findings)
 	require.Equal(t, 3, findings[0].Line)
 }
+
+func TestHelmValuesOfAnUmbrellaChart(t *testing.T) {
+	findings := lintText(`istiod:
+  meshConfig:
+    extensionProviders:
+    - name: gatehouse
+      envoyExtAuthzGrpc: {service: gatehouse.auth.svc.cluster.local, port: 9001, failOpen: true, timeout: 1s, statusOnError: "503"}
+    pathNormalization: {normalization: MERGE_SLASHES}
+`)
+	require.Equal(t, []string{"GH501"}, codes(findings), "%+v", findings)
+	require.Equal(t, "istiod.meshConfig.extensionProviders[0].envoyExtAuthzGrpc.failOpen", findings[0].Place)
+}
