@@ -11,9 +11,9 @@
 // once; one that is refused costs nothing of the limit. An address of IPv6 counts
 // as its /64.
 //
-// Keys are rate:gatehouse:limit:<name>:<by>:<hash of the value> (redis_rate puts
-// the first part there), and live until the limit is whole again. Time is the
-// Redis server's.
+// Keys are rate:gatehouse:limit:<name>:<by>:<hash of the limit's figures and the
+// value> (redis_rate puts the first part there), and live until the limit is whole
+// again. Time is the Redis server's.
 package limit
 
 import (
@@ -71,11 +71,19 @@ const defaultTimeout = 100 * time.Millisecond
 // the store to be out of reach at once, until one gets an answer.
 type Limiter struct {
 	rate   *redis_rate.Limiter
-	limits map[string]Limit
+	limits map[string]named
 	o      Options
 
 	failures atomic.Int32 // in a row
 	probing  atomic.Bool  // one of them asks, when there were too many
+}
+
+// named is a limit, and what the hashes of its keys begin with: its figures. Other
+// figures count anew. What was counted by the old ones could keep a caller waiting
+// for much longer than the new ones allow.
+type named struct {
+	Limit
+	figures string
 }
 
 // mostFailures in a row are taken for chance.
@@ -93,7 +101,7 @@ func New(client redis.UniversalClient, limits map[string]Limit, o Options) (*Lim
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
-	l := &Limiter{rate: redis_rate.NewLimiter(client), limits: make(map[string]Limit, len(limits)), o: o}
+	l := &Limiter{rate: redis_rate.NewLimiter(client), limits: make(map[string]named, len(limits)), o: o}
 	var errs []error
 	for name, limit := range limits {
 		if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' }) {
@@ -112,7 +120,7 @@ func New(client redis.UniversalClient, limits map[string]Limit, o Options) (*Lim
 		if limit.Burst == 0 {
 			limit.Burst = limit.Requests
 		}
-		l.limits[name] = limit
+		l.limits[name] = named{limit, fmt.Sprintf("%d/%d/%d:", limit.Requests, limit.Per, limit.Burst)}
 	}
 	return l, errors.Join(errs...)
 }
@@ -135,7 +143,7 @@ func (l *Limiter) take(ctx context.Context, n int, name string, r *authz.Request
 		return authz.Quota{}, authz.Refuse(authz.ReasonInternal, "there is no rate limit %q", name)
 	}
 	q := authz.Quota{Limit: name, Requests: limit.Requests, Per: limit.Per, Burst: limit.Burst}
-	result, err := l.ask(ctx, n, key(name, limit.By, r, p), redis_rate.Limit{Rate: limit.Requests, Burst: limit.Burst, Period: limit.Per})
+	result, err := l.ask(ctx, n, key(name, limit, r, p), redis_rate.Limit{Rate: limit.Requests, Burst: limit.Burst, Period: limit.Per})
 	switch {
 	case err != nil && limit.AllowOnOutage:
 		q.Uncounted = fmt.Errorf("count requests of limit %q: %w", name, err)
@@ -143,7 +151,7 @@ func (l *Limiter) take(ctx context.Context, n int, name string, r *authz.Request
 	case err != nil:
 		return authz.Quota{}, authz.Refuse(authz.ReasonStoreUnavailable, "count requests of limit %q: %w", name, err)
 	}
-	q.Remaining, q.Next = left(limit, result.ResetAfter)
+	q.Remaining, q.Next = left(limit.Limit, result.ResetAfter)
 	refused := n == 0 && q.Remaining == 0
 	if n > 0 && result.Allowed == 0 {
 		q.Remaining, q.Next, refused = 0, result.RetryAfter, true
@@ -194,8 +202,8 @@ func left(l Limit, reset time.Duration) (remaining int, next time.Duration) {
 // key returns what counts a caller's requests. The value is hashed: a session
 // id must not stand in clear under a name of ours, and no value can reach into
 // another one's key.
-func key(name string, by By, r *authz.Request, p *authz.Principal) string {
-	value := ""
+func key(name string, limit named, r *authz.Request, p *authz.Principal) string {
+	by, value := limit.By, ""
 	if p != nil {
 		switch by {
 		case User:
@@ -212,6 +220,6 @@ func key(name string, by By, r *authz.Request, p *authz.Principal) string {
 	if value == "" {
 		by, value = Address, networkOf(r.Address)
 	}
-	sum := sha256.Sum256([]byte(value))
+	sum := sha256.Sum256([]byte(limit.figures + value))
 	return "gatehouse:limit:" + name + ":" + string(by) + ":" + base64.RawURLEncoding.EncodeToString(sum[:16])
 }

@@ -269,6 +269,30 @@ func TestReplicasShareTheCount(t *testing.T) {
 	})
 }
 
+// Who was refused by the old figures is not kept waiting by them: a bucket that
+// filled slowly would be full for long.
+func TestOtherFiguresBeginAnew(t *testing.T) {
+	stores(t, func(t *testing.T, client redis.UniversalClient) {
+		p := &authz.Principal{Identity: authz.Identity{ID: "alice"}}
+		slow := limit.Limit{By: limit.User, Requests: 5, Per: 24 * time.Hour}
+		passed, _ := allowed(t, newLimiter(t, client, slow), 6, from("192.0.2.1"), p)
+		require.Equal(t, 5, passed)
+		for name, figures := range map[string]limit.Limit{
+			"more":          {By: limit.User, Requests: 500, Per: time.Minute, Burst: 2},
+			"another burst": {By: limit.User, Requests: 5, Per: 24 * time.Hour, Burst: 2},
+			"another span":  {By: limit.User, Requests: 5, Per: 48 * time.Hour, Burst: 2},
+		} {
+			passed, _ := allowed(t, newLimiter(t, client, figures), 2, from("192.0.2.1"), p)
+			require.Equal(t, 2, passed, name)
+		}
+		passed, _ = allowed(t, newLimiter(t, client, slow), 1, from("192.0.2.1"), p)
+		require.Zero(t, passed, "the same figures go on counting")
+		slow.Burst, slow.AllowOnOutage = 5, true
+		passed, _ = allowed(t, newLimiter(t, client, slow), 1, from("192.0.2.1"), p)
+		require.Zero(t, passed, "which are the same in other words, too")
+	})
+}
+
 func TestWhatIsCountedTogether(t *testing.T) {
 	base := authz.Principal{Identity: authz.Identity{ID: "u", Organization: "o"}, SessionID: "s", APIKey: "k"}
 	other := map[limit.By]func(*authz.Principal){

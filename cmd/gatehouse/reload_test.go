@@ -643,7 +643,7 @@ log: {level: %s}`, url, testSecret, origins, header, limit, level))
 	require.Equal(t, 403, crossSite())
 
 	g.applies(t, func() {
-		save(t, g.file, text("limit: 1000, burst: 2000", `"https://app.example.com"`, "x-uid", "debug"))
+		save(t, g.file, text("limit: 2", `"https://app.example.com"`, "x-uid", "debug"))
 	})
 	require.Zero(t, limited())
 	require.Zero(t, crossSite())
