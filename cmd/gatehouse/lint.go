@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -172,6 +173,11 @@ func lintOptions(env environment, path string) (lint.Options, error) {
 			known.Anonymous = append(known.Anonymous, name)
 		}
 		known.Kinds = append(known.Kinds, p.Credentials...)
+		for _, header := range slices.Sorted(maps.Keys(p.Headers)) {
+			if !slices.Contains(known.Headers, header) {
+				known.Headers = append(known.Headers, header)
+			}
+		}
 	}
 	for _, a := range []config.Address{cfg.Server.Check.Listen, cfg.Server.Ops.Listen} {
 		_, address := a.Network()

@@ -190,6 +190,16 @@ func TestLintKnowsGatehousesConfiguration(t *testing.T) {
 	require.Equal(t, exitFailed, c.code)
 	require.Contains(t, c.stdout, "GH201: Route auth skips the check and leaves a client's own x-caller in the request.")
 
+	// A header that a policy adds is trusted like the identity's.
+	more := policies + "  user: {credentials: [bearer], headers: {x-plan: claims.plan}}\n"
+	c = gatehouse(t, nil, "envoy", "lint", file, "--config", write(t, "gatehouse.yaml", more))
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stdout, "GH201: Route auth skips the check and leaves a client's own x-plan in the request.")
+	stripped := strings.Replace(envoy.Config, "x[^a-z0-9](user", "x[^a-z0-9](plan|user", 1)
+	require.NotEqual(t, envoy.Config, stripped)
+	c = gatehouse(t, nil, "envoy", "lint", write(t, "envoy.yaml", stripped), "--config", write(t, "gatehouse.yaml", more))
+	require.NotContains(t, c.stdout, "x-plan", "as envoy/README.md says")
+
 	// A route to the ops listener.
 	c = gatehouse(t, nil, "envoy", "lint", file, "--config", write(t, "gatehouse.yaml", policies+"  user: {anonymous: true}\nserver: {ops: {listen: '127.0.0.1:8103'}}\n"))
 	require.Equal(t, exitFailed, c.code)

@@ -18,10 +18,15 @@ import (
 // fold is how a WSGI or CGI server reads a header's name.
 func fold(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
-// identityNames are the names of the identity headers.
+// identityNames are the names of the headers by which Gatehouse tells services who
+// calls: those of the identity, and those that policies add.
 func (l *linter) identityNames() []string {
 	h := l.options.IdentityHeaders
-	return []string{h.ID, h.Email, h.Roles, h.Organization}
+	names := []string{h.ID, h.Email, h.Roles, h.Organization}
+	if known := l.options.Gatehouse; known != nil {
+		names = append(names, known.Headers...)
+	}
+	return names
 }
 
 // isIdentity reports whether some server takes a header for an identity header.
@@ -29,9 +34,17 @@ func (l *linter) isIdentity(header string) bool {
 	return slices.ContainsFunc(l.identityNames(), func(name string) bool { return fold(name) == fold(header) })
 }
 
-// spellings are all names under which a client could send an identity header.
+// spellings are all names under which a client could send one of them.
 func (l *linter) spellings() []string {
-	return slices.DeleteFunc(l.options.IdentityHeaders.ClientSpellings(), func(s string) bool { return fold(s) == authz.HeaderAPIKey })
+	var all []string
+	for _, name := range l.identityNames() {
+		for _, s := range (authz.IdentityHeaders{ID: name}).ClientSpellings() {
+			if fold(s) == fold(name) {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 // dotted are the identity headers' names with dots, by which PHP takes them for

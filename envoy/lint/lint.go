@@ -63,6 +63,7 @@ type Gatehouse struct {
 	Policies  []string     // names
 	Anonymous []string     // those among them that let anybody through
 	Kinds     []authz.Kind // credential kinds that any of them accepts
+	Headers   []string     // that any of them adds to the identity's; services trust these, too
 	// Fallback reports whether requests get a policy when the gateway names
 	// none: by routes, or by default_policy.
 	Fallback bool
