@@ -125,6 +125,14 @@ func dangers(running, next *generation) (warnings []string) {
 	warn(before.Redis.ConfirmReplicas > after.Redis.ConfirmReplicas, "redis.confirm_replicas is less: a revocation can be lost with fewer servers")
 	warn(before.Identity.Headers != after.Identity.Headers,
 		"identity.headers have other names: services that still read the old ones read what a client sends in them; change the services first, and have the gateway remove the old ones")
+	if gone := without(toldHeaders(before), toldHeaders(after)); gone != "" {
+		warn(true, "no policy adds these headers any more, so Gatehouse doesn't take out what clients send in them: %s; services that still read them believe it", gone)
+	}
+	for _, name := range slices.Sorted(maps.Keys(after.RateLimits)) {
+		b, there := before.RateLimits[name]
+		warn(there && b.OnOutage != config.OnOutageAllow && after.RateLimits[name].OnOutage == config.OnOutageAllow,
+			"rate limit %s lets requests pass uncounted while Redis is out of reach now", name)
+	}
 	warn(before.Identity.StripCredentials && !after.Identity.StripCredentials, "identity.strip_credentials is off: services see cookies and tokens")
 	warn(before.Server.HTTP.TrustedHops < after.Server.HTTP.TrustedHops,
 		"server.http.trusted_hops is more: without as many proxies in front, clients choose their address")
@@ -139,9 +147,6 @@ func weaker(before, after config.Policy) (how []string) {
 		}
 	}
 	gone := func(before, after []string) bool { return len(before) > 0 && len(after) == 0 }
-	without := func(all, some []string) string { // as text; "" where some has all
-		return strings.Join(slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) }), ", ")
-	}
 	// wider is for lists of which one is enough.
 	wider := func(before, after []string, format string) {
 		if more := without(after, before); more != "" && len(before) > 0 {
@@ -172,6 +177,23 @@ func weaker(before, after config.Policy) (how []string) {
 	say(before.StaleFor > 0 && after.OnStoreOutage == before.OnStoreOutage && after.StaleFor > before.StaleFor, "takes older answers while Redis is out of reach now")
 	say(before.RateLimit != "" && after.RateLimit == "", "has no rate limit any more")
 	return how
+}
+
+// without is what of all is not among some, as text; "" where some has all.
+func without(all, some []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) }), ", ")
+}
+
+// toldHeaders are the headers that some policy adds, which are taken out of what
+// clients send.
+func toldHeaders(cfg *config.Config) []string {
+	names := map[string]bool{}
+	for _, p := range cfg.Policies {
+		for name := range p.Headers {
+			names[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 func kindNames(kinds []authz.Kind) []string {

@@ -1023,10 +1023,13 @@ default_policy: p
 		{"another store", basis, replaced("127.0.0.1:1/0", "127.0.0.1:1/1"), "another store"},
 		{"fewer replicas", replaced("{url:", "{confirm_replicas: 2, url:"), basis, "confirm_replicas is less"},
 		{"other headers", basis, basis + "identity: {headers: {roles: x-roles}}", "have other names"},
+		{"a header more goes", policy("headers: {x-plan: claims.plan, x-b: claims.b}"), policy("headers: {x-b: claims.b}"), "no policy adds these headers any more, so Gatehouse doesn't take out what clients send in them: x-plan;"},
+		{"uncounted", policy("rate_limit: slow"), strings.Replace(policy("rate_limit: slow"), "per: 1s", "per: 1s, on_outage: allow", 1), "rate limit slow lets requests pass uncounted"},
 		{"unstripped", basis + "identity: {strip_credentials: true}", basis, "strip_credentials is off"},
 		{"more hops", basis, basis + "server: {http: {trusted_hops: 1}}", "trusted_hops is more"},
 
 		{"a policy more", basis, replaced("policies: {", "policies: {new: {anonymous: true}, "), ""},
+		{"another policy adds the header", policy("headers: {x-a: claims.a}"), replaced("other: {anonymous: true}", "other: {anonymous: true, credentials: [bearer], headers: {x-a: claims.a}}"), ""},
 		{"fewer of each", policy("roles: {any: [a, b], all: [c]}, organizations: [a, b], audiences: [a, b]"), policy("roles: {any: [a], all: [c, d]}, organizations: [a], audiences: [b]"), ""},
 		{"a stricter policy", basis, policy("freshness: strict, roles: {all: [a]}, max_auth_age: 1m, rate_limit: slow"), ""},
 		{"a new secret in front", basis, replaced(`secrets: [`, `secrets: ["secret number three, to sign with", `), ""},
