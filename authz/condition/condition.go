@@ -40,6 +40,9 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
+// Names are those that an expression may speak of, for who got one wrong.
+const Names = "request (method, host, path, query, address, headers), identity (id, email, roles, org, kind), claims and session"
+
 const (
 	// maxLength bounds an expression's text, in bytes.
 	maxLength = 8 << 10

@@ -3,6 +3,7 @@ package config
 import (
 	"flag"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ var broken = []struct {
 }{
 	// Not YAML, or not the YAML of a configuration.
 	{"unclosed list", "issuers: [a\nlog: {}\n", []string{"2:4  | not valid YAML: did not find expected ',' or ']' while parsing a flow sequence that begins on line 1"}},
-	{"tab", "log:\n\tlevel: info\n", []string{"2:1  | YAML is indented with spaces, not tabs"}},
+	{"tab", "log:\n\tlevel: info\n", []string{"2:1  | use spaces: YAML is not indented with tabs"}},
 	{"bare variable in braces", "tokens: {issuer: ${ISSUER}}", []string{`1:19  | inside [ ] and { } write "${NAME}" in quotes`}},
 	{"not UTF-8", "log: {}\nusers: \xff", []string{"2:8  | not UTF-8"}},
 	{"UTF-16", "\xff\xfel\x00o\x00g\x00", []string{"1:1  | not UTF-8"}},
@@ -46,8 +47,8 @@ var broken = []struct {
 	{"key is a list", "? [a]\n: b", []string{"1:3  | expected a name as the key"}},
 	{"key is null", "log: {~: x}", []string{"1:7 log | expected a name as the key"}},
 	{"second merge key", "log: {<<: {}, <<: {}}", []string{"1:15 log | a second merge key"}},
-	{"merge of text", "log: {<<: x}", []string{"1:11 log | a merge key takes a mapping or a list of mappings, not text"}},
-	{"merge of texts", "log: {<<: [x]}", []string{"1:11 log | a merge key takes mappings; here is text"}},
+	{"merge of text", "log: {<<: x}", []string{"1:11 log | a merge key takes a mapping or a list of mappings, as in <<: *defaults; here is text"}},
+	{"merge of texts", "log: {<<: [x]}", []string{"1:11 log | a merge key takes mappings, as in <<: [*a, *b]; here is text"}},
 	{"mistake in a merged mapping", "server:\n  check: &l {lisen: ':1'}\n  ops:\n    <<: *l\n", []string{
 		"2:14 server.check.lisen | did you mean listen?",
 		"2:14 server.ops.lisen | did you mean listen?",
@@ -162,7 +163,7 @@ var broken = []struct {
 	{"cluster with a database", "redis: {url: 'redis+cluster://a,b/1'}", []string{"1:14 redis.url | only redis:// and redis+sentinel:// have the number of a database"}},
 	{"database is no number", "redis: {url: 'redis://a/b'}", []string{"1:14 redis.url | expected the number of a database"}},
 	{"query in the URL", "redis: {url: 'redis://a/0?timeout=1s'}", []string{"1:14 redis.url | expected no ? and no #"}},
-	{"slash in a password", "redis: {url: 'redis://:a/b@h/0'}", []string{"1:14 redis.url | a slash before the @; in a password it is written %2F"}},
+	{"slash in a password", "redis: {url: 'redis://:a/b@h/0'}", []string{"1:14 redis.url | a slash before the @; write it %2F in a password"}},
 	{"at in a password", "redis: {url: 'redis://:a@b@h/0'}", []string{"1:14 redis.url | percent-encode % and @"}},
 	{"port of Redis", "redis: {url: 'redis://h:65536/0'}", []string{"1:14 redis.url | expected a port from 0 to 65535"}},
 	{"something behind embedded", "redis: {url: 'embedded://x/0'}", []string{"1:14 redis.url | leave the part behind the hosts away"}},
@@ -418,6 +419,35 @@ func matchesProblem(want string, p Problem, isWarning bool) bool {
 	where, warning := strings.CutPrefix(where, "warning ")
 	place := strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column) + " " + p.Key
 	return warning == isWarning && where == place && strings.Contains(p.Message, message) && p.File == "dir/gatehouse.yaml"
+}
+
+// saysWhatToDo is how a message says what to do: what is expected, by an example, by the
+// name that was meant, or in an imperative behind the semicolon.
+var saysWhatToDo = regexp.MustCompile(`expected |, as in | such as |did you mean |` +
+	`\b(a name|a scope|a cookie's name|a field's name|a name that stands in a URL) has .*\b(letters|characters)|` +
+	`; (accept|add|choose|correct|create|define|enable|end|extend|give|keep|leave|let|list|make|merge|name|openssl rand|percent-encode|printf|put|save|say|serve|set|spell|take|to say that|use|write) `)
+
+// Each message says what to do, those of warnings too.
+func TestMessagesNameARemedy(t *testing.T) {
+	problems := 0
+	for _, tt := range broken {
+		_, warnings, err := parseTest(tt.text)
+		var messages []string
+		if all, ok := err.(Problems); ok { //nolint:errorlint // nothing wraps it
+			for _, p := range all {
+				require.Positive(t, p.Line, "%s: %s", tt.name, p.Message)
+				messages = append(messages, p.Message)
+			}
+			problems++
+		}
+		for _, w := range warnings {
+			messages = append(messages, w.Message)
+		}
+		for _, message := range messages {
+			require.Regexp(t, saysWhatToDo, message+" ", tt.name)
+		}
+	}
+	require.Greater(t, problems, 200, "configurations that are refused")
 }
 
 // No message shows what a variable holds, or a text where a secret belongs.

@@ -139,7 +139,7 @@ func (d *decoder) document(text []byte, c *Config) {
 	}
 	switch err := loader.Load(&second); {
 	case err == nil:
-		d.fail(&second, "", "a second document begins here; a configuration is one document")
+		d.fail(&second, "", "a second document begins here, and a configuration is one; put all into the first")
 		return
 	case !errors.Is(err, io.EOF):
 		d.syntax(text, err)
@@ -172,7 +172,7 @@ func (d *decoder) syntax(text []byte, err error) {
 		line := lines[n.Line-1]
 		switch {
 		case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
-			hint = "; YAML is indented with spaces, not tabs"
+			hint = "; use spaces: YAML is not indented with tabs"
 		case strings.Contains(line, "${") && strings.Contains(message, "flow"):
 			hint = `; inside [ ] and { } write "${NAME}" in quotes`
 		}
@@ -386,7 +386,7 @@ func (d *decoder) merged(n *yaml.Node, key string) []pair {
 		return d.pairs(n, key)
 	}
 	if n.Kind != yaml.SequenceNode {
-		d.fail(at, key, "a merge key takes a mapping or a list of mappings, not %s", nodeName(n))
+		d.fail(at, key, "a merge key takes a mapping or a list of mappings, as in <<: *defaults; here is %s", nodeName(n))
 		return nil
 	}
 	var entries []pair
@@ -397,7 +397,7 @@ func (d *decoder) merged(n *yaml.Node, key string) []pair {
 		case c.Kind == yaml.MappingNode:
 			entries = append(entries, d.pairs(c, key)...)
 		default:
-			d.fail(at, key, "a merge key takes mappings; here is %s", nodeName(c))
+			d.fail(at, key, "a merge key takes mappings, as in <<: [*a, *b]; here is %s", nodeName(c))
 		}
 	}
 	return entries

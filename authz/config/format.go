@@ -87,9 +87,9 @@ func checkListen(s string) (string, error) {
 		case !path.IsAbs(file) || path.Clean(file) != file || file == "/":
 			return "", errors.New("expected unix:// and the absolute path of a socket, as in unix:///run/gatehouse/check.sock")
 		case len(file) > unixPathMax:
-			return "", fmt.Errorf("the path of a socket has at most %d bytes", unixPathMax)
+			return "", fmt.Errorf("the path of a socket has at most %d bytes; choose a shorter one", unixPathMax)
 		case hasControl(file, false):
-			return "", errors.New("control character in the path of the socket")
+			return "", errors.New("control character in the path of the socket; take it out")
 		}
 		return s, nil
 	}
@@ -141,7 +141,7 @@ func webURL(s string) (*url.URL, error) {
 	case u.User != nil:
 		return nil, errors.New("a user name or password in this URL would end up in logs; take it out")
 	case strings.Contains(s, "#"):
-		return nil, errors.New("a URL to fetch has no fragment (#)")
+		return nil, errors.New("a URL to fetch has no fragment; take out what begins with #")
 	}
 	host, port, hasPort := cutPort(u.Host)
 	if n, err := strconv.ParseUint(port, 10, 16); hasPort && (err != nil || n == 0) {
@@ -216,7 +216,7 @@ func checkRedisURL(s string) (string, error) {
 	case strings.Contains(s, "#") || hasQuery && plain != "unix":
 		return "", errors.New("expected no ? and no #; further settings are keys of the redis section, and in a password they are written %3F and %23")
 	case strings.Contains(tail, "@"):
-		return "", errors.New("a slash before the @; in a password it is written %2F")
+		return "", errors.New("a slash before the @; write it %2F in a password")
 	case plain == "unix":
 		return s, checkRedisSocket(hosts, tail, query)
 	case plain == "embedded" && hosts == "" && tail == "":
@@ -255,7 +255,7 @@ func checkRedisSocket(host, socket, query string) error {
 	}
 	db, ok := strings.CutPrefix(query, "db=")
 	if query != "" && !ok {
-		return errors.New("behind the ? of a socket only db=number is possible")
+		return errors.New("behind the ? of a socket only db=number is possible; take the rest away")
 	}
 	return checkRedisDB(db)
 }
@@ -304,9 +304,9 @@ func checkRedisDB(db string) error {
 func checkField(s string) (string, error) {
 	switch {
 	case hasControl(s, false):
-		return "", errors.New("control character in the name of a field")
+		return "", errors.New("control character in the name of a field; take it out")
 	case s == "cookie":
-		return "", errors.New(`the field "cookie" of a session record belongs to express-session`)
+		return "", errors.New(`the field "cookie" of a session record belongs to express-session; name another`)
 	}
 	return s, nil
 }
@@ -342,7 +342,7 @@ func checkHeader(s string) (string, error) {
 	s = strings.ToLower(s)
 	switch {
 	case strings.Count(s, "-") > headerHyphens:
-		return "", fmt.Errorf("at most %d hyphens; each doubles the number of spellings to remove from requests", headerHyphens)
+		return "", fmt.Errorf("at most %d hyphens, since each doubles the number of spellings to remove from requests; choose another name", headerHyphens)
 	case !headerName.MatchString(s):
 		return "", errors.New("expected a header name of letters, digits and single hyphens, as in x-user-id")
 	case slices.Contains(reservedHeaders, s) || slices.ContainsFunc(reservedHeaderPrefixes, func(p string) bool { return strings.HasPrefix(s, p) }):
@@ -404,18 +404,18 @@ func checkRoutePath(s string) (string, error) {
 	case !strings.HasPrefix(s, "/"):
 		return "", errors.New("expected a path that starts with a slash, such as /admin/*")
 	case strings.Contains(prefix, "*"):
-		return "", errors.New("a star may only be the last character; the rest of the path is matched as it is")
+		return "", errors.New("a star may only be the last character, as in /admin/*; the rest of the path is matched as it is")
 	case strings.Contains(prefix, "?"):
 		return "", errors.New("a query plays no part in the match; end the path before the ?")
 	case strings.Contains(prefix, ";"):
-		return "", errors.New("requests with ; in the path are refused, so this would never match")
+		return "", errors.New("requests with ; in the path are refused, so this would never match; leave it out")
 	}
 	decoded, err := authz.CanonicalPath(prefix)
 	if err != nil {
-		return "", fmt.Errorf("no request gets through with such a path: %w", errors.Unwrap(err))
+		return "", fmt.Errorf("no request gets through with such a path: %w; write it in its plain form, as in /admin/*", errors.Unwrap(err))
 	}
 	if strings.ContainsAny(decoded, ";") {
-		return "", errors.New("requests with ; in the path are refused, so this would never match")
+		return "", errors.New("requests with ; in the path are refused, so this would never match; leave it out")
 	}
 	return s, nil
 }

@@ -160,7 +160,7 @@ func (v *validator) redis() {
 	}
 	scheme, rest, _ := strings.Cut(r.URL.Reveal(), "://")
 	if scheme == "embedded" {
-		v.warn("redis.url", "the embedded store is not for production: what it holds ends with the process, and no other replica sees it")
+		v.warn("redis.url", "the embedded store is not for production: what it holds ends with the process, and no other replica sees it; give the URL of a Redis for that")
 		if r.ConfirmReplicas > 0 {
 			v.refuse("redis.confirm_replicas", "embedded:// has no replicas; take this out")
 		}
@@ -193,13 +193,13 @@ func (v *validator) sessions() {
 		switch {
 		case s.TouchInterval < s.TTL:
 		case v.given("sessions.touch_interval"):
-			v.warn("sessions.touch_interval", "%v is not less than sessions.ttl, %v; sessions are renewed when half of their life is gone", s.TouchInterval, s.TTL)
+			v.warn("sessions.touch_interval", "%v is not less than sessions.ttl, %v, so sessions are renewed when half of their life is gone; give a shorter one", s.TouchInterval, s.TTL)
 		default:
 			s.TouchInterval = s.TTL / 10
 		}
 	}
 	if err := (session.Options{Prefix: s.Prefix}).Validate(); err != nil && v.intact("sessions.prefix") {
-		v.refuse("sessions.prefix", "not for session records: it overlaps keys that mean something else (revoked:, refresh:, user:, gatehouse:), or has braces that are no cluster hash tag; the usual prefix is sess:")
+		v.refuse("sessions.prefix", "not for session records: it overlaps keys that mean something else (revoked:, refresh:, user:, gatehouse:), or has braces that are no cluster hash tag; take another, such as sess:")
 	}
 	v.cookie(s.Cookie)
 	v.distinct("sessions.fields", "field", []entry{
@@ -246,9 +246,9 @@ func (v *validator) cookie(c Cookie) {
 	case !c.Secure && prefixed:
 		v.refuse(name, "browsers refuse a cookie of this name without secure: true; set it, or choose another name")
 	case !c.Secure && c.SameSite == SameSiteNone:
-		v.refuse(v.firstGiven(sameSite, secure), "browsers refuse a cookie with same_site: none without secure: true")
+		v.refuse(v.firstGiven(sameSite, secure), "browsers refuse a cookie with same_site: none without secure: true; set it, or say lax or strict")
 	case !c.Secure:
-		v.warn(secure, "INSECURE: browsers will send session cookies over plain HTTP, for anybody on the way to read; for development only")
+		v.warn(secure, "INSECURE: browsers will send session cookies over plain HTTP, for anybody on the way to read; take this out, unless you develop on this machine alone")
 	case strings.HasPrefix(v.c.Server.HTTP.PublicURL, "http://") && !loopbackURL(v.c.Server.HTTP.PublicURL):
 		v.warn("server.http.public_url", "browsers never send a secure cookie to an http:// address; serve the gateway over https")
 	}
@@ -430,7 +430,7 @@ func (v *validator) apiKeys() {
 			v.refersToPolicy(at, name)
 			p, known := v.c.Policies[name]
 			if known && v.intact(named("policies", name)+".credentials") && !slices.Contains(p.Credentials, authz.KindAPIKey) {
-				v.warn(at, "policy %s takes no api_key, so this has no effect", name)
+				v.warn(at, "policy %s takes no api_key, so this has no effect; add the kind to its credentials, or take this out", name)
 			}
 		}
 		if len(k.Policies) == 0 && !k.AuthAPI && v.intact(key) {

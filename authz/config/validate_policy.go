@@ -99,7 +99,7 @@ func (v *validator) condition(key string, p Policy) {
 		return
 	}
 	if _, err := condition.Compile(p.Condition); err != nil {
-		v.refuse(at, "not a CEL condition: %v", err)
+		v.refuse(at, "not a CEL condition: %v; expected an expression over %s", err, condition.Names)
 	}
 }
 
@@ -189,7 +189,7 @@ func (v *validator) apiKeyUse(at, name string) {
 	case len(v.c.APIKeys) == 0:
 		v.warn(at, "there are no api_keys, so no key is valid; give one")
 	case !slices.ContainsFunc(v.c.APIKeys, func(k APIKey) bool { return slices.Contains(k.Policies, name) }):
-		v.warn(at, "no entry of api_keys lists policy %s, so no key opens it", name)
+		v.warn(at, "no entry of api_keys lists policy %s, so no key opens it; add it to one", name)
 	}
 }
 
@@ -228,7 +228,7 @@ func (v *validator) effective(key string, p Policy) {
 		}
 	}
 	if !p.CSRF && v.intact(key+".csrf") && slices.Contains(p.Credentials, authz.KindSession) {
-		v.warn(key+".csrf", "INSECURE: pages of other sites can act with a user's session")
+		v.warn(key+".csrf", "INSECURE: pages of other sites can act with a user's session; take this out, unless no browser holds such a session")
 	}
 }
 
@@ -249,7 +249,7 @@ func (v *validator) unauthenticated(key string, p Policy) {
 	case redirect && p.LoginURL == "":
 		v.refuse(on, "redirect needs login_url; give it, such as /login")
 	case !redirect && p.LoginURL != "":
-		v.warn(login, "has no effect without on_unauthenticated: redirect")
+		v.warn(login, "has no effect without on_unauthenticated: redirect; set that, or take this out")
 	}
 }
 
@@ -268,10 +268,10 @@ func (v *validator) outage(key string, p Policy) {
 		v.refuse(on, "serve_stale needs stale_for, the age up to which an answer is served; give it, such as 30s")
 	}
 	if p.OnStoreOutage == authz.OutageServeStale && !v.c.Redis.Cache.Enabled {
-		v.warn(on, "with redis.cache.enabled: false there is nothing old to serve: it acts like deny")
+		v.warn(on, "with redis.cache.enabled: false there is nothing old to serve: it acts like deny; enable the cache, or say deny")
 	}
 	if p.StaleFor > 0 && p.OnStoreOutage != authz.OutageServeStale {
-		v.warn(stale, "has no effect without on_store_outage: serve_stale")
+		v.warn(stale, "has no effect without on_store_outage: serve_stale; set that, or take this out")
 	}
 }
 
