@@ -432,11 +432,12 @@ func sessionsRevokeCommand(env environment) *cobra.Command {
   HANDLE…          these sessions or refresh families, by their handles in 'sessions list';
                    with a family, the access tokens end that came from it
   --all            everything: sessions, whoever made them, refresh families and access
-                   tokens, as POST /auth/revoke-all-sessions does. It asks first, or takes
-                   --yes where it can't.
+                   tokens, as POST /auth/revoke-all-sessions does
   --before TIME    what was made at that time or earlier: sessions whose records say when,
                    refresh families, and access tokens by their iat. TIME is as in
                    2026-01-31T12:00:00Z, a date, or Unix seconds, and not in the future.
+
+The last two ask first, or take --yes where they can't.
 
 The user can log in again; 'sessions set USER disabled=true' prevents that.
 
@@ -559,6 +560,10 @@ func (o *operator) revoked(r revocation, err error, n int, format string, args .
 // revokeBefore moves the user's mark. What falls under it is counted by looking
 // before and after.
 func (o *operator) revokeBefore(ctx context.Context, r revocation) error {
+	what := fmt.Sprintf("This ends what the user %s holds and was made at %s or earlier: sessions, refresh families and access tokens.", r.userID, r.before.UTC().Format(time.RFC3339))
+	if err := confirm(ctx, o.env, r.yes, what, r.userID); err != nil {
+		return err
+	}
 	was, known, err := o.handles(ctx, r.userID)
 	if err != nil {
 		return err

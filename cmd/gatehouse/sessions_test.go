@@ -289,7 +289,7 @@ func TestSessionsRevoke(t *testing.T) {
 	require.True(t, passes(someone))
 	require.JSONEq(t, `{"revoked":0}`, d.ok(t, "sessions", "revoke", "bob", "--all", "-y", "--json"))
 	require.NotContains(t, c.stderr, "warning")
-	for _, args := range [][]string{{"--all", "--yes"}, {"--before", "2026-01-01"}} {
+	for _, args := range [][]string{{"--all", "--yes"}, {"--before", "2026-01-01", "--yes"}} {
 		c = d.run(t, append([]string{"sessions", "revoke", "bbo"}, args...)...)
 		require.Equal(t, exitOK, c.code)
 		require.Contains(t, c.stderr, `warning: nobody is known by the id "bbo"`, "a mistyped id")
@@ -317,6 +317,10 @@ func TestSessionsRevokeBefore(t *testing.T) {
 	require.NoError(t, d.store.CreateFamily(t.Context(), authz.Family{ID: "f", UserID: "bob", Created: now.Add(-3 * time.Hour), AuthTime: now.Add(-3 * time.Hour)}))
 	before := now.Add(-time.Hour).UTC().Truncate(time.Second)
 	c := d.run(t, "sessions", "revoke", "bob", "--before", before.Format(time.RFC3339))
+	require.NotEqual(t, exitOK, c.code)
+	require.Contains(t, c.stderr, "--yes")
+	require.Contains(t, d.ok(t, "sessions", "list", "bob"), authz.Handle("old"), "nobody was asked")
+	c = d.run(t, "sessions", "revoke", "bob", "--before", before.Format(time.RFC3339), "--yes")
 	require.Equal(t, exitOK, c.code, c.stderr)
 	require.Equal(t, "Revoked 2 logins of bob, and the tokens made up to "+before.Format(time.RFC3339)+"\n", c.stdout)
 	require.Equal(t, map[string]any{"action": "revoke_before", "user": "bob", "before": before.Format(time.RFC3339), "command": "sessions revoke"}, c.audited(t))
@@ -326,7 +330,7 @@ func TestSessionsRevokeBefore(t *testing.T) {
 	require.Contains(t, left, authz.Handle("new"))
 	require.Contains(t, left, authz.Handle("timeless"))
 	for _, text := range []string{at(now), now.UTC().Format(time.DateOnly)} {
-		require.Equal(t, exitOK, d.run(t, "sessions", "revoke", "bob", "--before", text).code, text)
+		require.Equal(t, exitOK, d.run(t, "sessions", "revoke", "bob", "--before", text, "--yes").code, text)
 	}
 	require.NotContains(t, d.ok(t, "sessions", "list", "bob"), authz.Handle("new"))
 }
