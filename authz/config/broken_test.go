@@ -267,13 +267,15 @@ var broken = []struct {
 		"warning 2:52 policies.p.rate_limit | counts by api_key, which no caller under this policy has, so all count by their address",
 		"warning 2:89 policies.q.rate_limit | counts by user, which no caller",
 	}},
-	{"headers that mean something", withSession + "policies: {p: {credentials: [session], headers: {x-plan: session.a, Cookie: session.a, x-envoy-retry-on: session.a, transfer-encoding: session.a, x-internal-api-key: session.a, x_plan: session.a, ':path': session.a}}}", []string{
+	{"headers that mean something", withSession + "policies: {p: {credentials: [session], headers: {x-plan: session.a, Cookie: session.a, x-envoy-retry-on: session.a, x-gatehouse-status: session.a, retry-after: session.a, transfer-encoding: session.a, x-internal-api-key: session.a, x_plan: session.a, ':path': session.a}}}", []string{
 		`2:69 policies.p.headers | the name "Cookie": this header means something else already; choose another name`,
 		`2:88 policies.p.headers | the name "x-envoy-retry-on": this header means something else already`,
-		`2:117 policies.p.headers | the name "transfer-encoding": this header means something else already`,
-		`2:147 policies.p.headers | the name "x-internal-api-key": this header means something else already`,
-		`2:178 policies.p.headers | the name "x_plan": expected a header name of letters, digits and single hyphens`,
-		`2:197 policies.p.headers | the name ":path": expected a header name`,
+		`2:117 policies.p.headers | the name "x-gatehouse-status": this header means something else already`,
+		`2:148 policies.p.headers | the name "retry-after": this header means something else already`,
+		`2:172 policies.p.headers | the name "transfer-encoding": this header means something else already`,
+		`2:202 policies.p.headers | the name "x-internal-api-key": this header means something else already`,
+		`2:233 policies.p.headers | the name "x_plan": expected a header name of letters, digits and single hyphens`,
+		`2:252 policies.p.headers | the name ":path": expected a header name`,
 	}},
 	{"header of the identity, under its other name", withSession + "identity: {headers: {email: x-mail}}\npolicies: {p: {credentials: [session], headers: {X-Mail: session.a, x-user-email: session.b}}}", []string{
 		"3:50 policies.p.headers.x-mail | this is an identity header already",

@@ -328,9 +328,11 @@ var reservedHeaders = []string{
 	"cache-control", "user-agent", "forwarded", "x-request-id", authz.HeaderAPIKey,
 	"x-real-ip", "x-http-method", "x-http-method-override", "x-method-override",
 	"x-original-url", "x-original-uri", "x-rewrite-url", "x-rewrite-uri",
+	// What an answer of the forward-auth door has beside the identity.
+	"location", "retry-after", authz.HeaderRateLimit, authz.HeaderRateLimitPolicy,
 }
 
-var reservedHeaderPrefixes = []string{"x-forwarded-", "x-envoy-", "sec-", "grpc-"}
+var reservedHeaderPrefixes = []string{"x-forwarded-", "x-envoy-", "x-gatehouse-", "sec-", "grpc-"}
 
 // headerHyphens bounds the hyphens in a header's name: every spelling with _
 // for - is removed from requests, and their number doubles with each.
