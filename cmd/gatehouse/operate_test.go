@@ -246,7 +246,7 @@ func TestOperatorsNeedARedis(t *testing.T) {
 		{"sessions", "show", "alice", "abcdefghijklmnopqrst"},
 		{"sessions", "set", "alice", "roles="},
 		{"sessions", "revoke", "alice", "--all", "--yes"},
-		{"sessions", "revoke", "alice", "--before", "2026-01-01"},
+		{"sessions", "revoke", "alice", "--before", "2026-01-01", "--yes"},
 		{"sessions", "revoke", "alice", "abcdefghijklmnopqrst"},
 		{"tokens", "revoke", "--jti", "x"},
 	} {
@@ -295,7 +295,7 @@ func TestChangesWithoutConfirmation(t *testing.T) {
 	}{
 		{"", "", []string{"sessions", "set", "bob", "disabled=true"}},
 		{"", "Revoked 1 session of bob, and all tokens\n", []string{"sessions", "revoke", "bob", "--all", "--yes"}},
-		{"", "Revoked 0 logins of bob, and the tokens made up to 2026-01-01T00:00:00Z\n", []string{"sessions", "revoke", "bob", "--before", "2026-01-01"}},
+		{"", "Revoked 0 logins of bob, and the tokens made up to 2026-01-01T00:00:00Z\n", []string{"sessions", "revoke", "bob", "--before", "2026-01-01", "--yes"}},
 		{raw, "Revoked the access token ", []string{"tokens", "revoke"}},
 	} {
 		c := d.pipe(t, test.stdin, test.args...)
