@@ -36,6 +36,15 @@ func (*Bearer) Credential(r *Request) (string, bool) {
 	return trimOWS(token), strings.EqualFold(scheme, "Bearer")
 }
 
+// ShowsBearer reports whether the request shows a bearer token that its policy
+// accepts, be it that another credential decided: what a door takes out that keeps
+// credentials from services. Another scheme, or a token that only the service
+// accepts, is none of ours.
+func (d *Decision) ShowsBearer(r *Request) bool {
+	_, present := (*Bearer)(nil).Credential(r)
+	return present && d.Policy.accepts(KindBearer)
+}
+
 // Authenticate implements [Authenticator]. A profile wins over the token's
 // claims, field by field.
 func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Principal, error) {

@@ -313,7 +313,7 @@ func (s *Server) remove(r *authz.Request, d *authz.Decision, set []authz.Header)
 	if cookie, ok := s.strippedCookie(r); ok && cookie == "" {
 		remove = append(remove, "cookie")
 	}
-	if s.stripsBearer(r, d) {
+	if s.o.StripCredentials && d.ShowsBearer(r) {
 		remove = append(remove, "authorization")
 	}
 	return remove
@@ -324,17 +324,6 @@ func unset(names []string, set []authz.Header) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		return slices.ContainsFunc(set, func(h authz.Header) bool { return h.Name == name })
 	})
-}
-
-// stripsBearer reports whether the request shows a bearer token that the
-// policy accepts, be it that another credential decided. Another scheme, or a
-// token that only the service accepts, is none of ours.
-func (s *Server) stripsBearer(r *authz.Request, d *authz.Decision) bool {
-	if !s.o.StripCredentials || d.Policy == nil || !slices.Contains(d.Policy.Credentials, authz.KindBearer) {
-		return false
-	}
-	_, present := (*authz.Bearer)(nil).Credential(r)
-	return present
 }
 
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -215,21 +215,10 @@ func (h *Handler) credentials(r *authz.Request, d *authz.Decision) []authz.Heade
 			keep = append(keep, authz.Header{Name: "cookie", Value: cookie})
 		}
 	}
-	if value, ok := r.Headers.Header("authorization"); ok && !stripsBearer(r, d) {
+	if value, ok := r.Headers.Header("authorization"); ok && !d.ShowsBearer(r) {
 		keep = append(keep, authz.Header{Name: "authorization", Value: value})
 	}
 	return keep
-}
-
-// stripsBearer reports whether the request shows a bearer token that the
-// policy accepts, be it that another credential decided. Another scheme, or a
-// token that only the service accepts, is none of ours.
-func stripsBearer(r *authz.Request, d *authz.Decision) bool {
-	if d.Policy == nil || !slices.Contains(d.Policy.Credentials, authz.KindBearer) {
-		return false
-	}
-	_, present := (*authz.Bearer)(nil).Credential(r)
-	return present
 }
 
 // denied is the refusal, as the client is to get it.

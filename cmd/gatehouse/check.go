@@ -53,7 +53,6 @@ func newCheckServer(door *extauthz.Door, tlsConfig *tls.Config) *checkServer {
 			Time:                  time.Minute,
 			Timeout:               10 * time.Second,
 		}),
-		// Envoys ping idle connections; grpc-go's default would call that abuse.
 		// Goroutines that wait for checks have their stacks already; where all
 		// are busy, others are started as ever.
 		grpc.NumStreamWorkers(checkWorkers),
@@ -61,6 +60,7 @@ func newCheckServer(door *extauthz.Door, tlsConfig *tls.Config) *checkServer {
 		// Envoy by pings, all the time, to find a better one.
 		grpc.InitialWindowSize(checkWindow),
 		grpc.InitialConnWindowSize(checkWindow),
+		// Envoys ping idle connections; grpc-go's default would call that abuse.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 	if tlsConfig != nil {
