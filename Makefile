@@ -48,7 +48,7 @@ check: lint vulnerabilities ## generated files fresh, formatted, linted, tested 
 
 .PHONY: lint
 lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
-	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench deploy examples); \
+	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy examples); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make format': $$unformatted"; exit 1; fi
 	$(TOOLS)/bin/golangci-lint run
 
@@ -69,6 +69,13 @@ bench: build ## compare through a real Envoy: no filter, a no-op server, the usu
 	@scripts/tools.sh envoy
 	@scripts/tools.sh redis
 	$(GO) run ./bench $(BENCH_FLAGS)
+
+.PHONY: chaos
+chaos: ## break Redis, networks and Gatehouse under load, and judge every answer; writes dist/chaos.md
+	@scripts/tools.sh envoy
+	@scripts/tools.sh redis
+	$(GO) test ./chaos -count=1 -timeout 60m -v $(CHAOS_FLAGS) -args -full -report $(CURDIR)/dist/chaos.md
+	@cat dist/chaos.md
 
 .PHONY: compose-env
 compose-env: .env ## write the secrets that docker compose needs into .env

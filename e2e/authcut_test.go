@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
 )
 
 // cutter stands between Gatehouse and Redis, passes commands on one by one, and
@@ -161,7 +163,7 @@ func TestCutInTheMiddle(t *testing.T) {
 	c := newCutter(t, s.redis.Addr)
 	r := s.replicas[0]
 	require.NoError(t, r.Stop())
-	config, err := merged(string(r.config), fmt.Sprintf("redis: {url: %q}", "redis://"+c.listener.Addr().String()+"/0"))
+	config, err := proc.MergeYAML(string(r.config), fmt.Sprintf("redis: {url: %q}", "redis://"+c.listener.Addr().String()+"/0"))
 	require.NoError(t, err)
 	r.config = config
 	require.NoError(t, r.restart(t, "/readyz"))

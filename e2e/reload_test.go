@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
 )
 
 // TestReloadStormBehindEnvoy: a hundred reloads while 20,000 requests pass a real
@@ -146,7 +148,7 @@ routes: [{path: /p/flips, policy: flips}, {path: /p/any, policy: any}, {path: /p
 	}
 	for n := 1; n <= reloads; n++ {
 		flow(int64(requests * (n - 1) / reloads))
-		text, err := merged(string(r.config), changes(n))
+		text, err := proc.MergeYAML(string(r.config), changes(n))
 		require.NoError(t, err)
 		phase.Add(1)
 		require.NoError(t, os.WriteFile(file+".new", text, 0o600))

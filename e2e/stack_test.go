@@ -229,7 +229,7 @@ api_keys: %s
 `, r.check, r.http, r.ops, s.redis.Addr, secretCurrent, secretPrevious,
 		pemIssuer, jwksIssuer, s.idp.url()+"/jwks", s.idp.url(), deadIssuer, "http://"+proc.Local(1)+"/jwks",
 		apiKeysYAML())
-	if r.config, err = merged(baseConfig, addresses, o.config); err != nil {
+	if r.config, err = proc.MergeYAML(baseConfig, addresses, o.config); err != nil {
 		return nil, err
 	}
 	return r, nil
