@@ -28,6 +28,7 @@ type Recorder struct {
 	uncounted *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	meters    sync.Map // of *meters by labels: looking them up by text costs more
+	floods    *floods
 }
 
 // labels are those of a decision. All of them come from closed lists.
@@ -57,7 +58,8 @@ func (r *Recorder) metersOf(l labels) *meters {
 // NewRecorder returns a recorder whose metrics are registered with reg.
 func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 	r := &Recorder{
-		log: log,
+		log:    log,
+		floods: newFloods(log),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_decisions_total",
 			Help: "Decided requests, by policy, credential kind, decision and reason.",
@@ -88,6 +90,10 @@ func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 // (what only an operator can mend at error, an outage at warn), a request that was
 // allowed at debug level, and at info level where that was by leave of mode: observe
 // or on_store_outage; and never a credential, a query or an identity.
+//
+// During an outage or overload each request would have its line, and the lines would
+// be the next overload: of those the first ones of each second are logged, and how
+// many were not.
 func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Decision, err error, took time.Duration) {
 	decision := "allow"
 	if err != nil {
@@ -112,6 +118,9 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 
 	level := levelOf(d, err)
 	if !r.log.Enabled(ctx, level) {
+		return
+	}
+	if flood := floodOf(d, level); flood != "" && !r.floods.logs(level, flood) {
 		return
 	}
 	attrs := []slog.Attr{
@@ -158,6 +167,21 @@ func levelOf(d *authz.Decision, err error) slog.Level {
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug
+}
+
+// floodOf names what a line is one of many about, "" where it is about its request.
+func floodOf(d *authz.Decision, level slog.Level) string {
+	switch {
+	case d.Principal != nil && d.Principal.Degraded != "":
+		return string(d.Principal.Degraded)
+	case d.Observed != nil && slices.Contains(outages, authz.ReasonOf(d.Observed)):
+		return string(authz.ReasonOf(d.Observed))
+	case level == slog.LevelWarn && d.Quota.Uncounted != nil:
+		return "uncounted"
+	case slices.Contains(outages, d.Reason):
+		return string(d.Reason)
+	}
+	return ""
 }
 
 // clip bounds what a request can make the log hold.

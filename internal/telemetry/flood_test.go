@@ -1,0 +1,98 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+)
+
+// lines collects a log.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// take returns how many lines there were of each message and reason, and the count
+// of the last one that has one.
+func (l *lines) take(t *testing.T) (seen map[string]int, count int) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen = map[string]int{}
+	for line := range strings.Lines(l.text.String()) {
+		var fields struct {
+			Level, Msg, Reason string
+			Count              int
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &fields))
+		seen[fields.Level+" "+fields.Msg+" "+fields.Reason]++
+		count = fields.Count
+	}
+	l.text.Reset()
+	return seen, count
+}
+
+// A log line for each request of an outage would be an overload of its own; but who
+// is refused has a line always.
+func TestFloodsAreLoggedByTheirNumber(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		out := &lines{}
+		reg := prometheus.NewRegistry()
+		r := telemetry.NewRecorder(slog.New(slog.NewJSONHandler(out, nil)), reg)
+		record := func(n int, reason authz.Reason) {
+			for range n {
+				r.Record(context.Background(), &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{Reason: reason}, authz.Refuse(reason, "x"), time.Millisecond)
+			}
+		}
+		record(1000, authz.ReasonOverloaded)
+		record(5, authz.ReasonStoreUnavailable)
+		record(1000, authz.ReasonSessionForged)
+		seen, _ := out.take(t)
+		require.Equal(t, map[string]int{
+			"WARN check overloaded": 10, "WARN check store_unavailable": 5, "INFO check session_forged": 1000,
+		}, seen)
+
+		time.Sleep(time.Second)
+		synctest.Wait()
+		seen, count := out.take(t)
+		require.Equal(t, map[string]int{"WARN checks not logged one by one overloaded": 1}, seen)
+		require.Equal(t, 990, count)
+
+		record(3, authz.ReasonOverloaded)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		seen, _ = out.take(t)
+		require.Equal(t, map[string]int{"WARN check overloaded": 3}, seen, "none was left out")
+
+		families, err := reg.Gather()
+		require.NoError(t, err)
+		counted := 0.0
+		for _, f := range families {
+			if f.GetName() == "gatehouse_decisions_total" {
+				for _, m := range f.GetMetric() {
+					counted += m.GetCounter().GetValue()
+				}
+			}
+		}
+		require.EqualValues(t, 2008, counted, "all of them")
+	})
+}
