@@ -119,6 +119,8 @@ type Server struct {
 type CheckServer struct {
 	Listen Address `yaml:"listen" format:"listen" default:"127.0.0.1:9001" doc:"host:port, or unix:///path/to.sock."`
 	TLS    TLS     `yaml:"tls" doc:"Serve TLS; with client_ca_file, mutual TLS."`
+
+	MaxConcurrent int `yaml:"max_concurrent" default:"4096" min:"1" max:"1000000" doc:"How many checks may be under way that memory could not answer: most of them wait for Redis or an issuer, and hold some 20 KiB each. More are refused at once, with 503; what memory answers is not counted."`
 }
 
 // HTTPServer is the listener of the auth API.
@@ -127,6 +129,8 @@ type HTTPServer struct {
 	TLS         TLS     `yaml:"tls" doc:"Serve TLS; with client_ca_file, mutual TLS."`
 	PublicURL   string  `yaml:"public_url" format:"origin" doc:"Scheme and host under which browsers reach the gateway."`
 	TrustedHops int     `yaml:"trusted_hops" default:"0" min:"0" max:"64" doc:"How many proxies in front append to X-Forwarded-For; the client's address is that many entries from the right. 0 takes the peer's address."`
+
+	MaxConcurrent int `yaml:"max_concurrent" default:"1024" min:"1" max:"1000000" doc:"How many requests may be under way: of forward-auth, the auth API and the console together. More are refused at once, with 503."`
 }
 
 // OpsServer is the operators' listener.

@@ -20,23 +20,42 @@ func ServerOption() grpc.ServerOption {
 
 // Register registers the service on a gRPC server that was made with
 // [ServerOption].
-func Register(r grpc.ServiceRegistrar, s *Server) { register(r, s) }
+func Register(r grpc.ServiceRegistrar, s *Server) { register(r, s, nil) }
 
-// RegisterDoor is [Register] for servers that follow each other.
-func RegisterDoor(r grpc.ServiceRegistrar, d *Door) { register(r, d) }
+// RegisterDoor is [Register] for servers that follow each other. The admission may
+// be nil: then nothing is shed.
+func RegisterDoor(r grpc.ServiceRegistrar, d *Door, a *Admission) { register(r, d, a) }
 
-func register(r grpc.ServiceRegistrar, s answerer) {
+func register(r grpc.ServiceRegistrar, s answerer, a *Admission) {
 	r.RegisterService(&grpc.ServiceDesc{
 		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
 		HandlerType: (*answerer)(nil),
-		Methods:     []grpc.MethodDesc{{MethodName: "Check", Handler: handle}},
+		Methods:     []grpc.MethodDesc{{MethodName: "Check", Handler: handler(a)}},
 		Metadata:    authv3.Authorization_ServiceDesc.Metadata,
 	}, s)
 }
 
+const checkMethod = authv3.Authorization_Check_FullMethodName
+
 // answerer is what answers checks as bytes.
 type answerer interface {
 	answer(ctx context.Context, w *wireRequest, to []byte) []byte
+}
+
+// handler is the method of the service, behind an admission.
+func handler(a *Admission) grpc.MethodHandler {
+	if a == nil {
+		return handle
+	}
+	return func(s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc's order
+		switch reply, err := a.turn(ctx); {
+		case err != nil:
+			return nil, err
+		case reply != nil:
+			return reply, nil
+		}
+		return handle(s, ctx, decode, interceptor)
+	}
 }
 
 // handle is the method of the service.
@@ -54,7 +73,7 @@ func handle(s any, ctx context.Context, decode func(any) error, interceptor grpc
 	if interceptor == nil {
 		return answer(ctx, w)
 	}
-	info := &grpc.UnaryServerInfo{Server: s, FullMethod: authv3.Authorization_Check_FullMethodName}
+	info := &grpc.UnaryServerInfo{Server: s, FullMethod: checkMethod}
 	return interceptor(ctx, w, info, answer)
 }
 

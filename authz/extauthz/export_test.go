@@ -1,7 +1,11 @@
 package extauthz
 
 import (
+	"context"
+	"time"
+
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc/tap"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
@@ -19,3 +23,29 @@ func Requests(request []byte, message *authv3.CheckRequest) (fromWire, fromMessa
 
 // Parts are the parts of a check.
 func Parts(message *authv3.CheckRequest) authz.RequestParts { return parts(message) }
+
+// Arrive is a call's arrival at an admission.
+func Arrive(a *Admission, ctx context.Context, method string) (context.Context, error) { //nolint:revive // as methods have it
+	return a.arrive(ctx, &tap.Info{FullMethodName: method})
+}
+
+// Turn is a check's turn that waited for it; the reply is nil where it is not shed.
+func Turn(a *Admission, ctx context.Context, waited time.Duration) ([]byte, error) { //nolint:revive // as methods have it
+	shed, err := a.turn(context.WithValue(ctx, arrivalKey{}, sinceStart()-waited))
+	if shed == nil {
+		return nil, err
+	}
+	return shed.bytes, err
+}
+
+// Queue is what tells a queue that stands.
+type Queue struct{ q standingQueue }
+
+// NewQueue returns one without a history.
+func NewQueue() *Queue { return &Queue{} }
+
+// Note notes how long a check waited.
+func (q *Queue) Note(now, waited time.Duration) { q.q.note(now, waited) }
+
+// Stands reports whether the queue stands.
+func (q *Queue) Stands() bool { return q.q.standing.Load() }

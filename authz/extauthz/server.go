@@ -31,6 +31,11 @@ type Options struct {
 	StripCredentials bool
 	SessionCookie    string // name, for StripCredentials
 	Recorder         Recorder
+	// MaxConcurrent bounds how many checks may be under way that memory could not
+	// answer, and that may wait for Redis or an issuer; 0: no bound. More are shed.
+	// Admission counts them, and is needed for it.
+	MaxConcurrent int
+	Admission     *Admission
 }
 
 // Server implements envoy.service.auth.v3.Authorization.
@@ -125,6 +130,12 @@ func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply [
 	}()
 	if reply, ok := s.quick(ctx, w, to, start); ok {
 		return reply
+	}
+	if a := s.o.Admission; a != nil {
+		if why := a.enter(ctx, s.o.MaxConcurrent); why != "" {
+			return a.shed(ctx, to, why, time.Since(start))
+		}
+		defer a.leave()
 	}
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()

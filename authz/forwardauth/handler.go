@@ -88,8 +88,22 @@ type answer struct {
 
 // ServeHTTP answers one question. It never sets a cookie.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
-	a := h.answer(r, start)
+	write(w, r, h.answer(r, time.Now()))
+}
+
+// Shed answers a question without deciding it, there being too many: with 503.
+func (h *Handler) Shed(w http.ResponseWriter, r *http.Request) {
+	q, _ := readQuestion(r.Header, r.Host) // as far as it can be read: how to answer
+	request, d := &authz.Request{Headers: clientHeaders{inbound.Headers(r.Header)}}, &authz.Decision{}
+	err := authz.Refuse(authz.ReasonOverloaded, "more requests than can be answered")
+	write(w, r, denied(q, request, d, err))
+	if h.o.Recorder != nil {
+		h.o.Recorder.Record(r.Context(), request, d, err, 0)
+	}
+}
+
+// write writes an answer.
+func write(w http.ResponseWriter, r *http.Request, a answer) {
 	header := w.Header()
 	for _, field := range a.header {
 		header.Set(field.Name, field.Value)

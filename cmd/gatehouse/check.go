@@ -30,19 +30,25 @@ const (
 	// checkWindow is how many bytes of checks an Envoy may have under way, for
 	// each of them and in all.
 	checkWindow = 1 << 20
+	// maxStreams is how many checks one connection may have under way. Who has more
+	// keeps them, and knows how long they wait; an Envoy opens another connection.
+	maxStreams = 1024
 	// stopGrace bounds how long calls in flight may take after GOAWAY.
 	stopGrace = 5 * time.Second
 )
 
 // checkServer is the gRPC server on the check listener.
 type checkServer struct {
-	grpc   *grpc.Server
-	health *health.Server
+	grpc      *grpc.Server
+	health    *health.Server
+	admission *extauthz.Admission
 }
 
-func newCheckServer(door *extauthz.Door, tlsConfig *tls.Config) *checkServer {
+func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, tlsConfig *tls.Config) *checkServer {
 	options := []grpc.ServerOption{
 		extauthz.ServerOption(),
+		admission.ServerOption(),
+		grpc.MaxConcurrentStreams(maxStreams),
 		// A check that is too large is a gRPC error, which is an allow under
 		// failure_mode_allow. Gatehouse reads no bodies, but a gateway may be
 		// set to send them.
@@ -66,8 +72,8 @@ func newCheckServer(door *extauthz.Door, tlsConfig *tls.Config) *checkServer {
 	if tlsConfig != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
-	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer()}
-	extauthz.RegisterDoor(s.grpc, door)
+	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer(), admission: admission}
+	extauthz.RegisterDoor(s.grpc, door, admission)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.ready(false)
@@ -86,7 +92,7 @@ func (s *checkServer) ready(ready bool) {
 	}
 }
 
-func (s *checkServer) serve(l net.Listener) error { return s.grpc.Serve(l) }
+func (s *checkServer) serve(l net.Listener) error { return s.grpc.Serve(s.admission.Listener(l)) }
 
 // stop sends GOAWAY and waits for the calls in flight, until ctx ends.
 func (s *checkServer) stop(ctx context.Context) {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
@@ -23,7 +22,7 @@ type generation struct {
 	asked   *config.Config // as the file has it
 	pending []string       // keys of the file that wait for a restart
 	check   *extauthz.Server
-	http    http.Handler // of the http listener
+	http    *httpDoor // of the http listener
 
 	checkTLS, httpTLS *part[*tls.Config] // of the listeners; their value nil: without TLS
 
@@ -40,6 +39,8 @@ type instruments struct {
 	log       *slog.Logger
 	decisions extauthz.Recorder // nil: none are told
 	calls     authapi.Recorder  // nil: none are told
+
+	admission *extauthz.Admission // of the check listener; nil: nothing is shed
 }
 
 // loadedConfig is what the files of a configuration say.
@@ -85,6 +86,8 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 		StripCredentials: g.cfg.Identity.StripCredentials,
 		SessionCookie:    g.cfg.Sessions.Cookie.Name,
 		Recorder:         in.decisions,
+		Admission:        in.admission,
+		MaxConcurrent:    g.cfg.Server.Check.MaxConcurrent,
 	})
 	return g, nil
 }

@@ -19,7 +19,11 @@ import (
 //
 // Between the two g stays whole, though it may be replaced meanwhile. Nobody waits
 // for anybody: neither a request for a reload nor a reload for requests.
-type live struct{ now atomic.Pointer[generation] }
+type live struct {
+	now      atomic.Pointer[generation]
+	http     atomic.Int64 // requests of the http listener under way, of all generations
+	shedHTTP func()       // is told of each that was shed; may be nil
+}
 
 // leases count who holds a generation. There are several counters, each on a cache
 // line of its own: with one, all processors would wait for it at each request.
@@ -112,5 +116,9 @@ func (l *live) cacheState() (st session.CacheState, ok bool) {
 func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g, held := l.acquire()
 	defer held.Release()
-	g.http.ServeHTTP(w, r)
+	underWay := l.http.Add(1)
+	defer l.http.Add(-1)
+	if g.http.serve(w, r, underWay) && l.shedHTTP != nil {
+		l.shedHTTP()
+	}
 }

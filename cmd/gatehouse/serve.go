@@ -125,12 +125,16 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	}
 	log, level := newLogger(c.cfg.Log, w)
 	registry := telemetry.NewRegistry()
-	in := instruments{log: log, decisions: telemetry.NewRecorder(log, registry), calls: telemetry.NewCalls(registry)}
+	recorder := telemetry.NewRecorder(log, registry)
+	admission := &extauthz.Admission{Recorder: recorder}
+	load := telemetry.NewLoad(registry, extauthz.Sheddings, admission.Waiting)
+	admission.Shed = load.Shed
+	in := instruments{log: log, decisions: recorder, calls: telemetry.NewCalls(registry), admission: admission}
 	first, err := newGeneration(c, nil, in)
 	if err != nil {
 		return err
 	}
-	current := &live{}
+	current := &live{shedHTTP: load.ShedHTTP}
 	current.replace(first)
 	defer func() {
 		if err := current.now.Load().close(); err != nil {
@@ -144,7 +148,7 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	}
 	registry.MustRegister(cacheMetrics{current}, issuerMetrics{current})
 
-	check := newCheckServer(extauthz.NewDoor(current), current.checkTLS())
+	check := newCheckServer(extauthz.NewDoor(current), admission, current.checkTLS())
 	health := newConfigHealth(registry, first)
 	ready := &readiness{changed: check.ready, cache: current.cacheState, config: health.tell}
 	s := &server{
