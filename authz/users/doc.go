@@ -15,9 +15,10 @@
 //
 // Unknown addresses cost the same time as known ones: the password is hashed
 // all the same, with the parameters of one of the file's hashes, always the same
-// one for an address. At most as many hashes are computed at once as there are
-// processors, since each takes its megabytes; a short queue waits for its turn,
-// and what comes beyond it is refused.
+// one for an address. At once one hash less is computed than there are
+// processors, and at least one: each takes its megabytes, and a processor for a tenth
+// of a second, and checks need one, too. A short queue waits for its turn, and what
+// comes beyond it is refused.
 //
 // It is the user store that Gatehouse brings along. A team with users of its
 // own implements the one method.

@@ -43,17 +43,19 @@ type user struct {
 // are wrong.
 const maxPassword = 1024
 
-// queue is how many may wait for a processor, for each that hashes.
+// queue is how many may wait for each that is hashed.
 const queue = 16
 
 func newFile(all []user) *File {
-	processors := runtime.GOMAXPROCS(0)
+	// One processor is left to all others: else logins alone would make checks wait,
+	// by the tenth of a second that a hash takes.
+	hashing := max(runtime.GOMAXPROCS(0)-1, 1)
 	f := &File{
 		users:   all,
 		byEmail: make(map[string]int, len(all)),
 		key:     make([]byte, sha256.Size),
-		hashing: make(chan struct{}, processors),
-		waiting: make(chan struct{}, processors*(1+queue)),
+		hashing: make(chan struct{}, hashing),
+		waiting: make(chan struct{}, hashing*(1+queue)),
 		check:   argon2id.ComparePasswordAndHash,
 	}
 	_, _ = rand.Read(f.key) // never fails: crypto/rand ends the program instead
