@@ -542,6 +542,38 @@ func TestNoAnswerIsUnavailable(t *testing.T) {
 	})
 }
 
+// More checks under way than the circuit breaker lets are refused by Envoy, at once:
+// with the answer of an outage, and never by letting the request pass.
+func TestTooManyChecksUnderWayAreRefused(t *testing.T) {
+	g := startGateway(t, replace("{max_requests: 1024, max_pending_requests: 1024, max_retries: 1024}", "{max_requests: 2, max_pending_requests: 2, max_retries: 1024}"),
+		replace("# For all tries together.\n                timeout: 1s", "timeout: 30s"), replace("max_interval: 0.5s}", "max_interval: 30s}"))
+	under, let := make(chan struct{}, 10), make(chan struct{})
+	g.answers(func(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+		under <- struct{}{}
+		select {
+		case <-let:
+		case <-ctx.Done(): // the gateway gave up
+		}
+		return allow(ctx, req)
+	})
+	replies := make(chan reply, 2)
+	for range 2 {
+		go func() { replies <- g.get(t, "/users") }()
+	}
+	<-under
+	<-under
+	r := g.get(t, "/users")
+	require.Nil(t, r.seen)
+	r.is(t, http.StatusServiceUnavailable, unavailable)
+	require.Equal(t, "application/json", r.header.Get("content-type"))
+	require.Equal(t, "1", r.header.Get("retry-after"))
+	require.Len(t, g.requests(), 2, "it was not asked about")
+	close(let)
+	<-replies
+	<-replies
+	require.Equal(t, http.StatusOK, g.get(t, "/users").status, "and then there is place again")
+}
+
 // What Envoy takes for an allow. extauthz must never answer so.
 func TestEmptyAnswersAreAnAllow(t *testing.T) {
 	g := startGateway(t)
