@@ -1,0 +1,127 @@
+package chaos
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+)
+
+// metric sums what Gatehouse says of a metric, over all its labels that hold a text.
+func (g *gate) metric(t *testing.T, name, label string) (sum float64) {
+	t.Helper()
+	for line := range strings.Lines(g.metrics(t)) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if bare, _, _ := strings.Cut(series, "{"); bare != name || !strings.Contains(series, label) {
+			continue
+		}
+		var v float64
+		_, err := fmt.Sscan(value, &v)
+		require.NoError(t, err)
+		sum += v
+	}
+	return sum
+}
+
+// weight is what a process holds.
+type weight struct{ goroutines, rss float64 }
+
+func (g *gate) weigh(t *testing.T) weight {
+	t.Helper()
+	return weight{g.metric(t, "go_goroutines", ""), g.metric(t, "process_resident_memory_bytes", "")}
+}
+
+func (w weight) String() string {
+	return fmt.Sprintf("%.0f goroutines, %.0f MB", w.goroutines, w.rss/1e6)
+}
+
+// heaviest watches the weight for a time.
+func (g *gate) heaviest(t *testing.T, d time.Duration) (most weight) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		w := g.weigh(t)
+		most.goroutines, most.rss = max(most.goroutines, w.goroutines), max(most.rss, w.rss)
+	}
+	return most
+}
+
+// Ten times as many checks as one processor can answer, half of them from memory and
+// half with a question to Redis: what is accepted is right, what is not is refused at
+// once, and when it is over, it is over.
+func TestOverload(t *testing.T) {
+	begin(t, "redis-server")
+	// What Gatehouse may hold then. Without a bound it was 12,000 goroutines and
+	// 700 MB after two seconds, and the cache was lost.
+	const mostGoroutines, mostBytes = 5000, 600e6
+	const connections, breaker = 8, 1024 // as the shipped Envoy has it
+	r := proctest.StartRedis(t)
+	t.Setenv("GOMAXPROCS", "1")
+	g := startGate(t, newSecrets(t), "redis://"+r.Addr, `server: {check: {max_concurrent: 256}}`)
+	all := g.sessions(t, 100)
+	for _, c := range all {
+		all = append(all, c.strict())
+	}
+	checks := floodChecks(t, g, all)
+	run := func(o floodOptions, d time.Duration) (*flood, span10, weight) {
+		o.connections = connections
+		f := startFlood(t, g.check, checks, o)
+		most := g.heaviest(t, d)
+		f.end(t)
+		return f, f.sum(0, time.Hour), most
+	}
+
+	length := of(time.Second, 10*time.Second)
+	_, closed, _ := run(floodOptions{most: 64}, length)
+	rate := int(float64(closed.accepted) / length.Seconds())
+	require.Positive(t, rate)
+	calm := floodOptions{rate: max(rate/4, 1), most: breaker}
+	_, before, idle := run(calm, length)
+
+	shedBefore := g.metric(t, "gatehouse_checks_shed_total", "")
+	over := of(2*time.Second, 20*time.Second)
+	broken := time.Now()
+	f, during, most := run(floodOptions{rate: 10 * rate, most: breaker}, over)
+	mended := time.Now()
+	require.Positive(t, during.shed, "the overload is not felt")
+	require.Positive(t, during.accepted, "nothing was answered")
+	require.GreaterOrEqual(t, g.metric(t, "gatehouse_checks_shed_total", "")-shedBefore, float64(during.shed))
+	require.Less(t, most.goroutines, float64(mostGoroutines))
+	require.Less(t, most.rss, float64(mostBytes))
+
+	// It recovers without help: there is a second in which all is well again.
+	var after span10
+	require.Eventually(t, func() bool {
+		_, after, _ = run(calm, time.Second)
+		return after.accepted == after.offered
+	}, 2*patience, time.Millisecond, "it doesn't recover")
+	recovery := time.Since(mended) - time.Second
+	rest := g.weigh(t)
+	require.Less(t, rest.goroutines, idle.goroutines+100, "goroutines were left over")
+	require.Zero(t, g.metric(t, "gatehouse_checks_in_flight", ""))
+
+	results.add(t, result{
+		fault:    "ten times the load that one processor bears",
+		requests: during.offered - during.held, refused: during.shed + during.unknown, wrong: during.wrong,
+		window: mended.Sub(broken), recovery: recovery,
+		note: fmt.Sprintf("sustained %d/s; of %d offered %d were held by their callers, %d accepted, %d shed, %d unknown, %d late; p99 of the accepted %v before, %v during, %v after; %v at most, %v idle",
+			rate, during.offered, during.held, during.accepted, during.shed, during.unknown, during.late,
+			before.percentile(.99), during.percentile(.99), after.percentile(.99), most, idle),
+	})
+	if t.Failed() || testing.Verbose() {
+		f.log(t)
+	}
+}
+
+// log writes what became of the checks of each second.
+func (f *flood) log(t *testing.T) {
+	t.Helper()
+	for at := time.Duration(0); at < time.Duration(len(f.spans))*100*time.Millisecond; at += time.Second {
+		s := f.sum(at, at+time.Second)
+		t.Logf("%v: %d offered, %d held, %d accepted, %d shed, %d unknown, %d late, %d wrong; p50 %v, p99 %v",
+			at, s.offered, s.held, s.accepted, s.shed, s.unknown, s.late, s.wrong, s.percentile(.5), s.percentile(.99))
+	}
+}
