@@ -2,11 +2,15 @@ package chaos
 
 import (
 	"fmt"
+	"io"
+	"math"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
@@ -124,4 +128,61 @@ func (f *flood) log(t *testing.T) {
 		t.Logf("%v: %d offered, %d held, %d accepted, %d shed, %d unknown, %d late, %d wrong; p50 %v, p99 %v",
 			at, s.offered, s.held, s.accepted, s.shed, s.unknown, s.late, s.wrong, s.percentile(.5), s.percentile(.99))
 	}
+}
+
+// Thousands of checks whose message never comes, and thousands of connections that
+// say nothing: both are held by others' mistakes or malice, and neither may last, or
+// keep anybody from being served.
+func TestTenThousandStreams(t *testing.T) {
+	begin(t, "redis-server")
+	const perConnection = 100
+	connections := of(20, 100)
+	idle := of(500, 5000)
+	r := proctest.StartRedis(t)
+	g := startGate(t, newSecrets(t), "redis://"+r.Addr)
+	l := startLoad(t, g, loadOptions{rate: 200}, g.sessions(t, 20)...)
+	rest := g.weigh(t)
+
+	broken := now()
+	for range idle {
+		conn, err := net.Dial("tcp", g.check)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		_, err = io.WriteString(conn, http2.ClientPreface)
+		require.NoError(t, err)
+		require.NoError(t, http2.NewFramer(conn, nil).WriteSettings())
+	}
+	require.Eventually(t, func() bool { return g.weigh(t).goroutines > rest.goroutines+2*float64(idle) }, patience, 20*time.Millisecond, "they are not connected")
+	l.flows(t, 20)
+	withIdle := g.weigh(t)
+
+	// They tell no deadline; in the long form, some tell a day.
+	patient := []floodCheck{newFloodCheck(t, "", nil)}
+	if *full {
+		patient = append(patient, newFloodCheck(t, "86400S", nil))
+	}
+	f := startFlood(t, g.check, patient, floodOptions{connections: connections, most: math.MaxInt32, mute: true})
+	for _, c := range f.callers {
+		c.send(nil, time.Now(), perConnection, 0)
+	}
+	require.Zero(t, f.sum(0, time.Hour).held, "all were sent")
+	var most weight
+	require.Eventually(t, func() bool {
+		w := g.weigh(t)
+		most.goroutines, most.rss = max(most.goroutines, w.goroutines), max(most.rss, w.rss)
+		return f.open.Load() == 0
+	}, 2*patience, 20*time.Millisecond, "checks without a message last")
+	mended := now()
+	f.end(t)
+	streams := float64(connections * perConnection)
+	require.Greater(t, most.goroutines, withIdle.goroutines+streams/4, "the streams were not felt")
+	require.Less(t, most.goroutines, withIdle.goroutines+streams+float64(5*connections)+500)
+	require.Less(t, most.rss-withIdle.rss, 100e3*streams+50e6, "more than 100 kB for a stream")
+	require.Less(t, withIdle.rss-rest.rss, 150e3*float64(idle)+50e6, "more than 150 kB for a connection")
+	require.Eventually(t, func() bool { return g.weigh(t).goroutines < withIdle.goroutines+100 }, patience, 50*time.Millisecond, "goroutines were left over")
+
+	result := l.finish(t, fmt.Sprintf("%d checks without a message, %d silent connections", connections*perConnection, idle), broken, mended)
+	result.note = fmt.Sprintf("%v at rest, %v with the connections, %v with the streams, which all ended; p99 of others' checks %v before, %v meanwhile",
+		rest, withIdle, most, l.percentile(.99, 0, broken), l.percentile(.99, broken, mended))
+	results.add(t, result)
 }
