@@ -88,9 +88,13 @@ func newFloodCheck(t *testing.T, timeout string, message []byte) floodCheck {
 	encoder.SetMaxDynamicTableSizeLimit(0)
 	encoder.SetMaxDynamicTableSize(0)
 	for _, f := range []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
-		{Name: ":path", Value: authv3.Authorization_Check_FullMethodName}, {Name: ":authority", Value: "gatehouse"},
-		{Name: "te", Value: "trailers"}, {Name: "content-type", Value: "application/grpc"}, {Name: "grpc-timeout", Value: timeout},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "http"},
+		{Name: ":path", Value: authv3.Authorization_Check_FullMethodName},
+		{Name: ":authority", Value: "gatehouse"},
+		{Name: "te", Value: "trailers"},
+		{Name: "content-type", Value: "application/grpc"},
+		{Name: "grpc-timeout", Value: timeout},
 	} {
 		if f.Value != "" {
 			require.NoError(t, encoder.WriteField(f))
@@ -102,7 +106,7 @@ func newFloodCheck(t *testing.T, timeout string, message []byte) floodCheck {
 	if message == nil {
 		return floodCheck{frames: frames.Bytes()}
 	}
-	data := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) //nolint:gosec // G115: a few hundred
+	data := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
 	require.NoError(t, framer.WriteData(1, true, append(data, message...)))
 	return floodCheck{frames: frames.Bytes(), data: len(data) + len(message)}
 }
@@ -114,7 +118,6 @@ type floodOptions struct {
 	most        int  // checks under way at once; what is above is not sent, as Envoy's circuit breaker does
 	learn       bool // takes answers for the right ones, and sends nothing by itself
 	mute        bool // sends nothing by itself, and wants no answers: ends are right
-	once        bool // sends each check once
 }
 
 // flood is many checks.
@@ -148,12 +151,12 @@ type span10 struct {
 
 // bucketOf numbers times, sixteen to each doubling.
 func bucketOf(d time.Duration) int {
-	us := uint64(max(d.Microseconds(), 1)) //nolint:gosec // G115: above 0
+	us := uint64(max(d.Microseconds(), 1))
 	log := bits.Len64(us) - 1
 	if log < 4 {
-		return int(us) //nolint:gosec // G115: below 16
+		return int(us)
 	}
-	return min((log-3)*16+int(us>>(log-4)&15), 399) //nolint:gosec // G115: below 16
+	return min((log-3)*16+int(us>>(log-4)&15), 399)
 }
 
 // upTo is the longest time in a bucket.
@@ -235,7 +238,7 @@ func startFlood(t *testing.T, addr string, checks []floodCheck, o floodOptions) 
 	t.Helper()
 	f := &flood{o: o, checks: checks, began: time.Now(), reasons: map[string]string{}}
 	for range o.connections {
-		conn, err := net.Dial("tcp", addr) //nolint:noctx // loopback
+		conn, err := net.Dial("tcp", addr)
 		require.NoError(t, err)
 		c := &caller{f: f, conn: conn, next: 1, waiting: map[uint32]waiting{}, window: 65535, streams: math.MaxInt}
 		c.changed.L = &c.mu
@@ -484,7 +487,7 @@ func refused(message []byte) (reason, text string) {
 	for _, h := range denied.GetHeaders() {
 		headers[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
 	}
-	if codes.Code(reply.GetStatus().GetCode()) != codes.Unavailable || //nolint:gosec // G115: below 17
+	if codes.Code(reply.GetStatus().GetCode()) != codes.Unavailable ||
 		denied.GetStatus().GetCode() != http.StatusServiceUnavailable ||
 		denied.GetBody() != `{"error":"Authentication unavailable"}` ||
 		headers["retry-after"] != "1" || headers["content-type"] != "application/json" {

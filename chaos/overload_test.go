@@ -60,7 +60,7 @@ func TestOverload(t *testing.T) {
 	begin(t, "redis-server")
 	// What Gatehouse may hold then. Without a bound it was 12,000 goroutines and
 	// 700 MB after two seconds, and the cache was lost.
-	const mostGoroutines, mostBytes = 5000, 600e6
+	const mostGoroutines, mostBytes = 3000, 400e6
 	const connections, breaker = 8, 1024 // as the shipped Envoy has it
 	r := proctest.StartRedis(t)
 	t.Setenv("GOMAXPROCS", "1")

@@ -556,9 +556,9 @@ func TestTooManyChecksUnderWayAreRefused(t *testing.T) {
 		}
 		return allow(ctx, req)
 	})
-	replies := make(chan reply, 2)
+	var waiting sync.WaitGroup
 	for range 2 {
-		go func() { replies <- g.get(t, "/users") }()
+		waiting.Go(func() { succeeds(t.Context(), http.DefaultClient, "http://"+g.addr+"/users") })
 	}
 	<-under
 	<-under
@@ -569,8 +569,7 @@ func TestTooManyChecksUnderWayAreRefused(t *testing.T) {
 	require.Equal(t, "1", r.header.Get("retry-after"))
 	require.Len(t, g.requests(), 2, "it was not asked about")
 	close(let)
-	<-replies
-	<-replies
+	waiting.Wait()
 	require.Equal(t, http.StatusOK, g.get(t, "/users").status, "and then there is place again")
 }
 

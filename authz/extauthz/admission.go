@@ -2,12 +2,13 @@ package extauthz
 
 import (
 	"context"
-	"net"
 	"runtime"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
@@ -37,10 +38,10 @@ const (
 	queueTarget   = 20 * time.Millisecond
 	queueMost     = 2 * queueTarget
 	queueInterval = 100 * time.Millisecond
-	// yieldAbove is how long a check may wait for a processor before connections
-	// are read more slowly, and mostYields how often one reading can be put off.
-	yieldAbove = 2 * time.Millisecond
-	mostYields = 64
+	// waitedAbove is how long a check waits before that is anything to mind: then
+	// readers of connections give way, each time that they have read so many checks.
+	waitedAbove = 5 * time.Millisecond
+	yieldEach   = 32
 	// messageTime is how long a check may take, from its headers on, however long
 	// the caller would wait: for its message, too, which may never come.
 	messageTime = 10 * time.Second
@@ -50,9 +51,8 @@ const (
 // It knows how long they wait between their arrival and their turn:
 //
 //	a := &extauthz.Admission{}
-//	server := grpc.NewServer(a.ServerOption(), extauthz.ServerOption())
+//	server := grpc.NewServer(append(a.ServerOptions(), extauthz.ServerOption())...)
 //	extauthz.RegisterDoor(server, door, a)
-//	server.Serve(a.Listener(l))
 //
 // What a check costs is most of all its way through grpc. To refuse one saves little
 // of that, and nothing against an answer from memory; so such an answer is given for
@@ -72,9 +72,14 @@ type Admission struct {
 	// Shed is told why a check was shed, nil for nobody.
 	Shed func(why string)
 
-	queue   standingQueue
-	busy    atomic.Int64 // until when checks are known to wait for a processor
-	waiting atomic.Int64 // checks under way that memory could not answer
+	// usual is how long the first caller waits. Nearly all say the same, and of those
+	// the deadline tells when they arrived; for others that is noted.
+	usual atomic.Int64
+
+	queue    standingQueue
+	busy     atomic.Int64 // until when checks are known to wait for a processor; 0: they don't
+	readings atomic.Int64 // while they do
+	waiting  atomic.Int64 // checks under way that memory could not answer
 }
 
 // processStart is what the times of an Admission are counted from.
@@ -82,12 +87,16 @@ var processStart = time.Now()
 
 func sinceStart() time.Duration { return time.Since(processStart) }
 
-// arrivalKey is for the time of a check's arrival.
+// arrivalKey is for the time of a check's arrival, where it is noted.
 type arrivalKey struct{}
 
-// ServerOption is for the server, which can have one tap handle
-// ([grpc.InTapHandle]): this.
-func (a *Admission) ServerOption() grpc.ServerOption { return grpc.InTapHandle(a.arrive) }
+// ServerOptions are for the server. They set its tap handle and its buffer pool.
+func (a *Admission) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.InTapHandle(a.arrive),
+		experimental.BufferPool(patientPool{mem.DefaultBufferPool(), a}),
+	}
+}
 
 // arrive notes when the headers of a check were read, and bounds how long its
 // handler lives: a call that brings no deadline, and never its message, would
@@ -96,32 +105,48 @@ func (a *Admission) arrive(ctx context.Context, call *tap.Info) (context.Context
 	if call.FullMethodName != checkMethod {
 		return ctx, nil // the health service's Watch is to last
 	}
-	most := messageTime
 	deadline, told := ctx.Deadline()
+	patience := time.Until(deadline)
+	most := messageTime
 	if !told {
 		most = longestDecision * 5 / 4 // which leaves longestDecision, see margin
 	}
-	if !told || time.Until(deadline) > most {
+	if told && patience <= most {
+		a.usual.CompareAndSwap(0, int64(patience.Round(time.Millisecond)))
+		if off := patience - time.Duration(a.usual.Load()); -time.Millisecond < off && off < time.Millisecond {
+			return ctx, nil // its deadline tells
+		}
+	} else {
 		var end context.CancelFunc
-		ctx, end = context.WithTimeout(ctx, most)
-		_ = end // it ends with its parent, which grpc cancels when the call ends
+		ctx, end = context.WithTimeout(ctx, most) //nolint:gosec // G118: it ends with its parent, which grpc cancels when the call ends
+		_ = end
 	}
 	return context.WithValue(ctx, arrivalKey{}, sinceStart()), nil
+}
+
+// waited is how long ago a check arrived.
+func (a *Admission) waited(ctx context.Context, now time.Duration) (waited time.Duration, known bool) {
+	if arrived, ok := ctx.Value(arrivalKey{}).(time.Duration); ok {
+		return now - arrived, true
+	}
+	deadline, ok := ctx.Deadline()
+	usual := time.Duration(a.usual.Load())
+	return usual - (deadline.Sub(processStart) - now), ok && usual != 0
 }
 
 // turn is called when the handler of a check begins. It returns a reply where the
 // check is shed, and an error where nobody waits for one any more.
 func (a *Admission) turn(ctx context.Context) (shed *wireReply, err error) {
-	arrived, ok := ctx.Value(arrivalKey{}).(time.Duration)
-	if !ok {
+	now := sinceStart()
+	waited, known := a.waited(ctx, now)
+	if !known {
 		return nil, nil
 	}
-	now := sinceStart()
-	waited := now - arrived
-	if waited > yieldAbove {
-		a.busy.Store(int64(now + yieldAbove))
-	}
 	a.queue.note(now, waited)
+	if waited <= waitedAbove {
+		return nil, nil
+	}
+	a.busy.Store(int64(now + waitedAbove))
 	if err := ctx.Err(); err != nil {
 		return nil, status.FromContextError(err).Err()
 	}
@@ -140,9 +165,10 @@ func (a *Admission) turn(ctx context.Context) (shed *wireReply, err error) {
 // enter takes a place for a check that memory could not answer, of so many (0: any
 // number), or says why there is none.
 func (a *Admission) enter(ctx context.Context, limit int) (why string) {
-	arrived, ok := ctx.Value(arrivalKey{}).(time.Duration)
-	if ok && a.queue.standing.Load() && sinceStart()-arrived > queueMost {
-		return ShedQueue
+	if a.queue.standing.Load() {
+		if waited, known := a.waited(ctx, sinceStart()); known && waited > queueMost {
+			return ShedQueue
+		}
 	}
 	if n := a.waiting.Add(1); limit > 0 && n > int64(limit) {
 		a.waiting.Add(-1)
@@ -204,39 +230,32 @@ func (q *standingQueue) note(now, waited time.Duration) {
 	}
 }
 
-// Listener returns a listener whose connections are read no faster than checks come
-// to their turn. Each check that was read is a goroutine, and thousands of them make
-// all others wait that want to run: the cache's heartbeat, too, without which Redis
-// is asked about everything. What is not read waits in the socket, and at last with
-// the caller.
-func (a *Admission) Listener(l net.Listener) net.Listener { return patientListener{l, a} }
-
-type patientListener struct {
-	net.Listener
+// patientPool has connections read no faster than checks come to their turn. Each
+// check that was read is a goroutine, and thousands of them make all others wait that
+// want to run: the cache's heartbeat, too, without which Redis is asked about
+// everything. What is not read waits in the socket, and at last with the caller.
+//
+// It is a pool since grpc takes a buffer for each message when it reads it, where
+// nothing is locked. A connection of another type than net's would cost more.
+type patientPool struct {
+	mem.BufferPool
 	a *Admission
 }
 
-// Accept implements [net.Listener].
-func (l patientListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+// Get implements [mem.BufferPool].
+func (p patientPool) Get(length int) *[]byte {
+	if busy := p.a.busy.Load(); busy != 0 {
+		p.a.yield(busy)
 	}
-	return patientConn{c, l.a}, nil
+	return p.BufferPool.Get(length)
 }
 
-type patientConn struct {
-	net.Conn
-	a *Admission
-}
-
-// Read implements [net.Conn].
-func (c patientConn) Read(b []byte) (int, error) {
-	for range mostYields {
-		if c.a.busy.Load() < int64(sinceStart()) {
-			break
-		}
-		runtime.Gosched() // behind all that wait now
+// yield lets those run that wait for a processor, for one in yieldEach readings.
+func (a *Admission) yield(busy int64) {
+	switch {
+	case int64(sinceStart()) > busy:
+		a.busy.CompareAndSwap(busy, 0)
+	case a.readings.Add(1)%yieldEach == 0:
+		runtime.Gosched()
 	}
-	return c.Conn.Read(b)
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -69,6 +70,26 @@ func TestShedWhenHalfOfThePatienceIsOver(t *testing.T) {
 	require.NotNil(t, reply, "who tells no deadline gets two seconds")
 }
 
+// Whether a check's arrival is noted or follows from its deadline, as for callers
+// that wait as long as the first one, it is the same.
+func TestArrivalIsKnown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := &extauthz.Admission{}
+		for _, patience := range []time.Duration{time.Second, time.Second, 200 * time.Millisecond, 5 * time.Second, time.Second, time.Hour, 0} {
+			ctx, cancel := context.WithCancel(t.Context())
+			if patience > 0 {
+				ctx, cancel = context.WithTimeout(ctx, patience)
+			}
+			ctx, err := extauthz.Arrive(a, ctx, "/envoy.service.auth.v3.Authorization/Check")
+			require.NoError(t, err)
+			time.Sleep(70 * time.Millisecond)
+			require.Equal(t, 70*time.Millisecond, extauthz.Waited(a, ctx), patience)
+			cancel()
+		}
+	})
+}
+
 // A burst makes some wait, a queue that stands makes all.
 func TestQueueStands(t *testing.T) {
 	t.Parallel()
@@ -102,12 +123,12 @@ func serveAdmission(t *testing.T, a *extauthz.Admission, o extauthz.Options, kin
 	require.NoError(t, err)
 	o.Admission = a
 	door := extauthz.NewDoor(always{extauthz.NewServer(authz.NewAuthorizer(policies, authz.Options{}, kinds...), o)})
-	server := grpc.NewServer(extauthz.ServerOption(), a.ServerOption())
+	server := grpc.NewServer(append(a.ServerOptions(), extauthz.ServerOption())...)
 	extauthz.RegisterDoor(server, door, a)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(a.Listener(l)) }()
+	go func() { done <- server.Serve(l) }()
 	t.Cleanup(func() { server.Stop(); require.NoError(t, <-done) })
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)

@@ -47,7 +47,7 @@ func handler(a *Admission) grpc.MethodHandler {
 	if a == nil {
 		return handle
 	}
-	return func(s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc's order
+	return func(s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 		switch reply, err := a.turn(ctx); {
 		case err != nil:
 			return nil, err

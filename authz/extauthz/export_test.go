@@ -38,6 +38,14 @@ func Turn(a *Admission, ctx context.Context, waited time.Duration) ([]byte, erro
 	return shed.bytes, err
 }
 
+// Waited is how long ago a check arrived; -1 where that is not known.
+func Waited(a *Admission, ctx context.Context) time.Duration { //nolint:revive // as methods have it
+	if waited, known := a.waited(ctx, sinceStart()); known {
+		return waited
+	}
+	return -1
+}
+
 // Queue is what tells a queue that stands.
 type Queue struct{ q standingQueue }
 

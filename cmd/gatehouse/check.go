@@ -39,15 +39,13 @@ const (
 
 // checkServer is the gRPC server on the check listener.
 type checkServer struct {
-	grpc      *grpc.Server
-	health    *health.Server
-	admission *extauthz.Admission
+	grpc   *grpc.Server
+	health *health.Server
 }
 
 func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, tlsConfig *tls.Config) *checkServer {
-	options := []grpc.ServerOption{
+	options := append(admission.ServerOptions(),
 		extauthz.ServerOption(),
-		admission.ServerOption(),
 		grpc.MaxConcurrentStreams(maxStreams),
 		// A check that is too large is a gRPC error, which is an allow under
 		// failure_mode_allow. Gatehouse reads no bodies, but a gateway may be
@@ -68,11 +66,11 @@ func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, tlsConfi
 		grpc.InitialConnWindowSize(checkWindow),
 		// Envoys ping idle connections; grpc-go's default would call that abuse.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	}
+	)
 	if tlsConfig != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
-	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer(), admission: admission}
+	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer()}
 	extauthz.RegisterDoor(s.grpc, door, admission)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -92,7 +90,7 @@ func (s *checkServer) ready(ready bool) {
 	}
 }
 
-func (s *checkServer) serve(l net.Listener) error { return s.grpc.Serve(s.admission.Listener(l)) }
+func (s *checkServer) serve(l net.Listener) error { return s.grpc.Serve(l) }
 
 // stop sends GOAWAY and waits for the calls in flight, until ctx ends.
 func (s *checkServer) stop(ctx context.Context) {

@@ -93,6 +93,6 @@ func TestFloodsAreLoggedByTheirNumber(t *testing.T) {
 				}
 			}
 		}
-		require.EqualValues(t, 2008, counted, "all of them")
+		require.InDelta(t, 2008, counted, 0, "all of them")
 	})
 }

@@ -120,7 +120,7 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if !r.log.Enabled(ctx, level) {
 		return
 	}
-	if flood := floodOf(d, level); flood != "" && !r.floods.logs(level, flood) {
+	if flood := floodOf(d, level); flood != "" && !r.floods.logs(level, flood) { //nolint:contextcheck // the summary outlives the request
 		return
 	}
 	attrs := []slog.Attr{
