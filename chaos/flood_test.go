@@ -111,13 +111,32 @@ func newFloodCheck(t *testing.T, timeout string, message []byte) floodCheck {
 	return floodCheck{frames: frames.Bytes(), data: len(data) + len(message)}
 }
 
+// check is the check of a number.
+func (f *flood) check(which int) floodCheck {
+	if f.o.make != nil {
+		return f.o.make(which)
+	}
+	return f.checks[which%len(f.checks)]
+}
+
+// right reports whether an answer is the right one for a check.
+func (f *flood) right(which int, message []byte) bool {
+	if f.o.user != nil {
+		return bytes.Contains(message, userHeader(f.o.user(which)))
+	}
+	return bytes.Equal(message, f.checks[which%len(f.checks)].right)
+}
+
 // floodOptions configure a flood.
 type floodOptions struct {
 	rate        int // checks per second; 0: each after an answer
 	connections int
-	most        int  // checks under way at once; what is above is not sent, as Envoy's circuit breaker does
-	learn       bool // takes answers for the right ones, and sends nothing by itself
-	mute        bool // sends nothing by itself, and wants no answers: ends are right
+	most        int                        // checks under way at once; what is above is not sent, as Envoy's circuit breaker does
+	each        int                        // closed loop: so many checks, each another one; 0: until it is stopped
+	make        func(which int) floodCheck // where there are too many checks to hold, with
+	user        func(which int) string     // whose they are
+	learn       bool                       // takes answers for the right ones, and sends nothing by itself
+	mute        bool                       // sends nothing by itself, and wants no answers: ends are right
 }
 
 // flood is many checks.
@@ -257,7 +276,7 @@ func startFlood(t *testing.T, addr string, checks []floodCheck, o floodOptions) 
 	for i, c := range f.callers {
 		f.group.Go(func() {
 			if o.rate == 0 {
-				c.closedLoop(o.most / len(f.callers))
+				c.closedLoop(o.most/len(f.callers), i*o.each/len(f.callers), o.each/len(f.callers))
 			} else {
 				c.openLoop(i, float64(o.rate)/float64(len(f.callers)))
 			}
@@ -283,18 +302,22 @@ func (c *caller) openLoop(first int, rate float64) {
 	}
 }
 
-// closedLoop keeps so many checks under way.
-func (c *caller) closedLoop(most int) {
+// closedLoop keeps so many checks under way, from a first one on, of so many; 0 for
+// no end.
+func (c *caller) closedLoop(most, first, all int) {
 	var buffer []byte
 	sent := 0
-	for !c.f.stopped.Load() {
+	for !c.f.stopped.Load() && (all == 0 || sent < all) {
 		c.mu.Lock()
 		for c.open >= most && !c.f.stopped.Load() {
 			c.changed.Wait()
 		}
 		n := most - c.open
 		c.mu.Unlock()
-		buffer = c.send(buffer[:0], time.Now(), n, sent)
+		if all > 0 {
+			n = min(n, all-sent)
+		}
+		buffer = c.send(buffer[:0], time.Now(), n, first+sent)
 		sent += n
 	}
 }
@@ -305,8 +328,8 @@ func (c *caller) send(buffer []byte, due time.Time, n, first int) []byte {
 	held := 0
 	c.mu.Lock()
 	for i := range n {
-		which := (first + i) % len(c.f.checks)
-		one := &c.f.checks[which]
+		which := first + i
+		one := c.f.check(which)
 		if c.window < one.data || c.open >= c.streams || c.f.open.Load() >= int64(c.f.o.most) {
 			held++
 			continue
@@ -442,10 +465,10 @@ func (f *flood) judge(w waiting, data []byte) {
 	took := time.Since(w.due)
 	message := data[min(5, len(data)):]
 	if f.o.learn {
-		f.checks[w.check].right = slices.Clone(message)
+		f.checks[w.check%len(f.checks)].right = slices.Clone(message)
 		return
 	}
-	right := bytes.Equal(message, f.checks[w.check].right)
+	right := f.right(w.check, message)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.at(w.due)
