@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"sync/atomic"
 
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
@@ -26,25 +27,25 @@ func (g *gate) withForwardAuth(auth http.Handler, cfg *config.Config, recorder f
 type httpDoor struct {
 	forward *forwardauth.Handler
 	auth    http.Handler
-	most    int64 // requests under way; 0: any number
+	most    int64 // requests under way, of each of the two; 0: any number
 }
 
-// serve answers a request, of so many that are under way, and reports whether it
-// was shed because there are too many.
-func (d *httpDoor) serve(w http.ResponseWriter, r *http.Request, underWay int64) (shed bool) {
-	asked := r.URL.Path == forwardauth.Path
-	switch shed = d.most > 0 && underWay > d.most; {
-	case shed && asked:
-		d.forward.Shed(w, r)
-	case shed:
-		authapi.Shed(w, r)
-	case asked:
-		d.forward.ServeHTTP(w, r)
-	default:
-		d.auth.ServeHTTP(w, r)
+// underWay counts the requests of the http listener that are. A client that sends its
+// call slowly holds its place among the calls, and none of those who ask for others.
+type underWay struct{ forward, auth atomic.Int64 }
+
+// serve answers a request, and reports whether it was shed because there are too many.
+func (d *httpDoor) serve(w http.ResponseWriter, r *http.Request, all *underWay) (shed bool) {
+	count, answer, refuse := &all.auth, d.auth.ServeHTTP, authapi.Shed
+	if r.URL.Path == forwardauth.Path {
+		count, answer, refuse = &all.forward, d.forward.ServeHTTP, d.forward.Shed
 	}
-	return shed
+	n := count.Add(1)
+	defer count.Add(-1)
+	if d.most > 0 && n > d.most {
+		refuse(w, r)
+		return true
+	}
+	answer(w, r)
+	return false
 }
-
-// ServeHTTP answers a request that is alone.
-func (d *httpDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.serve(w, r, 0) }

@@ -71,6 +71,10 @@ func TestHTTPListenerSheds(t *testing.T) {
 		done <- w
 	}()
 	<-started
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/check", http.NoBody)
+	l.ServeHTTP(w, r)
+	require.Equal(t, http.StatusBadRequest, w.Code, "calls take no place of questions")
+	l.http.forward.Add(1) // one that lasts
 	for path, headers := range map[string]map[string]string{
 		"/auth/login": nil,
 		"/check":      {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/orders", "X-Forwarded-Host": "gateway.example.com"},
@@ -90,7 +94,7 @@ func TestHTTPListenerSheds(t *testing.T) {
 	require.Equal(t, 2, sheds)
 
 	// nginx sees no more of a refusal than its headers.
-	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/check", http.NoBody)
+	w, r = httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/check", http.NoBody)
 	r.Header.Set("X-Original-Method", "GET")
 	r.Header.Set("X-Original-URL", "https://gateway.example.com/orders")
 	l.ServeHTTP(w, r)
@@ -100,5 +104,6 @@ func TestHTTPListenerSheds(t *testing.T) {
 
 	close(release)
 	require.Equal(t, http.StatusNoContent, (<-done).Code)
-	require.Zero(t, l.http.Load())
+	require.Zero(t, l.http.auth.Load())
+	require.EqualValues(t, 1, l.http.forward.Load())
 }

@@ -21,8 +21,8 @@ import (
 // for anybody: neither a request for a reload nor a reload for requests.
 type live struct {
 	now      atomic.Pointer[generation]
-	http     atomic.Int64 // requests of the http listener under way, of all generations
-	shedHTTP func()       // is told of each that was shed; may be nil
+	http     underWay // of all generations
+	shedHTTP func()   // is told of each request that was shed there; may be nil
 }
 
 // leases count who holds a generation. There are several counters, each on a cache
@@ -116,9 +116,7 @@ func (l *live) cacheState() (st session.CacheState, ok bool) {
 func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g, held := l.acquire()
 	defer held.Release()
-	underWay := l.http.Add(1)
-	defer l.http.Add(-1)
-	if g.http.serve(w, r, underWay) && l.shedHTTP != nil {
+	if g.http.serve(w, r, &l.http) && l.shedHTTP != nil {
 		l.shedHTTP()
 	}
 }
