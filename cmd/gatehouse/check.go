@@ -14,14 +14,11 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 )
 
 const (
-	// maxConnectionAge makes Envoys reconnect now and then, so that they
-	// spread over replicas that were added later. grpc-go adds a jitter of a
-	// tenth either way.
-	maxConnectionAge = 10 * time.Minute
 	// maxCheckBytes bounds one check, far above what gateways buffer.
 	maxCheckBytes = 256 << 20
 	// checkWorkers is how many checks are answered at once without a goroutine
@@ -40,7 +37,7 @@ type checkServer struct {
 	health *health.Server
 }
 
-func newCheckServer(door *extauthz.Door, tlsConfig *tls.Config) *checkServer {
+func newCheckServer(door *extauthz.Door, o config.CheckServer, tlsConfig *tls.Config) *checkServer {
 	options := []grpc.ServerOption{
 		extauthz.ServerOption(),
 		// A check that is too large is a gRPC error, which is an allow under
@@ -48,7 +45,7 @@ func newCheckServer(door *extauthz.Door, tlsConfig *tls.Config) *checkServer {
 		// set to send them.
 		grpc.MaxRecvMsgSize(maxCheckBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionAge:      maxConnectionAge,
+			MaxConnectionAge:      o.MaxConnectionAge, // grpc-go adds a jitter of a tenth either way
 			MaxConnectionAgeGrace: stopGrace,
 			Time:                  time.Minute,
 			Timeout:               10 * time.Second,
