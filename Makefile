@@ -84,6 +84,7 @@ bench: build ## compare through a real Envoy: no filter, a no-op server, the usu
 chaos: ## break Redis, networks and Gatehouse under load, and judge every answer; writes dist/chaos.md
 	@scripts/tools.sh envoy
 	@scripts/tools.sh redis
+	@scripts/tools.sh toxiproxy
 	$(GO) test ./chaos -count=1 -timeout 60m -v $(CHAOS_FLAGS) -args -full -report $(CURDIR)/dist/chaos.md
 	@cat dist/chaos.md
 
@@ -93,7 +94,7 @@ compose-env: .env ## write the secrets that docker compose needs into .env
 	@scripts/compose-env.sh .env
 
 .PHONY: tools
-tools: ## install Envoy, Redis, nginx, Chromium and the Node modules that tests use
+tools: ## install Envoy, Redis, nginx, toxiproxy, Chromium and the Node modules that tests use
 	@scripts/tools.sh all
 
 .PHONY: tools-kubernetes

@@ -6,7 +6,8 @@
 #   scripts/tools.sh node      the Node modules of e2e/express, where Node is there
 #   scripts/tools.sh chromium  Chromium, by the system's package manager
 #   scripts/tools.sh nginx     nginx, from the system's packages; starts no service
-#   scripts/tools.sh all       the five; what can't be had is said, and is a
+#   scripts/tools.sh toxiproxy toxiproxy-server, built from source into .tools (half a minute)
+#   scripts/tools.sh all       the six; what can't be had is said, and is a
 #                              failure only where CI is true
 #   scripts/tools.sh envoys    other versions of Envoy, into .tools/envoys (100 MB each): see
 #                              'make test-envoys'
@@ -40,6 +41,7 @@ caddy_version=2.11.7
 caddy_oldest=2.11.2 # copy_headers removes what the answer lacks
 traefik_version=3.7.15
 traefik_oldest=3.7.12 # aliasHeadersStrategy
+toxiproxy_version=v2.5.0
 helm_version=v4.3.1
 kubectl_validate_version=v0.0.4
 envoy_gateway_version=v1.9.1
@@ -379,10 +381,14 @@ in_module() {
 # build NAME PACKAGE MODULE@VERSION: the package, which may be a file, in a module
 # that requires the other.
 build() {
-	say "building $1 into .tools/bin (some minutes)"
+	say "building $1 into .tools/bin (once; some minutes where it is a big one)"
 	in_module "$1" go get "$3" >/dev/null 2>&1 || fail "$3 can't be had: is the network there?" || return
 	in_module "$1" go build -ldflags='-s -w' -o "$tools/bin/$1" "$2" || return
 	built "$1"
+}
+
+install_toxiproxy() {
+	built toxiproxy-server || build toxiproxy-server github.com/Shopify/toxiproxy/v2/cmd/server "github.com/Shopify/toxiproxy/v2@$toxiproxy_version"
 }
 
 install_helm() { built helm || build helm helm.sh/helm/v4/cmd/helm "helm.sh/helm/v4/cmd/helm@$helm_version"; }
@@ -424,7 +430,7 @@ install_crds() {
 }
 
 case ${1:-} in
-envoy | envoys | redis | node | chromium | nginx | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
+envoy | envoys | redis | node | chromium | nginx | toxiproxy | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
 kubernetes)
 	for part in helm kubectl-validate crds egctl istio; do
 		"install_$part"
@@ -432,7 +438,7 @@ kubernetes)
 	;;
 all)
 	missing=()
-	for part in envoy redis node chromium nginx; do
+	for part in envoy redis node chromium nginx toxiproxy; do
 		"install_$part" || missing+=("$part")
 	done
 	if ((${#missing[@]})); then
@@ -441,7 +447,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,28p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,29p' "$0" | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac
