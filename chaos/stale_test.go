@@ -244,8 +244,8 @@ func startStaleness(t *testing.T, heartbeat time.Duration, config ...string) *st
 	s.other = session.New(s.redis, session.Options{Profiles: true, Rolling: true})
 	config = append(config, fmt.Sprintf("redis: {cache: {heartbeat: %v}}", heartbeat))
 	s.gate = startGate(t, newSecrets(t), "redis://"+s.lines.address, config...)
-	s.load = startLoad(t, s, loadOptions{rate: 400, clients: 16, stale: s.bound}, s.gate.session(t, "first"))
-	s.strict = startLoad(t, s, loadOptions{rate: 50, clients: 2}, s.gate.session(t, "second").strict())
+	s.load = startLoad(t, s, loadOptions{rate: 400, clients: 16, stale: s.bound}, s.gate.someSession(t, "first"))
+	s.strict = startLoad(t, s, loadOptions{rate: 50, clients: 2}, s.gate.someSession(t, "second").strict())
 	return s
 }
 
@@ -294,9 +294,9 @@ func (s *staleness) play(t *testing.T, sc scenario) (outcome outcome) {
 		}
 	}()
 	user := func(what string) string { return what + "-" + strconv.Itoa(sc.number) }
-	r.victim, r.token = r.session(user("victim")), s.gate.token(t, user("token"))
-	r.strict = r.session(user("strict")).strict()
-	r.good = []*credential{r.session(user("good")), s.gate.token(t, user("good-token")), r.session(user("good-strict")).strict()}
+	r.victim, r.token = s.gate.someSession(t, user("victim")), s.gate.token(t, user("token"))
+	r.strict = s.gate.someSession(t, user("strict")).strict()
+	r.good = []*credential{s.gate.someSession(t, user("good")), s.gate.token(t, user("good-token")), s.gate.someSession(t, user("good-strict")).strict()}
 	s.load.only(r.victim, r.token, r.good[0], r.good[1])
 	s.strict.only(r.strict, r.good[2])
 	s.gate.coherent(t)
@@ -389,19 +389,6 @@ func (r *round) arrives(a *arrival) {
 	}
 }
 
-// session begins a session. The round before may still be felt: a connection that
-// was forgotten is noticed when it is used.
-func (r *round) session(user string) (c *credential) {
-	r.t.Helper()
-	await(r.t, "nobody can log in", func() bool {
-		var status int
-		var err error
-		c, status, err = r.gate.login(r.t.Context(), user)
-		return err == nil && status == http.StatusCreated
-	})
-	return c
-}
-
 // settle waits until the answer about a credential is that, and no more 503.
 func (r *round) settle(c *credential, want int) {
 	r.t.Helper()
@@ -456,6 +443,19 @@ func (r *round) revoke() {
 		end(r.strict, func() error { return r.redis.Del(ctx, "sess:"+r.strict.id(r.t)).Err() })
 	}
 	end(r.token, tokenWays[r.turn%len(tokenWays)])
+}
+
+// someSession begins a session, as soon as that can be done: the round before may
+// still be felt, since a connection that was forgotten is noticed when it is used.
+func (g *gate) someSession(t *testing.T, user string) (c *credential) {
+	t.Helper()
+	await(t, "nobody can log in", func() bool {
+		var status int
+		var err error
+		c, status, err = g.login(t.Context(), user)
+		return err == nil && status == http.StatusCreated
+	})
+	return c
 }
 
 // figures are what a Gatehouse tells of its cache.

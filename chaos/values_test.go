@@ -61,6 +61,13 @@ type values struct {
 	mistakes               []string
 }
 
+// mistake notes one, the first ones at least.
+func (v *values) mistake(format string, args ...any) {
+	if len(v.mistakes) < 10 {
+		v.mistakes = append(v.mistakes, fmt.Sprintf(format, args...))
+	}
+}
+
 // watch asks about a subject, one check after another, until ctx ends.
 func (v *values) watch(ctx context.Context, g *gate, s *subject, bound time.Duration) {
 	last := -1
@@ -74,9 +81,9 @@ func (v *values) watch(ctx context.Context, g *gate, s *subject, bound time.Dura
 		case status == http.StatusServiceUnavailable:
 			v.refused++
 		case err != nil || status != http.StatusOK || n > next:
-			v.mistakes = append(v.mistakes, fmt.Sprintf("%s: status %d, value %d of %d: %v", s.c.name, status, n, next, err))
+			v.mistake("%s: status %d, value %d of %d: %v", s.c.name, status, n, next, err)
 		case age > bound:
-			v.mistakes = append(v.mistakes, fmt.Sprintf("%s: value %d, which was old for %v", s.c.name, n, age))
+			v.mistake("%s: value %d, which was old for %v", s.c.name, n, age)
 		default:
 			v.oldest = max(v.oldest, age)
 			if n < last {
@@ -123,7 +130,7 @@ func (s *staleness) profiled(t *testing.T, user string) *subject {
 // does it.
 func (s *staleness) recorded(t *testing.T, user string) *subject {
 	t.Helper()
-	c := s.gate.session(t, user)
+	c := s.gate.someSession(t, user)
 	key := "sess:" + c.id(t)
 	text, err := s.redis.Get(t.Context(), key).Bytes()
 	require.NoError(t, err)
@@ -139,87 +146,117 @@ func (s *staleness) recorded(t *testing.T, user string) *subject {
 	}}
 }
 
+// slowness is which lines are slow.
+type slowness struct {
+	name     string
+	toxics   map[string][]toxic
+	late     bool          // the announcements are
+	interval time.Duration // of renewals, each of which reads a session again
+}
+
 func TestValuesOverSlowLines(t *testing.T) {
 	begin(t, "redis-server", "toxiproxy-server")
-	s := startStaleness(t, 100*time.Millisecond, "sessions: {touch_interval: 20ms}")
-	ms := s.bound.Milliseconds()
-	slow := func(direction string, latency, jitter int64) toxic {
-		return toxic{Type: "latency", Stream: direction, Attributes: map[string]int64{"latency": latency, "jitter": jitter}}
+	const heartbeat = 100 * time.Millisecond
+	late := func(direction string, least, most time.Duration) toxic {
+		return toxic{Type: "latency", Stream: direction, Attributes: map[string]int64{
+			"latency": (least + most).Milliseconds() / 2, "jitter": (most - least).Milliseconds() / 2,
+		}}
 	}
-	for number, tc := range []struct {
-		name   string
-		toxics map[string][]toxic
-		late   bool // the announcements are
-	}{
-		{"announcements are late, reads are quick", map[string][]toxic{subscriber: {slow(downstream, ms/2, ms/4)}}, true},
-		{"reads are late, announcements are quick", map[string][]toxic{data: {slow(downstream, 20, 20)}}, false},
-		{"questions are late, too", map[string][]toxic{data: {slow(downstream, 10, 10), slow(upstream, 10, 10)}}, false},
-		{"renewals are late", map[string][]toxic{tracker: {slow(downstream, 20, 20)}}, false},
-		{"all of it, by chance", map[string][]toxic{
-			subscriber: {slow(downstream, ms/4, ms/4)}, data: {slow(downstream, 20, 20)}, tracker: {slow(downstream, 20, 20)},
-		}, true},
-	} {
-		subjects := []*subject{s.profiled(t, fmt.Sprintf("profile-%d", number)), s.recorded(t, fmt.Sprintf("record-%d", number))}
-		for _, one := range subjects {
-			require.NoError(t, one.set(t.Context()))
+	lateNews := late(downstream, heartbeat/2, heartbeat*2)
+	slowReads := []toxic{late(upstream, 0, 20*time.Millisecond), late(downstream, 0, 40*time.Millisecond)}
+	all := []slowness{
+		{"announcements are late, reads are quick", map[string][]toxic{subscriber: {lateNews}}, true, time.Minute},
+		{"reads are late, announcements are quick", map[string][]toxic{data: slowReads}, false, time.Minute},
+		{"renewals are late, announcements are quick", map[string][]toxic{tracker: slowReads}, false, 20 * time.Millisecond},
+		{"all is late, by chance", map[string][]toxic{subscriber: {lateNews}, data: slowReads, tracker: slowReads}, true, 20 * time.Millisecond},
+	}
+	lines := make([]result, len(all))
+	var group sync.WaitGroup
+	for i, slow := range all {
+		group.Go(func() {
+			t.Run(slow.name, func(t *testing.T) {
+				s := startStaleness(t, heartbeat, fmt.Sprintf("sessions: {touch_interval: %v}", slow.interval))
+				lines[i] = s.watchValues(t, slow)
+				s.finish(t)
+			})
+		})
+	}
+	group.Wait()
+	for _, r := range lines {
+		if !t.Failed() {
+			results.add(t, r)
 		}
-		s.gate.coherent(t)
-		before := s.gate.figures(t)
-		for role, toxics := range tc.toxics {
-			for _, x := range toxics {
-				require.NoError(t, s.lines.poison(t.Context(), role, x))
-			}
+	}
+}
+
+// watchValues has values change and be asked for, for a while.
+func (s *staleness) watchValues(t *testing.T, slow slowness) result {
+	t.Helper()
+	subjects := []*subject{s.profiled(t, "profile"), s.recorded(t, "record")}
+	for _, one := range subjects {
+		require.NoError(t, one.set(t.Context()))
+	}
+	s.gate.coherent(t)
+	before := s.gate.figures(t)
+	for role, toxics := range slow.toxics {
+		for _, x := range toxics {
+			require.NoError(t, s.lines.poison(t.Context(), role, x))
 		}
-		var seen values
-		ctx, cancel := context.WithCancel(t.Context())
-		var watchers, writers sync.WaitGroup
-		for _, one := range subjects {
-			for range 4 {
-				watchers.Go(func() { seen.watch(ctx, s.gate, one, s.bound) })
-			}
+	}
+	var seen values
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var watchers, writers sync.WaitGroup
+	for _, one := range subjects {
+		for range 2 {
+			watchers.Go(func() { seen.watch(ctx, s.gate, one, s.bound) })
 		}
-		failures := make(chan error, len(subjects))
-		until := time.Now().Add(of(400*time.Millisecond, 8*time.Second))
-		for i, one := range subjects {
-			random := newRandom(uint64(i))
-			writers.Go(func() {
-				for time.Now().Before(until) {
+	}
+	failures := make(chan error, len(subjects))
+	until := time.Now().Add(of(time.Second, 20*time.Second))
+	for i, one := range subjects {
+		random := newRandom(uint64(i))
+		writers.Go(func() {
+			for time.Now().Before(until) {
+				// Some at once, so that one is read while the next is written. Then
+				// none, so that what wrongly stays is not saved by the next one.
+				for range 1 + random.IntN(3) {
 					if err := one.set(ctx); err != nil {
 						failures <- err
 						return
 					}
-					// Often at once, sometimes later than the news is old.
-					time.Sleep(time.Duration(random.ExpFloat64() * float64(s.bound) / 10))
+					time.Sleep(time.Duration(random.Int64N(int64(s.bound / 4))))
 				}
-			})
-		}
-		writers.Wait()
-		time.Sleep(s.bound + s.heartbeat) // the last value is the one that is seen, slow as the lines are
-		cancel()
-		watchers.Wait()
-		require.Empty(t, failures)
-		require.Empty(t, seen.mistakes, tc.name)
-		require.NoError(t, s.lines.heal(t.Context()))
-		s.gate.coherent(t)
-		writes := 0
-		for _, one := range subjects {
-			writes += len(one.acked)
-			for range 20 {
-				n, _, err := s.gate.value(t.Context(), one.c)
-				require.NoError(t, err)
-				require.Equal(t, len(one.acked)-1, n, "the last value")
+				time.Sleep(s.bound + s.heartbeat)
 			}
-		}
-		hits := s.gate.figures(t).hits - before.hits
-		require.Positive(t, hits, "the cache answered")
-		if tc.late {
-			require.Positive(t, seen.oldest, "it is not felt that they are late")
-		}
-		results.add(t, result{
-			fault: "Values: " + tc.name, requests: seen.answers, refused: seen.refused,
-			note: fmt.Sprintf("%d writes; a value was old for %v at the most, %.0f %% of the bound; %d times a client saw an older one again within it",
-				writes, seen.oldest.Round(time.Millisecond), 100*float64(seen.oldest)/float64(s.bound), seen.back),
 		})
 	}
-	s.finish(t)
+	writers.Wait()
+	cancel()
+	watchers.Wait()
+	require.Empty(t, failures)
+	require.Empty(t, seen.mistakes)
+	require.NoError(t, s.lines.heal(t.Context()))
+	s.gate.coherent(t)
+	writes := 0
+	for _, one := range subjects {
+		writes += len(one.acked)
+		for range 20 {
+			var n, status int
+			await(t, one.c.name+" is not answered for", func() bool {
+				n, status, _ = s.gate.value(t.Context(), one.c)
+				return status == http.StatusOK
+			})
+			require.Equal(t, len(one.acked)-1, n, "the last value")
+		}
+	}
+	require.Greater(t, s.gate.figures(t).hits, before.hits, "the cache didn't answer")
+	if slow.late {
+		require.Positive(t, seen.oldest, "it is not felt that announcements are late")
+	}
+	return result{
+		fault: "Values: " + slow.name, requests: seen.answers, refused: seen.refused,
+		note: fmt.Sprintf("%d writes; a value was old for %v at the most, %.0f %% of the bound; %d times a client saw an older one again within it",
+			writes, seen.oldest.Round(time.Millisecond), 100*float64(seen.oldest)/float64(s.bound), seen.back),
+	}
 }
