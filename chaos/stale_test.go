@@ -30,7 +30,7 @@ import (
 // itself takes is another matter, and a Gatehouse that is stopped in the middle of
 // one still answers it with what was right when it came.
 
-// A harm is what is done to a connection.
+// harm is what is done to a connection.
 type harm struct {
 	name   string
 	toxic  string // toxiproxy's; "" for a proxy that is closed
@@ -66,7 +66,7 @@ var harms = []harm{
 // directions are those of the data that a harm is done to. A closed proxy has none.
 var directions = [][]string{{downstream}, {upstream}, {downstream, upstream}}
 
-// A phase says when the harm is done, and when the revocation is.
+// phase says when the harm is done, and when the revocation is.
 type phase struct {
 	name string
 	do   func(*round)
@@ -138,7 +138,7 @@ var phases = []phase{
 	}},
 }
 
-// A scenario is a round to come. frozen is one in which Gatehouse itself stops.
+// scenario is a round to come. frozen is one in which Gatehouse itself stops.
 type scenario struct {
 	number     int
 	turn       int // counts on when all phases were
