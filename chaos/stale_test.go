@@ -241,7 +241,7 @@ func startStaleness(t *testing.T, heartbeat time.Duration, config ...string) *st
 		heartbeat: heartbeat, bound: heartbeat * 5 / 2,
 	}
 	t.Cleanup(func() { _ = s.redis.Close() })
-	s.other = session.New(s.redis, session.Options{Profiles: true, Rolling: true})
+	s.other = session.New(s.redis, session.Options{Profiles: true, Rolling: true, Timeout: patience})
 	config = append(config, fmt.Sprintf("redis: {cache: {heartbeat: %v}}", heartbeat))
 	s.gate = startGate(t, newSecrets(t), "redis://"+s.lines.address, config...)
 	s.load = startLoad(t, s, loadOptions{rate: 400, clients: 16, stale: s.bound}, s.gate.someSession(t, "first"))
