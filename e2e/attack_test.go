@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,9 +119,7 @@ func setInType(name string, values map[string]any) edit {
 	return func(config map[string]any) error {
 		each(config, func(m map[string]any) {
 			if kind, _ := m["@type"].(string); strings.HasSuffix(kind, "."+name) {
-				for key, value := range values {
-					m[key] = value
-				}
+				maps.Copy(m, values)
 			}
 		})
 		return nil

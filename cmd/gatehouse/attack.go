@@ -25,7 +25,7 @@ import (
 // The environment's names for the credentials.
 const (
 	attackCookieVariable = "GATEHOUSE_ATTACK_COOKIE"
-	attackTokenVariable  = "GATEHOUSE_ATTACK_TOKEN" //nolint:gosec // G101: a name
+	attackTokenVariable  = "GATEHOUSE_ATTACK_TOKEN"
 )
 
 type attackFlags struct {
@@ -90,12 +90,12 @@ Exits 0 when nothing is broken (with --strict: when all held), 1 when something 
 	f.StringVar(&flags.host, "host", "", "the host to ask for, where it is not the target's")
 	f.StringVar(&flags.protected, "protected", "/users/echo", "a path that needs a login, with an echo behind it")
 	f.StringVar(&flags.public, "public", "/public/echo", "a path that is open to all, with an echo behind it")
-	f.StringSliceVar(&flags.headers, "header-names", []string{"x-user-id", "x-user-email", "x-user-roles", "x-org-id"}, "the headers by which services know the caller")
+	f.StringSliceVar(&flags.headers, "header-names", []string{"x-user-id", "x-user-email", "x-user-roles", "x-org-id"}, "headers that name the caller")
 	f.StringVar(&flags.cookieFile, "cookie-file", "", "file with the user's cookie, as name=value")
 	f.StringVar(&flags.cookieName, "cookie-name", "", "which cookie is the session, where the file has several")
 	f.StringVar(&flags.tokenFile, "token-file", "", "file with the user's bearer token")
 	f.StringVar(&flags.jwks, "jwks", "", "URL or file of the token issuer's public keys")
-	f.StringVar(&flags.signingKeyFile, "signing-key-file", "", "the issuer's private key (PEM), of a test issuer only: for tokens that are signed well and say what they must not")
+	f.StringVar(&flags.signingKeyFile, "signing-key-file", "", "the token issuer's private key (PEM); of a test issuer only")
 	f.StringSliceVar(&flags.only, "only", nil, "cases or categories; repeat it for more")
 	f.StringSliceVar(&flags.skip, "skip", nil, "cases or categories to leave out")
 	f.StringVar(&flags.caFile, "ca-file", "", "certificates (PEM) that the target's is signed by")
@@ -218,7 +218,7 @@ func attackOptions(ctx context.Context, env environment, flags attackFlags) (o a
 		return o, errors.New("name the gateway by --target, as in --target http://127.0.0.1:8080")
 	}
 	if o.Target, err = url.Parse(flags.target); err != nil {
-		return o, errors.New("--target is no URL")
+		return o, errors.New("--target is no URL: it is scheme, host and port, as in http://127.0.0.1:8080")
 	}
 	o.Host, o.Protected, o.Public, o.Headers = flags.host, flags.protected, flags.public, flags.headers
 	o.CookieName, o.Timeout, o.Pause = flags.cookieName, flags.timeout, flags.pause

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -132,4 +133,120 @@ func TestEveryCaseCanFail(t *testing.T) {
 		}
 	}
 	require.Empty(t, never, "no weak gate breaks these: they can't fail")
+}
+
+const pageFile = "../../docs/attacks.md"
+
+// The page has the list as it is.
+func TestPageIsFresh(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(pageFile)
+	require.NoError(t, err)
+	before, _, found := strings.Cut(string(text), pageMark)
+	require.True(t, found)
+	want := before + pageMark + page(List())
+	if *update {
+		require.NoError(t, os.WriteFile(pageFile, []byte(want), 0o644))
+		return
+	}
+	require.Equal(t, want, string(text), "run 'make generate'")
+}
+
+// The list is long enough, in the order of its categories, and says of each case
+// where it comes from in a form that can be looked up.
+func TestList(t *testing.T) {
+	t.Parallel()
+	cases := List()
+	require.GreaterOrEqual(t, len(cases), 80)
+	reference := regexp.MustCompile(`^(CVE-\d{4}-\d{4,} \([A-Za-z0-9 ./-]+\)|CWE-\d+|RFC \d+ section [0-9.]+|[A-Z0-9][A-Za-z0-9 .]+: .+)$`)
+	seen := map[string]bool{}
+	for _, c := range cases {
+		seen[c.Category] = true
+		for _, from := range c.From {
+			require.Regexp(t, reference, from, c.ID)
+		}
+		require.Regexp(t, `\.$`, c.Why, c.ID)
+		require.NotRegexp(t, `\.$`, c.Title, c.ID)
+	}
+	for _, category := range Categories() {
+		require.True(t, seen[category], category)
+		require.NotEmpty(t, aboutCategories[category])
+	}
+}
+
+func TestListIsRefusedWhenItIsWrong(t *testing.T) {
+	t.Parallel()
+	const good = "{id: a-b, category: cookie, severity: high, title: t, why: w, from: [CWE-1], head: ['GET / HTTP/1.1'], expect: {refused: true}}"
+	_, err := parseList([]byte("- " + good))
+	require.NoError(t, err)
+	for _, tc := range [][3]string{
+		{"a-b", "A b", "kebab-case"},
+		{"cookie", "biscuit", "category"},
+		{"high", "dire", "severity"},
+		{"title: t", "title: ''", "needed"},
+		{"head: ['GET / HTTP/1.1']", "head: []", "either"},
+		{"refused: true", "refused: false", "nothing is expected"},
+		{"refused: true", "identity: root", "expect.identity"},
+		{"refused: true", "refuse: true", "refuse"},
+		{"GET /", "GET /{token}", "belong together"},
+	} {
+		_, err := parseList([]byte("- " + strings.Replace(good, tc[0], tc[1], 1)))
+		require.ErrorContains(t, err, tc[2])
+	}
+	_, err = parseList([]byte("- " + good + "\n- " + good))
+	require.ErrorContains(t, err, "twice")
+}
+
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	cases, err := Choose(List(), []string{"cookie", "spoof-plain"}, []string{"cookie-empty"})
+	require.NoError(t, err)
+	ids := map[string]bool{}
+	for _, c := range cases {
+		ids[c.ID] = true
+		require.True(t, c.Category == "cookie" || c.ID == "spoof-plain")
+	}
+	require.True(t, ids["spoof-plain"] && ids["cookie-quoted"] && !ids["cookie-empty"])
+	_, err = Choose(List(), []string{"nonesuch"}, nil)
+	require.ErrorContains(t, err, "nonesuch")
+	_, err = Choose(List(), []string{"cookie"}, []string{"cookie"})
+	require.ErrorContains(t, err, "no case is left")
+}
+
+// An echo may be any of those that are around.
+func TestEchoesThatAreAround(t *testing.T) {
+	t.Parallel()
+	want := &Arrival{Method: "GET", Path: "/a%2fb/../c", Headers: map[string][]string{"x-user-id": {"bob"}, "x-many": {"1", "2"}}}
+	for name, body := range map[string]string{
+		"ours":       `{"service":"user-service","user":{"userId":"bob"},"method":"GET","host":"h","path":"/a%2fb/../c","query":"","headers":{"x-user-id":["bob"],"x-many":["1","2"]}}`,
+		"go-httpbin": `{"args":{},"headers":{"X-User-Id":["bob"],"X-Many":["1","2"]},"method":"GET","origin":"127.0.0.1","url":"http://h/a%2fb/../c?x=/y","data":"","files":{}}`,
+		"ealen":      `{"host":{"hostname":"h"},"http":{"method":"GET","baseUrl":"","originalUrl":"/a%2fb/../c?x=1","protocol":"http"},"request":{"params":{"0":"/c"},"query":{},"cookies":{},"body":{},"headers":{"x-user-id":"bob","x-many":["1","2"]}},"environment":{}}`,
+		"mendhak":    `{"path":"/a%2fb/../c","headers":{"x-user-id":"bob","x-many":["1","2"]},"method":"GET","body":"","hostname":"h","query":{},"http":"1.1","request":"GET","os":{}}`,
+		"whoami":     "Hostname: h\nIP: 127.0.0.1\nRemoteAddr: 127.0.0.1:1\nGET /a%2fb/../c?x=1 HTTP/1.1\nX-User-Id: bob\nX-Many: 1\nX-Many: 2\n\n",
+	} {
+		a, ok := parseEcho(body)
+		require.True(t, ok, name)
+		a.Trailers = nil
+		require.Equal(t, want, a, name)
+	}
+	for _, body := range []string{"", "<html>", "{}", `{"error":"Not found"}`, `{"headers":{"a":"b"}}`, `{"headers":[]}`, "{", "GET / HTTP/1.1 is what I like"} {
+		_, ok := parseEcho(body)
+		require.False(t, ok && body != "GET / HTTP/1.1 is what I like", body)
+	}
+}
+
+func TestReadings(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{
+		"/users/echo", "/users/echo/", "/users/echo/x", "//users/echo", "/users//echo", "/users/./echo", "/x/../users/echo", "/users%2fecho", "/users%252fecho",
+		`/users\echo`, "/users%5cecho", "/%75sers/echo", "/%2575sers/echo", "/USERS/echo", "/users/echo;x", "/users;x/echo", "/;x/users/echo",
+		"/public/..;/users/echo", "/public/..%3b/users/echo", "/public/..%2fusers/echo", "/public/%2e%2e/users/echo", "/public/%%32%65%%32%65/users/echo",
+		"/public/%u002e%u002e/users/echo", "/users/echo%00.css", "/users/echo#x", "/users/echo%23x", "/users/echo%3fx", "/users/echo%20", "/users/echo%0a", "/users/echo.css",
+		"users/echo", "http://h/users/echo", "http:/users/echo", "http:users/echo", `/public\..\users\echo`, "/../users/echo",
+	} {
+		require.True(t, reads(path, "/users/echo"), path)
+	}
+	for _, path := range []string{"/", "/users", "/users/echoes", "/public/echo", "/public/echo/users", "/users/x/echo", "/public/users/echo", "/users/echo/../x", "/public/...//users"} {
+		require.Equal(t, path == "/users/echo/../x", reads(path, "/users/echo"), path) // it is, for who doesn't resolve
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"regexp"
 	"strconv"
@@ -173,10 +174,7 @@ func (e *expander) encrypted(token string) (string, error) {
 
 // members returns an object with members set, or taken out.
 func (e *expander) members(of, changes map[string]any) (map[string]any, error) {
-	all := map[string]any{}
-	for name, value := range of {
-		all[name] = value
-	}
+	all := maps.Clone(of)
 	for name, value := range changes {
 		if value == nil {
 			delete(all, name)

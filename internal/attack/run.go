@@ -208,7 +208,7 @@ func (o *Options) sessionCookie() (name, value string) {
 // secrets are the texts that no report may have.
 func (o *Options) secrets() []string {
 	var all []string
-	for _, pair := range strings.Split(o.Cookie, ";") {
+	for pair := range strings.SplitSeq(o.Cookie, ";") {
 		_, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
 		all = append(all, value)
 		if decoded, err := url.PathUnescape(value); err == nil {

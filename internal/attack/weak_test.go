@@ -332,7 +332,7 @@ func (g *gate) route(m *message) (protected bool, status refusal) {
 		return target == gateProtected, 0
 	case g.weak["resolved path"]: // and passes on what stands there
 		decoded := decode(target)
-		if i := strings.IndexByte(decoded, '#'); i >= 0 && strings.HasSuffix(decoded, gatePublic) {
+		if strings.Contains(decoded, "#") && strings.HasSuffix(decoded, gatePublic) {
 			return false, 0
 		}
 		return !below(path.Clean(decoded), gatePublic), 0
@@ -429,7 +429,7 @@ func (g *gate) session(cookies []string) string {
 		}
 		return idOf(found[len(found)-1])
 	}
-	for _, pair := range strings.Split(header, ";") {
+	for pair := range strings.SplitSeq(header, ";") {
 		name, v, _ := strings.Cut(strings.TrimSpace(pair), "=")
 		if name == "sessionId" {
 			found = append(found, v)
@@ -484,7 +484,7 @@ func (g *gate) verify(token string) string {
 		}
 	}
 	if g.weak["encrypted tokens"] && strings.Count(token, ".") == 4 {
-		object, err := jose.ParseEncrypted(token, []jose.KeyAlgorithm{jose.ECDH_ES}, []jose.ContentEncryption{jose.A256GCM})
+		object, err := jose.ParseEncryptedCompact(token, []jose.KeyAlgorithm{jose.ECDH_ES}, []jose.ContentEncryption{jose.A256GCM})
 		if err != nil {
 			return ""
 		}
@@ -559,7 +559,7 @@ func (g *gate) signed(token, alg string, parts []string, signature []byte, from 
 			defer func() { _ = response.Body.Close() }()
 		}
 	}
-	object, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	object, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		// go-jose refuses what it doesn't know as critical: verify by hand.
 		k := g.key.Public().(*ecdsa.PublicKey)
@@ -706,6 +706,7 @@ func (g *gate) exchange(request, method string) ([]byte, refusal) {
 		g.dropLocked()
 		return nil, 502
 	}
+	defer func() { _ = response.Body.Close() }()
 	var b bytes.Buffer
 	if err := response.Write(&b); err != nil {
 		g.dropLocked()
@@ -773,6 +774,7 @@ func (g *gate) serveHTTP2(conn net.Conn, in *bufio.Reader) {
 		status = 502
 		if r, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(response)), nil); err == nil {
 			text, _ = io.ReadAll(r.Body)
+			_ = r.Body.Close()
 			status = refusal(r.StatusCode)
 		}
 	}
