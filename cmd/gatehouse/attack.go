@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -154,9 +155,12 @@ func runAttack(ctx context.Context, env environment, flags attackFlags, cases []
 	o.Cases = cases
 	text := flags.format == "text"
 	if text {
-		fmt.Fprintf(env.stdout, "Attacking %s: %s, one at a time. Attack only what you are allowed to attack.\n", printable(flags.target), counted(len(cases), "case"))
 		category := ""
 		o.Progress = func(r attack.Result) {
+			if category == "" { // the target is what it has to be
+				fmt.Fprintf(env.stdout, "Attacking %s: %s, one at a time. Attack only what you are allowed to attack.\n",
+					printable(o.Target.Scheme+"://"+o.Target.Host), counted(len(cases), "case"))
+			}
 			if r.Case.Category != category {
 				category = r.Case.Category
 				fmt.Fprintf(env.stdout, "\n%s\n", category)
@@ -174,7 +178,10 @@ func runAttack(ctx context.Context, env environment, flags attackFlags, cases []
 	if text {
 		err = tellAttack(env.stdout, report)
 	} else {
-		err = report.JSON(env.stdout)
+		var plain bytes.Buffer
+		if err = report.JSON(&plain); err == nil {
+			_, err = io.WriteString(env.stdout, escaped(plain.String()))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)

@@ -250,3 +250,70 @@ func TestReadings(t *testing.T) {
 		require.Equal(t, path == "/users/echo/../x", reads(path, "/users/echo"), path) // it is, for who doesn't resolve
 	}
 }
+
+// What an answer that is no echo says.
+func TestVerdictsWithoutAnEcho(t *testing.T) {
+	t.Parallel()
+	o := Options{Protected: gateProtected, Public: gatePublic, Headers: []string{"x-user-id"}}
+	refused, asCaller := Expect{Refused: true}, Expect{Identity: callerIdentity}
+	for name, tc := range map[string]struct {
+		expect Expect
+		out    outcome
+		want   Verdict
+	}{
+		"refused":                      {refused, outcome{answer: answer{status: 401}}, Held},
+		"redirected":                   {refused, outcome{answer: answer{status: 302}}, Held},
+		"closed":                       {asCaller, outcome{}, Held},
+		"not implemented":              {refused, outcome{answer: answer{status: 501}}, Held},
+		"the login page":               {refused, outcome{answer: answer{status: 203}}, Held},
+		"another page":                 {refused, outcome{answer: answer{status: 200}}, Inconclusive},
+		"a preflight":                  {refused, outcome{answer: answer{status: 204}, method: "OPTIONS"}, Held},
+		"HEAD":                         {refused, outcome{answer: answer{status: 200}, method: "HEAD"}, Broken},
+		"HEAD, refused":                {refused, outcome{answer: answer{status: 403}, method: "HEAD"}, Held},
+		"too often":                    {refused, outcome{answer: answer{status: 429}}, Inconclusive},
+		"an error":                     {refused, outcome{answer: answer{status: 502}}, Inconclusive},
+		"late":                         {refused, outcome{answer: answer{late: true}}, Inconclusive},
+		"no HTTP":                      {refused, outcome{answer: answer{garbage: true}}, Inconclusive},
+		"another protocol":             {asCaller, outcome{answer: answer{status: 101}}, Broken},
+		"a key was fetched":            {refused, outcome{answer: answer{status: 401}, fetched: true}, Broken},
+		"another one's answer":         {asCaller, outcome{answer: answer{status: 200, foreign: true}}, Broken},
+		"the next one got the answer":  {asCaller, outcome{followers: []answer{{echo: &Arrival{Path: gateProtected}}}}, Broken},
+		"a second request":             {asCaller, outcome{answer: answer{status: 400, more: []*Arrival{{Path: gateProtected}}}}, Broken},
+		"a second request, and nobody": {asCaller, outcome{answer: answer{status: 400, more: []*Arrival{{Path: gatePublic}}}}, Held},
+	} {
+		got, why := o.verdict(tc.expect, tc.out, &baseline{refusal: 203})
+		require.Equal(t, tc.want, got, "%s: %s", name, why)
+		require.Equal(t, tc.want == Held, why == "", name)
+	}
+}
+
+// A target that dies on the way is no reason to say nothing.
+func TestTargetThatDies(t *testing.T) {
+	t.Parallel()
+	g := startGate(t)
+	o := g.options()
+	o.Progress = func(Result) { _ = g.listener.Close() }
+	report := run(t, o)
+	require.Equal(t, Held, report.Results[0].Verdict)
+	require.Equal(t, Inconclusive, report.Results[1].Verdict)
+	require.Contains(t, report.Results[1].Reason, "can't be reached any more")
+}
+
+// Nothing that comes back with a credential in it is told.
+func TestReportsHaveNoCredentials(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, "no check")
+	o := g.options()
+	o.Headers = append(o.Headers, "cookie", "authorization", "x-other") // as if they were the identity
+	o.Cases = nil
+	report := run(t, o)
+	var b strings.Builder
+	require.NoError(t, report.JSON(&b))
+	for _, r := range report.Results {
+		b.WriteString(r.Line() + r.Explain())
+	}
+	for _, secret := range append(strings.Split(o.Token, "."), g.cookie("bob")) {
+		require.NotContains(t, b.String(), secret)
+	}
+	require.Equal(t, "a [credential] b [credential]", o.scrub("a "+g.cookie("bob")+" b "+o.Token))
+}

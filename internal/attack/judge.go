@@ -47,11 +47,11 @@ func (o *Options) verdict(expect Expect, out outcome, b *baseline) (Verdict, str
 		return Inconclusive, "asked too often; pause between requests"
 	case out.status == 0, refuses(out.status):
 		return Held, ""
-	case out.head && out.status < 300 && expect.Refused:
+	case out.method == http.MethodHead && out.status < 300 && expect.Refused:
 		return Broken, "answered as if the service had been asked"
-	case out.status == b.refusal: // a login page, say
+	case out.status == b.refusal && out.status < 500: // a login page, say
 		return Held, ""
-	case out.status < 300 && expect.Refused: // a preflight that the gateway answers itself
+	case out.method == http.MethodOptions && out.status < 300: // a preflight that the gateway answers itself
 		return Held, ""
 	case out.status >= 500:
 		return Inconclusive, fmt.Sprintf("answered %d: the service may have been asked", out.status)

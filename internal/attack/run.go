@@ -240,7 +240,7 @@ type baseline struct {
 	callers  [][]string // identity of the caller, by each credential
 	nobody   []string
 	headers  map[string][]string // all that arrived with the first credential
-	refusal  int                 // status without a credential at the protected path
+	refusal  int                 // status without a credential at the protected path, where that is none of the service's
 	hasHTTP2 bool
 	notes    []string
 }
@@ -261,8 +261,9 @@ func (o *Options) ordinary(ctx context.Context) (*baseline, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.refusal = refused.status
-	if refused.echo != nil {
+	if refused.echo == nil {
+		b.refusal = refused.status
+	} else {
 		b.notes = append(b.notes, fmt.Sprintf("%s is served without a credential: either the gateway checks nobody, or the path is one that needs no login", o.Protected))
 	}
 	for _, credential := range []struct{ what, line string }{
@@ -362,6 +363,12 @@ func (o *Options) attack(ctx context.Context, c Case, b *baseline) (Result, erro
 		result.Verdict, result.Reason = Skipped, missing.what
 		return result, nil
 	}
+	if err != nil && ctx.Err() == nil { // a gateway that dies of a case is found out by it
+		if _, ok := errors.AsType[net.Error](err); ok {
+			result.Verdict, result.Reason = Inconclusive, fmt.Sprintf("the target can't be reached any more: %v", err)
+			return result, nil
+		}
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", c.ID, err)
 	}
@@ -387,7 +394,7 @@ type outcome struct {
 	answer
 	fetched   bool     // the gateway fetched what a token named
 	followers []answer // of ordinary requests that came next
-	head      bool     // a HEAD, whose answer shows nothing
+	method    string   // of HTTP/1
 }
 
 // try sends the request of a case.
@@ -417,7 +424,7 @@ func (o *Options) try(ctx context.Context, c Case, e *expander) (out outcome, er
 			}
 			lines = append(lines, expanded...)
 		}
-		out.head = strings.HasPrefix(lines[0], http.MethodHead+" ")
+		out.method, _, _ = strings.Cut(lines[0], " ")
 		if out.answer, err = o.send(ctx, e.id, lines, e.body, c.Expect.Framing); err != nil {
 			return out, err
 		}

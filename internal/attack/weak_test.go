@@ -43,6 +43,7 @@ type gate struct {
 	key      *ecdsa.PrivateKey
 	secret   []byte // of cookies
 	mu       sync.Mutex
+	listener net.Listener
 	upstream net.Conn
 	in       *bufio.Reader
 }
@@ -64,6 +65,7 @@ func startGate(t *testing.T, weaknesses ...string) *gate {
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	g.listener = listener
 	g.url = &url.URL{Scheme: "http", Host: listener.Addr().String()}
 	var wg sync.WaitGroup
 	wg.Go(func() {

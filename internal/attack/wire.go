@@ -39,6 +39,8 @@ const (
 
 // dial connects to the target and nowhere else.
 func (o *Options) dial(ctx context.Context, protocols ...string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout())
+	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.address())
 	if err != nil {
 		return nil, err
