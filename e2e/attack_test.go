@@ -143,7 +143,7 @@ func TestAttacksOnWeakGateways(t *testing.T) {
 			// what is no identity, it leaves to the gateway.
 			name: "Gatehouse alone, without Envoy's own defences", edits: variants[defenceOff],
 			exactly: []string{
-				"spoof-dots", "override-original-url", "override-rewrite-url", "override-method", "override-forwarded-for",
+				"spoof-dots", "override-original-url", "override-rewrite-url", "override-envoy-internal", "override-method", "override-forwarded-for",
 				"override-real-ip", "override-forwarded", "override-forwarded-host", "override-forwarded-prefix",
 			},
 		},
