@@ -56,9 +56,13 @@ check: lint vulnerabilities ## generated files fresh, formatted, linted, tested 
 	$(GO) mod tidy -diff
 	$(GO) test -race -short -timeout 15m ./...
 
+.PHONY: fuzz
+fuzz: ## run every fuzz target, 10 s each; FUZZTIME=1m for more, FUZZ=Cookie for some
+	@GO="$(GO)" scripts/fuzz.sh
+
 .PHONY: lint
 lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
-	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy examples); \
+	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy examples scripts); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make format': $$unformatted"; exit 1; fi
 	$(TOOLS)/bin/golangci-lint run
 
