@@ -486,7 +486,6 @@ var goReadings = map[string]func(p passed) reading{
 	},
 	"dots resolved, then decoded, again": func(p passed) reading { return reading{path: decodedOnce(path.Clean(p.path()))} },
 	"Tomcat: parameters, then escapes":   func(p passed) reading { return reading{path: decodedOnce(withoutParameters(p.path()))} },
-	"Jetty: escapes, then parameters":    func(p passed) reading { return reading{path: withoutParameters(decodedOnce(p.path()))} },
 	"backslashes are slashes":            func(p passed) reading { return reading{path: strings.ReplaceAll(decodedOnce(p.path()), `\`, "/")} },
 	"C: up to the first NUL": func(p passed) reading {
 		before, _, _ := strings.Cut(decodedOnce(p.path()), "\x00")
