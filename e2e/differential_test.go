@@ -294,6 +294,9 @@ func (p passed) path() string {
 func cases(t *testing.T) (n int, seed uint64) {
 	t.Helper()
 	n, seed = 3000, rand.Uint64()
+	if testing.Short() { // with the race detector, in 'make check'
+		n = 1000
+	}
 	for name, set := range map[string]func(string) error{
 		"GATEHOUSE_DIFFERENTIAL_CASES": func(s string) (err error) { n, err = strconv.Atoi(s); return err },
 		"GATEHOUSE_DIFFERENTIAL_SEED":  func(s string) (err error) { seed, err = strconv.ParseUint(s, 10, 64); return err },
