@@ -9,6 +9,8 @@ TOOLS := .tools
 GO    ?= go
 # Where tests find the Node modules of the Express application.
 export GATEHOUSE_NODE_MODULES ?= $(CURDIR)/e2e/express/node_modules
+# Releases are built by the Go that images are built by.
+RELEASE = GOTOOLCHAIN=go$$(sed -n 's/^ARG GO_VERSION=//p' deploy/Dockerfile) $(GO) -C tools run ./release
 
 .PHONY: help
 help: ## print the verbs
@@ -50,11 +52,14 @@ example: ## run one of them, to try it by hand: make example CASE=mobile-app
 .PHONY: test
 test: tools ## install what the tests need and run all of them
 	$(GO) test -timeout 15m ./...
+	$(GO) -C tools test ./release
 
 .PHONY: check
-check: lint vulnerabilities ## generated files fresh, formatted, linted, tested with the race detector
+check: lint licenses vulnerabilities ## generated files fresh, formatted, linted, tested with the race detector
 	$(GO) mod tidy -diff
+	$(GO) -C tools mod tidy -diff
 	$(GO) test -race -short -timeout 15m ./...
+	$(GO) -C tools test -short ./release
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target, 10 s each; FUZZTIME=1m for more, FUZZ=Cookie for some
@@ -62,9 +67,10 @@ fuzz: ## run every fuzz target, 10 s each; FUZZTIME=1m for more, FUZZ=Cookie for
 
 .PHONY: lint
 lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
-	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy examples scripts); \
+	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy docs examples scripts tools); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make format': $$unformatted"; exit 1; fi
 	$(TOOLS)/bin/golangci-lint run
+	cd tools && ../$(TOOLS)/bin/golangci-lint run
 
 .PHONY: format
 format: $(TOOLS)/bin/golangci-lint ## format the code
@@ -73,6 +79,19 @@ format: $(TOOLS)/bin/golangci-lint ## format the code
 .PHONY: generate
 generate: ## write the files that are generated from code
 	$(GO) generate ./...
+	$(GO) -C tools run ./release licenses -write
+
+.PHONY: licenses
+licenses: ## check the licences of all that is linked into the programs, and THIRD_PARTY_NOTICES
+	@$(GO) -C tools run ./release licenses
+
+.PHONY: release
+release: ## build dist/VERSION: make release VERSION=v1.2.3
+	@$(RELEASE) build -version "$(VERSION)"
+
+.PHONY: release-check
+release-check: ## build that twice, far apart, and compare (some minutes)
+	@$(RELEASE) check -version "$(VERSION)"
 
 .PHONY: vulnerabilities
 vulnerabilities: $(TOOLS)/bin/govulncheck ## look for known vulnerabilities (needs the vulnerability database)
