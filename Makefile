@@ -75,6 +75,7 @@ lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
 .PHONY: format
 format: $(TOOLS)/bin/golangci-lint ## format the code
 	$(TOOLS)/bin/golangci-lint fmt
+	cd tools && ../$(TOOLS)/bin/golangci-lint fmt
 
 .PHONY: generate
 generate: ## write the files that are generated from code
@@ -90,7 +91,7 @@ release: ## build dist/VERSION: make release VERSION=v1.2.3
 	@$(RELEASE) build -version "$(VERSION)"
 
 .PHONY: release-check
-release-check: ## build that twice, far apart, and compare (some minutes)
+release-check: ## build that twice, far apart, and compare (a quarter of an hour)
 	@$(RELEASE) check -version "$(VERSION)"
 
 .PHONY: vulnerabilities

@@ -116,7 +116,7 @@ func same(a, b map[string][]byte) error {
 // images with. The archives are made by the same one.
 func pinned(root string) error {
 	const file = "deploy/Dockerfile"
-	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
+	text, err := readFile(root, file)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func build(ctx context.Context, p product, root, version string, head commit, wo
 	}
 	var papers []entry
 	for _, name := range p.Papers {
-		text, err := os.ReadFile(filepath.Join(source, name))
+		text, err := readFile(source, name)
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +198,7 @@ func build(ctx context.Context, p product, root, version string, head commit, wo
 		if _, err := goCommand(ctx, source, append(buildEnv(t), env...), "build", "-trimpath", "-buildvcs=true", "-tags", p.Tags, "-ldflags", "-s -w", "-o", binary, p.Main); err != nil {
 			return nil, err
 		}
-		program, err := os.ReadFile(binary)
+		program, err := readFile(binary)
 		if err != nil {
 			return nil, err
 		}

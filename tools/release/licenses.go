@@ -62,7 +62,7 @@ func papers(m module) ([]paper, error) {
 			if e.IsDir() || what == none {
 				continue
 			}
-			text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			text, err := readFile(dir, e.Name())
 			if err != nil {
 				return nil, err
 			}
@@ -150,7 +150,7 @@ func licenses(ctx context.Context, p product, root string, write bool, out io.Wr
 	if write {
 		return os.WriteFile(file, text, 0o644) //nolint:gosec // for everybody to read
 	}
-	committed, err := os.ReadFile(file)
+	committed, err := readFile(file)
 	if err != nil || !bytes.Equal(committed, text) {
 		return fmt.Errorf("%s is not what the linked modules' licences say: run 'make generate' and look at what changes", noticesFile)
 	}

@@ -31,7 +31,7 @@ var gatehouse = product{
 	Main:   "./cmd/gatehouse",
 	Others: []string{"./services/user-service", "./services/order-service", "./services/demo-page", "./deploy/probe"},
 	Tags:   "timetzdata", // as in deploy/Dockerfile: conditions may name a time zone
-	Papers: []string{"LICENSE", noticesFile, "SECURITY.md"},
+	Papers: []string{"LICENSE", noticesFile},
 	Targets: []target{
 		{OS: "linux", Arch: "amd64"},
 		{OS: "linux", Arch: "arm64"},

@@ -116,7 +116,7 @@ func linked(ctx context.Context, root string, t target, tags string, packages ..
 		modules[i].Version, modules[i].Dir = version, goroot
 		// Some distributions leave Go's own licence out. The same authors give out
 		// golang.org/x/sys under the same text.
-		if _, err := os.Stat(filepath.Join(goroot, "LICENSE")); err != nil {
+		if _, err := readFile(goroot, "LICENSE"); err != nil {
 			if sys := found["golang.org/x/sys"]; sys != nil {
 				modules[i].Dir = sys.Dir
 			}
@@ -131,7 +131,7 @@ func goCommand(ctx context.Context, dir string, env []string, args ...string) ([
 }
 
 func command(ctx context.Context, dir string, env []string, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // G204: go and git, by callers in this package
 	cmd.Dir = dir
 	cmd.Env = env
 	var stderr bytes.Buffer
@@ -141,6 +141,11 @@ func command(ctx context.Context, dir string, env []string, name string, args ..
 		return nil, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return out, nil
+}
+
+// readFile reads the file whose path is the elements, joined.
+func readFile(elements ...string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(elements...)) //nolint:gosec // G304: files of the repository, of modules, and what was built
 }
 
 // buildEnv is the environment in which programs are built and listed for the
