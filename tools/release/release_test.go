@@ -319,6 +319,23 @@ func TestWhatIsNotReleased(t *testing.T) {
 	})
 }
 
+func TestRehearsalBuildsTwiceAndLeavesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles parts of the standard library twice; 'make test' does")
+	}
+	root := helloRepository(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	one := hello
+	one.Targets = []target{{OS: "linux", Arch: runtime.GOARCH}}
+	var out bytes.Buffer
+	require.NoError(t, rehearse(t.Context(), one, root, "v1.2.3", &out))
+	require.Equal(t, 2, strings.Count(out.String(), "nothing cached"))
+	require.Contains(t, out.String(), "both builds are the same to the byte")
+	require.Contains(t, out.String(), "hello_v1.2.3_linux_"+runtime.GOARCH+".tar.gz")
+	require.Empty(t, contents(t, os.Getenv("TMPDIR")))
+	require.NoDirExists(t, filepath.Join(root, "dist"))
+}
+
 func TestDynamicProgramIsRefused(t *testing.T) {
 	shell, err := exec.LookPath("sh")
 	require.NoError(t, err)
