@@ -142,11 +142,11 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
-	registry.MustRegister(cacheMetrics{current}, issuerMetrics{current})
+	registry.MustRegister(cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current})
 
 	check := newCheckServer(extauthz.NewDoor(current), c.cfg.Server.Check, current.checkTLS())
 	health := newConfigHealth(registry, first)
-	ready := &readiness{changed: check.ready, cache: current.cacheState, config: health.tell}
+	ready := &readiness{changed: check.ready, cache: current.cacheState, silent: current.silentServers, config: health.tell}
 	s := &server{
 		log:   log,
 		live:  current,
