@@ -66,10 +66,9 @@ const defaultTimeout = 100 * time.Millisecond
 
 // Limiter implements [authz.Limiter]. Safe for concurrent use.
 //
-// A store that doesn't answer costs some requests the timeout once. From then on one
-// now and then goes on asking, and the others take the store to be out of reach at
-// once, until one gets an answer: the requests of all that ask by the same client,
-// package session's included, find that out together.
+// A store that doesn't answer costs some requests the timeout. From then on all take it
+// to be out of reach at once, until it answers again: those of all that ask by the same
+// client, package session's included, find that out together.
 type Limiter struct {
 	rate   *redis_rate.Limiter
 	limits map[string]named

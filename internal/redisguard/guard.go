@@ -8,8 +8,7 @@
 //
 // For each server it has a breaker and a bulkhead. The breaker opens when nothing
 // but silence comes from a server (timeouts, refused connections, LOADING), and then
-// refuses at once; one request now and then goes through and finds out whether it
-// answers again. The bulkhead lets as many wait as will be answered in time, as fast
+// refuses at once; it asks the server itself, all the time, whether it answers again. The bulkhead lets as many wait as will be answered in time, as fast
 // as the server answers now, and refuses the next one at once.
 //
 // Only what is marked, by [Lookup] or [Touch], is ever refused. All other commands,
@@ -19,10 +18,9 @@
 // It works by hooks in the client, so that in a Cluster each master is judged by what
 // it did itself, redirections and retries included.
 //
-// Libraries for breakers were read, and don't fit: sony/gobreaker takes no notice of
-// an answer that comes outside its one probe, waits for that one for as long as it
-// hangs, and can't ask how long ago the last answer was; and none has a bulkhead that
-// follows from how long answers take.
+// sony/gobreaker was read, and doesn't fit: it has requests find out whether a server is
+// back, takes no notice of other answers, and can't know whether a server answered
+// somebody else meanwhile; it makes garbage for each call, and is no bulkhead.
 package redisguard
 
 import (
@@ -66,6 +64,7 @@ type markKey struct{}
 type mark struct {
 	purpose  purpose
 	deadline time.Time // the one that we set
+	timeout  time.Duration
 }
 
 // Lookup is the context of what must be known for a request to be decided, for so
@@ -83,7 +82,7 @@ func Touch(ctx context.Context, timeout time.Duration) (context.Context, context
 
 func marked(ctx context.Context, p purpose, timeout time.Duration) (context.Context, context.CancelFunc) {
 	deadline := time.Now().Add(timeout)
-	return context.WithDeadline(context.WithValue(ctx, markKey{}, mark{p, deadline}), deadline)
+	return context.WithDeadline(context.WithValue(ctx, markKey{}, mark{p, deadline, timeout}), deadline)
 }
 
 // Guard watches the servers of one client. Safe for concurrent use.
@@ -130,12 +129,12 @@ func Of(client redis.UniversalClient) *Guard {
 	switch c := client.(type) {
 	case *redis.Client:
 		return known(c, c.Options().PoolSize, func(g *Guard) {
-			c.AddHook(hook{g, g.server(address(c))})
+			c.AddHook(hook{g, g.server(c)})
 		})
 	case *redis.ClusterClient:
 		return known(c, c.Options().PoolSize, func(g *Guard) {
 			c.AddHook(frontHook{g})
-			c.OnNewNode(func(node *redis.Client) { node.AddHook(hook{g, g.server(address(node))}) })
+			c.OnNewNode(func(node *redis.Client) { node.AddHook(hook{g, g.server(node)}) })
 		})
 	}
 	return newGuard(defaultPoolSize)
@@ -169,10 +168,10 @@ func newGuard(poolSize int) *Guard {
 	return g
 }
 
-func address(c *redis.Client) string { return c.Options().Addr }
-
-// server is what is known of a server, be it another client's of the same address.
-func (g *Guard) server(name string) *server {
+// server is what is known of a client's server, be it that another client was its
+// before.
+func (g *Guard) server(client *redis.Client) *server {
+	name := client.Options().Addr
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s, ok := g.servers[name]
@@ -180,6 +179,8 @@ func (g *Guard) server(name string) *server {
 		s = newServer(g, name)
 		g.servers[name] = s
 	}
+	now := weak.Make(client)
+	s.client.Store(&now)
 	return s
 }
 
@@ -214,7 +215,7 @@ func (g *Guard) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, one := range g.servers {
-		if one.silent() {
+		if one.open.Load() {
 			s.Silent++
 		}
 		s.Waiting += int(one.shares[shareOf(lookup)].within.Load())

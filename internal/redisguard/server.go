@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -17,10 +18,14 @@ const (
 	mostFailures = 5
 	chance       = 100 * time.Millisecond
 	// probeInterval is how often a silent server is asked whether it answers, and so
-	// how much longer than it an outage lasts.
+	// how much longer than it an outage lasts; mostProbes wait for an answer at once: a
+	// server that was cut off may answer on a new connection only.
 	probeInterval = 50 * time.Millisecond
-	// forgotten is after how long nobody cares for the silence of a server that nobody
-	// asks: one that a Cluster has replaced.
+	mostProbes    = 4
+	// probeKey is asked for. A PING is answered by servers, too, that serve no key.
+	probeKey = "gatehouse:probe"
+	// forgotten is after how long a silent server that nobody needs is asked no more: one
+	// that a Cluster has replaced.
 	forgotten = time.Minute
 	// mostWaiting lookups, and as many touches, may wait for each connection that
 	// lookups have, at once.
@@ -28,7 +33,7 @@ const (
 )
 
 // errBroken is in refusals by the breaker.
-var errBroken = errors.New("the store has not answered for a while, and another request is asking whether it does")
+var errBroken = errors.New("the store has not answered for a while, and is asked all the time whether it does")
 
 // server is one server: whether it answers, and who waits for it.
 type server struct {
@@ -36,19 +41,19 @@ type server struct {
 	name   string
 	began  time.Time
 	shares [2]bulkhead // of lookups and touches
+	client atomic.Pointer[weak.Pointer[redis.Client]]
 
 	failures atomic.Int32 // in a row
 	answered atomic.Int64 // when it answered last, since began
 	open     atomic.Bool  // it doesn't answer
-	probe    atomic.Int64 // when the next one may ask whether it does
-	asked    atomic.Int64 // when somebody wanted to ask it last while it didn't answer
+	needed   atomic.Int64 // when somebody was refused last, since began
 }
 
 func newServer(g *Guard, name string) *server {
 	s := &server{g: g, name: name, began: time.Now()}
 	for p, turns := range map[purpose]int{lookup: g.lookupTurns(), touch: g.touchTurns()} {
 		b := &s.shares[shareOf(p)]
-		b.turns, b.most = make(chan struct{}, turns), g.most()
+		b.turns, b.most, b.began = make(chan struct{}, turns), g.most(), s.began
 	}
 	return s
 }
@@ -62,15 +67,10 @@ func shareOf(p purpose) int {
 
 func (s *server) now() time.Duration { return time.Since(s.began) }
 
-// silent reports whether requests are refused since the server doesn't answer.
-func (s *server) silent() bool {
-	return s.open.Load() && s.now()-time.Duration(s.asked.Load()) < forgotten
-}
-
 // ask sends something if it may. sent is false where that was never tried.
 func (s *server) ask(ctx context.Context, m mark, send func(context.Context) error) (sent bool, err error) {
-	probing, ok := s.admits()
-	if !ok {
+	if s.open.Load() {
+		s.needed.Store(int64(s.now()))
 		return false, s.refuse(m.purpose, refusal("%w", errBroken))
 	}
 	b := &s.shares[shareOf(m.purpose)]
@@ -78,7 +78,7 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 		return false, s.refuse(m.purpose, err)
 	}
 	defer b.leave()
-	if !probing && s.open.Load() { // while this one waited for its turn
+	if s.open.Load() { // while this one waited for its turn
 		return false, s.refuse(m.purpose, refusal("%w", errBroken))
 	}
 	began := s.now()
@@ -103,22 +103,9 @@ func (s *server) judge(ctx context.Context, m mark, began time.Duration, b *bulk
 		if late(err) {
 			b.took(now - began)
 		}
-		s.fails(now, err)
+		s.fails(began, now, m, err)
 	case unknown:
 	}
-}
-
-// admits reports whether the server may be asked: while it is silent, by one every
-// probeInterval.
-func (s *server) admits() (probing, ok bool) {
-	if !s.open.Load() {
-		return false, true
-	}
-	now := int64(s.now())
-	s.asked.Store(now)
-	next := s.probe.Load()
-	ok = now >= next && s.probe.CompareAndSwap(next, now+int64(probeInterval))
-	return ok, ok
 }
 
 func (s *server) answers(now time.Duration) {
@@ -131,18 +118,59 @@ func (s *server) answers(now time.Duration) {
 	}
 }
 
-func (s *server) fails(now time.Duration, err error) {
+// fails learns that what was sent at began was not answered. Where others were in the
+// meantime, the server is slow, or busy with that one.
+func (s *server) fails(began, now time.Duration, m mark, err error) {
 	last := time.Duration(s.answered.Load())
-	if s.failures.Add(1) < mostFailures || now-last < chance {
+	if last > began || s.failures.Add(1) < mostFailures || now-last < chance {
 		return
 	}
 	if s.open.Load() || !s.open.CompareAndSwap(false, true) {
 		return
 	}
-	s.probe.Store(int64(now + probeInterval))
-	s.asked.Store(int64(now))
+	s.needed.Store(int64(now))
 	s.g.opened.Add(1)
 	s.g.tell(Change{Server: s.name, Err: err, After: now - last})
+	go s.probe(m.timeout)
+}
+
+// probe asks a silent server whether it answers, until it does, or nobody needs it any
+// more. So no request has to wait for that.
+func (s *server) probe(timeout time.Duration) {
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	free := make(chan struct{}, mostProbes)
+	for s.open.Load() {
+		<-ticker.C
+		client := s.client.Load().Value()
+		if client == nil || s.now()-time.Duration(s.needed.Load()) > forgotten {
+			s.forget()
+			return
+		}
+		select {
+		case free <- struct{}{}:
+		default:
+			continue
+		}
+		go func() {
+			defer func() { <-free }()
+			ctx, cancel := context.WithTimeout(inner(context.Background()), timeout)
+			defer cancel()
+			err := client.Get(ctx, probeKey).Err()
+			switch {
+			case errors.Is(err, redis.ErrClosed):
+				s.forget()
+			case kindOf(err) == answer && s.open.Load():
+				s.answers(s.now())
+			}
+		}()
+	}
+}
+
+// forget is that nobody knows whether the server answers.
+func (s *server) forget() {
+	s.failures.Store(0)
+	s.open.Store(false)
 }
 
 // overhear learns from a command that is not guarded that a silent server answers.
@@ -184,7 +212,7 @@ func outcomeOf(ctx context.Context, m mark, err error) outcome {
 
 // outages are what a server says that serves nothing right now. What else it says is
 // about a key, or about us.
-var outages = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "BUSY ", "ERR max number of clients"}
+var outages = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN The cluster is down", "BUSY ", "ERR max number of clients"}
 
 func kindOf(err error) outcome {
 	if err == nil {
@@ -213,11 +241,16 @@ func late(err error) bool {
 
 // bulkhead bounds who waits for a server.
 type bulkhead struct {
-	turns  chan struct{} // one for each connection of its share; nil: no turns
-	most   int32
-	within atomic.Int32 // who has a turn, or waits for one
-	takes  atomic.Int64 // how long an answer takes as a rule
+	turns    chan struct{} // one for each connection of its share; nil: no turns
+	most     int32
+	began    time.Time
+	within   atomic.Int32 // who has a turn, or waits for one
+	takes    atomic.Int64 // how long an answer takes as a rule
+	last     atomic.Int64 // how long the last one took
+	progress atomic.Int64 // when a turn was taken or given back last, since began
 }
+
+func (b *bulkhead) progresses() { b.progress.Store(int64(time.Since(b.began))) }
 
 // enter waits for a turn. It refuses at once those who would not be answered in time,
 // as long as answers take now.
@@ -230,12 +263,18 @@ func (b *bulkhead) enter(ctx context.Context) error {
 	if b.turns == nil {
 		return nil
 	}
-	if rounds := (int(within) - 1) / cap(b.turns); rounds > 0 && b.late(ctx, rounds+1) {
-		b.within.Add(-1)
-		return refusal("the store takes %v to answer, and %d requests wait for it already", b.usual(), within-1)
+	if rounds := (int(within) - 1) / cap(b.turns); rounds > 0 {
+		// When all have been waiting for an answer for a while, it takes that long at
+		// least.
+		takes := max(b.usual(), time.Since(b.began)-time.Duration(b.progress.Load()))
+		if tooLate(ctx, time.Duration(rounds+1)*takes) {
+			b.within.Add(-1)
+			return refusal("the store takes %v to answer, and %d requests wait for it already", takes.Round(time.Millisecond/10), within-1)
+		}
 	}
 	select {
 	case b.turns <- struct{}{}:
+		b.progresses()
 		return nil
 	default:
 	}
@@ -245,38 +284,38 @@ func (b *bulkhead) enter(ctx context.Context) error {
 		b.within.Add(-1)
 		return refusal("it was not its turn in time: %w", ctx.Err())
 	}
-	if b.late(ctx, 1) { // an answer that comes too late costs the connection, too
+	b.progresses()
+	if takes := max(b.usual(), time.Duration(b.last.Load())); tooLate(ctx, takes) { // an answer that comes too late costs the connection, too
 		b.leave()
-		return refusal("the store takes %v to answer, and its turn came too late for that", b.usual())
+		return refusal("the store takes %v to answer, and its turn came too late for that", takes.Round(time.Millisecond/10))
 	}
 	return nil
 }
 
-// late reports whether the deadline comes before so many answers, one after the other.
-func (b *bulkhead) late(ctx context.Context, answers int) bool {
+// tooLate reports whether what takes so long, and by chance somewhat longer, ends
+// behind the deadline.
+func tooLate(ctx context.Context, takes time.Duration) bool {
 	deadline, ok := ctx.Deadline()
-	return ok && time.Duration(answers)*time.Duration(b.takes.Load()) > time.Until(deadline)
-}
-
-func (b *bulkhead) usual() time.Duration {
-	return time.Duration(b.takes.Load()).Round(time.Millisecond / 10)
+	return ok && takes+takes/4 > time.Until(deadline)
 }
 
 func (b *bulkhead) leave() {
 	if b.turns != nil {
+		b.progresses()
 		<-b.turns
 	}
 	b.within.Add(-1)
 }
 
-// took learns how long an answer took. It takes many that are slow, and few that are
-// fast, to change what is taken for the rule: one that is late says nothing about the
-// next. Updates that get lost don't matter.
+// usual is how long an answer takes as a rule.
+func (b *bulkhead) usual() time.Duration { return time.Duration(b.takes.Load()) }
+
+// took learns how long an answer took. One that is late may be alone in that, so it
+// counts for four times the rule at most; some in a row make another rule. Updates
+// that get lost don't matter.
 func (b *bulkhead) took(d time.Duration) {
-	takes := b.takes.Load()
-	more, weight := int64(d)-takes, int64(16)
-	if more < 0 {
-		weight = 4
-	}
-	b.takes.Store(takes + more/weight)
+	b.last.Store(int64(d))
+	takes := b.usual()
+	d = min(d, 4*takes+time.Millisecond)
+	b.takes.Store(int64(takes + (d-takes)/2))
 }
