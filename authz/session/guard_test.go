@@ -217,14 +217,13 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	for beat := range beats {
 		for range perBeat {
 			asking.Go(func() {
-				switch g.knock(t.Context()) {
-				case authz.ReasonSessionUnknown:
-					unknown.Add(1)
-				case authz.ReasonStoreUnavailable, authz.ReasonOverloaded:
-					refused.Add(1)
-				default:
-					other.Add(1)
+				counter := &other
+				if reason := g.knock(t.Context()); reason == authz.ReasonSessionUnknown {
+					counter = &unknown
+				} else if reason == authz.ReasonStoreUnavailable || reason == authz.ReasonOverloaded {
+					counter = &refused
 				}
+				counter.Add(1)
 			})
 		}
 		if beat == beats/2 {

@@ -25,7 +25,8 @@ type OpenOptions struct {
 	// Timeout bounds each read and write; default 100ms, as in [Options].
 	Timeout time.Duration
 	// PoolSize is how many connections there can be to one server; default 10
-	// for each processor.
+	// for each processor, 5 in a Cluster. How many requests may wait for it follows
+	// from that.
 	PoolSize int
 	// Password is for Redis itself, in place of the one in the URL; "" keeps
 	// that.

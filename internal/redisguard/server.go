@@ -103,7 +103,7 @@ func (s *server) judge(ctx context.Context, m mark, began time.Duration, b *bulk
 		if late(err) {
 			b.took(now - began)
 		}
-		s.fails(began, now, m, err)
+		s.fails(began, now, m, err) //nolint:contextcheck // it begins what outlives the request
 	case unknown:
 	}
 }
