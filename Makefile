@@ -9,6 +9,8 @@ TOOLS := .tools
 GO    ?= go
 # Where tests find the Node modules of the Express application.
 export GATEHOUSE_NODE_MODULES ?= $(CURDIR)/e2e/express/node_modules
+# Releases are built by the Go that images are built by.
+RELEASE = GOTOOLCHAIN=go$$(sed -n 's/^ARG GO_VERSION=//p' deploy/Dockerfile) $(GO) -C tools run ./release
 
 .PHONY: help
 help: ## print the verbs
@@ -23,6 +25,16 @@ build: ## build gatehouse and the demo services into bin/
 demo: build ## run the whole story here: Envoy, Gatehouse, a store, two services and a page
 	@scripts/tools.sh envoy
 	@exec $(BIN)/gatehouse demo $(DEMO_FLAGS)
+
+.PHONY: test-envoys
+test-envoys: ## the tests that run Envoy, with its oldest and newest minor and one with a known fault (half an hour)
+	@scripts/tools.sh envoys
+	@scripts/tools.sh redis
+	@scripts/tools.sh node
+	@for envoy in $(TOOLS)/envoys/*/bin/envoy; do \
+		echo "== $$envoy"; \
+		GATEHOUSE_ENVOY=$(CURDIR)/$$envoy $(GO) test -count=1 -timeout 20m ./envoy ./authz/extauthz ./e2e; \
+	done
 
 .PHONY: examples
 examples: ## try the six policies of examples/, each behind a real Envoy
@@ -40,25 +52,47 @@ example: ## run one of them, to try it by hand: make example CASE=mobile-app
 .PHONY: test
 test: tools ## install what the tests need and run all of them
 	$(GO) test -timeout 15m ./...
+	$(GO) -C tools test ./release
 
 .PHONY: check
-check: lint vulnerabilities ## generated files fresh, formatted, linted, tested with the race detector
+check: lint licenses vulnerabilities ## generated files fresh, formatted, linted, tested with the race detector
 	$(GO) mod tidy -diff
+	$(GO) -C tools mod tidy -diff
 	$(GO) test -race -short -timeout 15m ./...
+	$(GO) -C tools test -short ./release
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target, 10 s each; FUZZTIME=1m for more, FUZZ=Cookie for some
+	@GO="$(GO)" scripts/fuzz.sh
 
 .PHONY: lint
 lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
-	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy examples); \
+	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy docs examples scripts tools); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make format': $$unformatted"; exit 1; fi
 	$(TOOLS)/bin/golangci-lint run
+	cd tools && ../$(TOOLS)/bin/golangci-lint run
 
 .PHONY: format
 format: $(TOOLS)/bin/golangci-lint ## format the code
 	$(TOOLS)/bin/golangci-lint fmt
+	cd tools && ../$(TOOLS)/bin/golangci-lint fmt
 
 .PHONY: generate
 generate: ## write the files that are generated from code
 	$(GO) generate ./...
+	$(GO) -C tools run ./release licenses -write
+
+.PHONY: licenses
+licenses: ## check the licences of all that is linked into the programs, and THIRD_PARTY_NOTICES
+	@$(GO) -C tools run ./release licenses
+
+.PHONY: release
+release: ## build dist/VERSION: make release VERSION=v1.2.3
+	@$(RELEASE) build -version "$(VERSION)"
+
+.PHONY: release-check
+release-check: ## build that twice, far apart, and compare (a quarter of an hour)
+	@$(RELEASE) check -version "$(VERSION)"
 
 .PHONY: vulnerabilities
 vulnerabilities: $(TOOLS)/bin/govulncheck ## look for known vulnerabilities (needs the vulnerability database)
@@ -74,6 +108,7 @@ bench: build ## compare through a real Envoy: no filter, a no-op server, the usu
 chaos: ## break Redis, networks and Gatehouse under load, and judge every answer; writes dist/chaos.md
 	@scripts/tools.sh envoy
 	@scripts/tools.sh redis
+	@scripts/tools.sh toxiproxy
 	$(GO) test ./chaos -count=1 -timeout 60m -v $(CHAOS_FLAGS) -args -full -report $(CURDIR)/dist/chaos.md
 	@cat dist/chaos.md
 
@@ -83,7 +118,7 @@ compose-env: .env ## write the secrets that docker compose needs into .env
 	@scripts/compose-env.sh .env
 
 .PHONY: tools
-tools: ## install Envoy, Redis, nginx, Chromium and the Node modules that tests use
+tools: ## install Envoy, Redis, nginx, toxiproxy, Chromium and the Node modules that tests use
 	@scripts/tools.sh all
 
 .PHONY: tools-kubernetes

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -271,4 +273,30 @@ func TestInvalidTokenNeverAsksTheStore(t *testing.T) {
 		require.Equal(t, authz.KindBearer, d.Kind)
 		require.Zero(t, g.storeCalls())
 	}
+}
+
+// authorization is RFC 6750 section 2.1, with the lenience of RFC 9110: the scheme
+// in any case, and white space around and in between.
+var authorization = regexp.MustCompile(`(?is)^[ \t]*bearer(?:[ \t]*| [ \t]*(.*?)[ \t]*)$`)
+
+// FuzzAuthorization states that what is taken for a bearer token is what the
+// grammar says, with no white space around it, and that the way in which others
+// write the header changes nothing.
+func FuzzAuthorization(f *testing.F) {
+	for _, seed := range []string{"Bearer a.b.c", "bearer  a", "BEARER", "Bearer ", "Basic YTpi", "Bearer\ta", " \tBearer a b \t", "Bearer a,Bearer b", "", "Bearera", "\u212aearer x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		token, present := authz.NewBearer(nil, nil).Credential(&authz.Request{Headers: headerMap("authorization", header)})
+		m := authorization.FindStringSubmatch(header)
+		require.Equal(t, m != nil, present, "%q", header)
+		if !present {
+			return
+		}
+		require.Equal(t, m[1], token)
+		require.Equal(t, strings.Trim(token, " \t"), token)
+		again, present := authz.NewBearer(nil, nil).Credential(&authz.Request{Headers: headerMap("authorization", "\tbEARER   "+token+" ")})
+		require.True(t, present)
+		require.Equal(t, token, again)
+	})
 }

@@ -1,6 +1,9 @@
 package authz_test
 
 import (
+	"cmp"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -154,5 +157,61 @@ func TestCSRFConcernsSessionsOnly(t *testing.T) {
 		g.origins = authz.Origins{"https://evil.test"} // not so evil after all
 		_, err := g.decide(authz.Policy{Credentials: every}, request(t, "POST", "/", append(foreign, "cookie", "sessionId=signed.alice")...))
 		require.NoError(t, err)
+	})
+}
+
+// browserOrigin is an Origin header as browsers write one (RFC 6454 section 6.2):
+// the scheme, a host that is a name or an address, and a port or none.
+var browserOrigin = regexp.MustCompile(`^(https?)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?$`)
+
+// FuzzCrossSite states that an unsafe request passes by its Origin alone if the
+// origin is trusted or names the very authority, whatever else stands in the two;
+// that Sec-Fetch-Site decides where it is there; and that where an origin is one
+// that a browser writes, nothing else makes it our own.
+func FuzzCrossSite(f *testing.F) {
+	f.Add("https://app.example.com", "app.example.com", "")
+	f.Add("https://app.example.com:443", "APP.example.com", "")
+	f.Add("https://app.example.com@evil.test", "app.example.com", "same-site")
+	f.Add("http://[::1]:8080", "[::1]:8080", "cross-site")
+	f.Add("null", "", "none")
+	f.Add("https://console.example.com", "x", "cross-site")
+	trusted := authz.Origins{"https://console.example.com"}
+	f.Fuzz(func(t *testing.T, origin, authority, site string) {
+		pairs := []string{"origin", origin}
+		if site != "" {
+			pairs = append(pairs, "sec-fetch-site", site)
+		}
+		r := &authz.Request{Method: "POST", Authority: authority, Headers: headerMap(pairs...)}
+		err := trusted.CrossSite(r)
+		if err != nil {
+			requireReason(t, authz.ReasonCrossSite, err)
+		}
+		switch {
+		case site == "same-origin" || site == "none" || strings.ToLower(origin) == trusted[0]:
+			require.NoError(t, err)
+			return
+		case site != "":
+			require.Error(t, err, "a page of another site had it sent")
+			return
+		}
+		m := browserOrigin.FindStringSubmatch(origin)
+		if m == nil {
+			return // no browser
+		}
+		port := map[string]string{"http": "80", "https": "443"}[m[1]]
+		host, own, _ := strings.Cut(strings.ToLower(authority), "]:")
+		if strings.HasPrefix(host, "[") {
+			host = strings.TrimSuffix(host, "]") + "]"
+		} else {
+			host, own, _ = strings.Cut(host, ":")
+		}
+		if err == nil {
+			require.Equal(t, m[2], host, "another host is our own origin")
+			require.Equal(t, cmp.Or(m[3], port), cmp.Or(own, port), "another port is our own origin")
+		} else if m[3] == "" {
+			require.NotEqual(t, strings.ToLower(authority), m[2], "our own origin is refused")
+		}
+		r.Method = "GET"
+		require.NoError(t, trusted.CrossSite(r), "a safe method")
 	})
 }

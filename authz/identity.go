@@ -60,10 +60,12 @@ func (h IdentityHeaders) Size(id Identity) int {
 }
 
 func percentEncode(s string) string {
-	if ValueLength(s) == len(s) {
-		return s
+	for i := range len(s) {
+		if !plain(s[i]) {
+			return string(AppendValue(nil, s))
+		}
 	}
-	return string(AppendValue(nil, s))
+	return s
 }
 
 // encodeRoles writes roles as JSON that is visible ASCII only.
@@ -71,8 +73,7 @@ func encodeRoles(roles []string) string { return string(AppendRoles(nil, roles))
 
 func plain(c byte) bool { return c > ' ' && c < 0x7f && c != '%' }
 
-// ValueLength is how many bytes [AppendValue] appends. Where that is the length
-// of s, the value is s itself.
+// ValueLength is how many bytes [AppendValue] appends.
 func ValueLength(s string) int {
 	n := 0
 	for i := 0; i < len(s); {

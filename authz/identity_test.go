@@ -170,6 +170,16 @@ func TestClientSpellingsOfConfiguredNames(t *testing.T) {
 	require.Len(t, slices.Compact(spellings), 1+2+2+4+8, "each once")
 }
 
+// Nine bytes that are no UTF-8 are one U+FFFD, which is nine bytes long when it is
+// encoded: the same length, and not the same text. Found by FuzzGateToService.
+func TestARunOfBadBytesIsEncodedThoughItsLengthStays(t *testing.T) {
+	t.Parallel()
+	const bad = "\xa9\xf6\x9f\xa1\xf2\xee\xf3\xf8\xae"
+	headers, err := authz.DefaultIdentityHeaders.Encode(authz.Identity{ID: "u", Organization: bad}, 0)
+	require.NoError(t, err)
+	require.Contains(t, headers, authz.Header{Name: "x-org-id", Value: "%EF%BF%BD"})
+}
+
 // What is counted is what is written, and that is what the libraries write.
 func FuzzHeaderValues(f *testing.F) {
 	for _, seed := range []string{"", "plain", "a b%c", "é\x00\xff\xfe\uFFFD\xff", `"\<>&`, "\b\f\n\r\t\u2028😀\x7f"} {
@@ -178,6 +188,11 @@ func FuzzHeaderValues(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		value := string(authz.AppendValue(nil, s))
 		require.Len(t, value, authz.ValueLength(s))
+		headers, err := authz.DefaultIdentityHeaders.Encode(authz.Identity{ID: s}, 0)
+		require.NoError(t, err)
+		if s != "" {
+			require.Equal(t, value, headers[0].Value, "the two doors write the same")
+		}
 		back, err := url.PathUnescape(value)
 		require.NoError(t, err)
 		require.Equal(t, strings.ToValidUTF8(s, "\uFFFD"), back)

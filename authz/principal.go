@@ -132,8 +132,9 @@ type ReadOptions struct {
 // Session returns the record of a session id together with the standing of
 // its user. Its refusals are ReasonSessionUnknown (no such record),
 // ReasonSessionExpired, ReasonSessionRevoked (marked dead),
-// ReasonSessionIdle, ReasonSessionMalformed, ReasonProfileMalformed and
-// ReasonStoreUnavailable; it never returns two nils. It may block until ctx
+// ReasonSessionIdle, ReasonSessionMalformed, ReasonProfileMalformed,
+// ReasonStoreUnavailable and ReasonOverloaded (too many ask, and the store is as
+// fast as ever); it never returns two nils. It may block until ctx
 // ends or the store's own deadline passes, whichever is first.
 type SessionStore interface {
 	Session(ctx context.Context, id string, o ReadOptions) (*Session, error)
@@ -163,7 +164,7 @@ type TokenRef struct {
 }
 
 // A StandingStore knows whether a token or its user was revoked. Its
-// refusals are ReasonStoreUnavailable and ReasonProfileMalformed.
+// refusals are ReasonStoreUnavailable, ReasonOverloaded and ReasonProfileMalformed.
 type StandingStore interface {
 	TokenStanding(ctx context.Context, ref TokenRef, o ReadOptions) (Standing, error)
 }

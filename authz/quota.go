@@ -10,7 +10,7 @@ import (
 //
 // Allow counts a request under a limit and returns what is left of it. The error
 // is ReasonRateLimited where the limit is used up, with the quota as it is, or
-// ReasonStoreUnavailable where the request could not be counted.
+// ReasonStoreUnavailable, or ReasonOverloaded, where the request could not be counted.
 //
 // Peek says what Allow would say, and counts nothing: the quota is that before the
 // request.

@@ -62,7 +62,7 @@ func TestBuilderGetsWhatItCompiles(t *testing.T) {
 	out, err := cmd.Output()
 	require.NoError(t, err)
 
-	files := []string{"go.mod", "go.sum"}
+	files := []string{"go.mod", "go.sum", "LICENSE", "THIRD_PARTY_NOTICES"}
 	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var p struct {
 			Dir                 string

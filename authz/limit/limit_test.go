@@ -19,6 +19,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/limit"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // patient is a timeout that only a broken store reaches, even on a busy
@@ -160,50 +161,51 @@ func TestAddressesOfOneNetworkAreOne(t *testing.T) {
 	})
 }
 
-// A store that hangs is waited for by one request at a time, when some have waited
-// in vain; and is asked by all again when that one was answered.
-func TestAStoreThatHangsKeepsOneWaiting(t *testing.T) {
+// A store that doesn't answer is not waited for any more when some have waited in vain;
+// and is asked again when it answers.
+func TestNobodyWaitsForAStoreThatHangs(t *testing.T) {
 	server := proctest.StartRedis(t)
 	var down atomic.Bool
-	dialled, proceed := make(chan struct{}, 100), make(chan struct{})
+	var dialled atomic.Int32
+	proceed := make(chan struct{})
 	client := redis.NewClient(&redis.Options{
 		Addr: server.Addr, MaxRetries: -1, PoolSize: 100, DialerRetries: 1, ContextTimeoutEnabled: true, ReadTimeout: patient,
 		Dialer: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if down.Load() {
 				return nil, errors.New("connection refused")
 			}
-			dialled <- struct{}{}
+			dialled.Add(1)
 			<-proceed
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		},
 	})
 	defer func() { require.NoError(t, client.Close()) }()
-	l, err := limit.New(client, map[string]limit.Limit{
+	limits := map[string]limit.Limit{
 		"deny": {Requests: 1, Per: time.Hour}, "allow": {Requests: 1, Per: time.Hour, AllowOnOutage: true},
-	}, limit.Options{Timeout: patient})
+	}
+	l, err := limit.New(client, limits, limit.Options{Timeout: patient})
 	require.NoError(t, err)
 	down.Store(true)
-	for range 5 {
+	guard := redisguard.Of(client)
+	require.Eventually(t, func() bool {
 		_, err := l.Allow(t.Context(), "deny", from("192.0.2.1"), nil)
 		require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))
-	}
+		return guard.Stats().Silent == 1
+	}, patient, time.Millisecond)
 	down.Store(false) // and now it hangs
-	asked := make(chan error, 1)
-	go func() {
-		_, err := l.Allow(context.Background(), "deny", from("192.0.2.1"), nil)
-		asked <- err
-	}()
-	<-dialled
-	for range 50 {
+	require.Eventually(t, func() bool { return dialled.Load() > 0 }, patient, time.Millisecond)
+	refused := guard.Stats().Broken
+	const requests = 1000
+	for range requests / 2 {
 		_, err := l.Allow(t.Context(), "deny", from("192.0.2.2"), nil)
 		require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))
 		quota, err := l.Allow(t.Context(), "allow", from("192.0.2.2"), nil)
 		require.NoError(t, err)
 		require.Error(t, quota.Uncounted)
 	}
-	require.Empty(t, dialled, "nobody else has asked")
+	require.EqualValues(t, requests, guard.Stats().Broken-refused)
 	close(proceed)
-	require.NoError(t, <-asked)
+	require.Eventually(t, func() bool { return guard.Stats().Silent == 0 }, patient, time.Millisecond)
 	for _, want := range []authz.Reason{"", authz.ReasonRateLimited} {
 		_, err := l.Allow(t.Context(), "deny", from("192.0.2.2"), nil)
 		if want == "" {

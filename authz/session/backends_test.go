@@ -81,8 +81,14 @@ func ready(tb testing.TB, p *proc.Process, addr string) {
 	require.NoError(tb, p.Ready(ctx, proc.RedisPing(addr)))
 }
 
-// startCluster starts three masters with a third of the slots each.
 func startCluster(tb testing.TB) (url string, cut func()) {
+	tb.Helper()
+	url, cut, _ = startMasters(tb)
+	return url, cut
+}
+
+// startMasters starts three masters with a third of the slots each.
+func startMasters(tb testing.TB, args ...string) (url string, cut func(), masters []*proc.Redis) {
 	tb.Helper()
 	const nodes, slots = 3, 16384
 	servers := make([]*proc.Redis, nodes)
@@ -90,7 +96,7 @@ func startCluster(tb testing.TB) (url string, cut func()) {
 	addresses := make([]string, nodes)
 	buses := proctest.FreePorts(tb, nodes)
 	for i := range servers {
-		servers[i] = proctest.StartRedis(tb, "--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(buses[i]))
+		servers[i] = proctest.StartRedis(tb, append([]string{"--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(buses[i])}, args...)...)
 		clients[i] = redis.NewClient(&redis.Options{Addr: servers[i].Addr, Protocol: 2, DisableIdentity: true})
 		addresses[i] = servers[i].Addr
 		defer func() { _ = clients[i].Close() }()
@@ -107,7 +113,7 @@ func startCluster(tb testing.TB) (url string, cut func()) {
 		for _, s := range servers {
 			_ = s.Stop()
 		}
-	}
+	}, servers
 }
 
 // server is a running backend that tests share one after the other: each

@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/session/internal/table"
 	"github.com/gatehouse-auth/gatehouse/authz/session/internal/tracking"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // The coherent cache. What was read stays in a table (facts.go), as long as
@@ -94,6 +95,9 @@ type cache struct {
 
 	mu      sync.Mutex
 	flights map[question]*flight
+
+	waiting    atomic.Int32 // for a flight
+	turnedAway atomic.Int64 // since too many waited
 
 	hits, misses, shared, stale, invalidations, flushes, drops atomic.Int64
 }
@@ -443,6 +447,11 @@ func (c *cache) land(q question, f *flight) {
 }
 
 func (c *cache) wait(ctx context.Context, f *flight) error {
+	defer c.waiting.Add(-1)
+	if int(c.waiting.Add(1)) > c.store.guard.Most() {
+		c.turnedAway.Add(1)
+		return unavailable("wait for a question that is under way", redisguard.ErrOverloaded)
+	}
 	select {
 	case <-f.done:
 		return nil

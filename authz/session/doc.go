@@ -18,8 +18,8 @@
 // about expiry; what the record says about it (cookie.expires) is often stale,
 // since express-session renews the one without the other.
 //
-// Whatever can't be known is an error with [authz.ReasonStoreUnavailable];
-// that a key does not exist is believed only when Redis says so. A call that
+// Whatever can't be known is an error with [authz.ReasonStoreUnavailable], or
+// [authz.ReasonOverloaded] where too many ask; that a key does not exist is believed only when Redis says so. A call that
 // changes several things changes all of them or none, when Redis is one server
 // (alone, behind Sentinel, embedded); in a Cluster it takes ordered steps that
 // can be repeated. A revocation can wait until replicas hold it

@@ -139,8 +139,8 @@ func familyOf(id string, fields []any, ttl time.Duration, now time.Time) (f auth
 		Device: authz.Device{Address: text(4), UserAgent: text(5)},
 	}
 	f.Generation, errs[3] = strconv.Atoi(text(6))
-	n, err := hex.Decode(f.Hash[:], []byte(text(7)[:min(len(text(7)), 2*sha256.Size)]))
-	if errors.Join(errs[:]...) != nil || err != nil || n != sha256.Size || f.UserID == "" {
+	hash, err := hex.DecodeString(text(7))
+	if errors.Join(errs[:]...) != nil || err != nil || copy(f.Hash[:], hash) != len(hash) || len(hash) != sha256.Size || f.UserID == "" {
 		return authz.Family{}, false
 	}
 	if ttl > 0 {

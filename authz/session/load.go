@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // loaded is all that the store knows about a session and its user.
@@ -73,7 +74,7 @@ type userReply struct {
 //
 // The error is about what can't be known.
 func (s *Store) load(ctx context.Context, keys recordKeys, last *found) (*loaded, error) {
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := redisguard.Lookup(ctx, s.o.Timeout)
 	defer cancel()
 	var session sessionReply
 	var user userReply

@@ -16,6 +16,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // OpenOptions configure [Open]. The zero value is usable.
@@ -23,7 +25,8 @@ type OpenOptions struct {
 	// Timeout bounds each read and write; default 100ms, as in [Options].
 	Timeout time.Duration
 	// PoolSize is how many connections there can be to one server; default 10
-	// for each processor.
+	// for each processor, 5 in a Cluster. How many requests may wait for it follows
+	// from that.
 	PoolSize int
 	// Password is for Redis itself, in place of the one in the URL; "" keeps
 	// that.
@@ -33,6 +36,10 @@ type OpenOptions struct {
 	// SentinelUsername and SentinelPassword are for the Sentinels. The
 	// credentials in the URL are for Redis itself.
 	SentinelUsername, SentinelPassword string
+	// OnServer, where not nil, is told when a server ceases to answer, so that
+	// requests are refused without asking it, and when it answers again. It must
+	// not block.
+	OnServer func(ServerChange)
 	// Logger is told, loudly, of an embedded store; default [slog.Default].
 	Logger *slog.Logger
 }
@@ -83,8 +90,16 @@ func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
 	} else if o.TLS != (TLSOptions{}) {
 		return nil, errors.New("store URL: there are TLS settings, but the scheme is one without TLS; write rediss")
 	}
-	return redis.NewUniversalClient(options), nil
+	client := redis.NewUniversalClient(options)
+	guard := redisguard.Of(client) // before it knows any node of a Cluster
+	if o.OnServer != nil {
+		guard.Notify(o.OnServer)
+	}
+	return client, nil
 }
+
+// ServerChange is that a server ceased to answer, or answers again.
+type ServerChange = redisguard.Change
 
 func clientOptions(u storeURL, o OpenOptions) *redis.UniversalOptions {
 	timeout := cmp.Or(o.Timeout, defaultTimeout)

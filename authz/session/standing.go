@@ -9,6 +9,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/session/internal/table"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // What stands for and against tokens.
@@ -27,7 +28,7 @@ func (s *Store) TokenStanding(ctx context.Context, ref authz.TokenRef, o authz.R
 
 // askStanding asks Redis about a token, and has the answer kept.
 func (s *Store) askStanding(ctx context.Context, ref authz.TokenRef, k *keeper) (authz.Standing, error) {
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := redisguard.Lookup(ctx, s.o.Timeout)
 	defer cancel()
 	pipe := s.client.Pipeline()
 	var keep []func(answered bool)

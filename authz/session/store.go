@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // Options configure a [Store]. The zero value of a field is its default.
@@ -65,7 +66,8 @@ type Options struct {
 	// OnWriteError, where not nil, is told of writes that failed beside a read
 	// that did not: a session was found, or refused, but its renewal, its time
 	// of use, its place in the index, or the removal of its record was lost. It
-	// must be safe for concurrent use.
+	// must be safe for concurrent use. Of what was left out since the server
+	// doesn't answer it isn't told: [Store.GuardStats] count that.
 	OnWriteError func(error)
 }
 
@@ -179,6 +181,7 @@ type Store struct {
 	sweeping chan struct{} // holds a value while there is a sweep
 	seed     maphash.Seed  // of sum
 	cache    *cache        // nil: none
+	guard    *redisguard.Guard
 }
 
 var (
@@ -197,7 +200,10 @@ func New(client redis.UniversalClient, o Options) *Store {
 		panic("session: " + err.Error())
 	}
 	single, _ := client.(singleClient)
-	s := &Store{client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1), seed: maphash.MakeSeed()}
+	s := &Store{
+		client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1), seed: maphash.MakeSeed(),
+		guard: redisguard.Of(client),
+	}
 	if o.Cache != nil {
 		s.cache = newCache(s, *o.Cache)
 	}
@@ -212,6 +218,21 @@ func (s *Store) Ping(ctx context.Context) error {
 		return unavailable("ping", err)
 	}
 	return nil
+}
+
+// GuardStats are the figures of what keeps requests from waiting for servers that
+// don't answer, or not all of them in time.
+type GuardStats = redisguard.Stats
+
+// GuardStats returns the figures of the store's client since it was made; zero for
+// an embedded store, which needs no guard.
+func (s *Store) GuardStats() GuardStats {
+	g := s.guard.Stats()
+	if c := s.cache; c != nil {
+		g.Waiting += int(c.waiting.Load())
+		g.Full += c.turnedAway.Load()
+	}
+	return g
 }
 
 func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -316,15 +337,15 @@ func (s *Store) admit(ctx context.Context, id string, keys recordKeys, l *loaded
 	// Others may hold the same answer.
 	session := *f.Session
 	session.Standing = l.standing.Standing
-	if touch && !o.ReadOnly && !lost(&session) {
+	if touch && !o.ReadOnly && !revoked(&session) {
 		s.revive(ctx, id, keys, f, o)
 	}
 	return &session, nil
 }
 
-// lost reports whether the user lost this session: those that the core will
+// revoked reports whether the user lost this session: those that the core will
 // refuse must not be kept alive.
-func lost(session *authz.Session) bool {
+func revoked(session *authz.Session) bool {
 	return session.Standing.Disabled() || session.Standing.Covers(session.MadeAt())
 }
 
@@ -362,7 +383,17 @@ func (f *found) idle(now time.Time) time.Duration {
 
 // end ends a session that is refused in any case.
 func (s *Store) end(ctx context.Context, keys recordKeys) {
-	if _, err := s.apply(ctx, "end session", false, []slot{{finish(keys, false, 0)}}); err != nil {
+	ctx, cancel := redisguard.Touch(ctx, s.o.Timeout)
+	defer cancel()
+	_, err := s.apply(ctx, "end session", false, []slot{{finish(keys, false, 0)}})
+	s.lost(err)
+}
+
+// lost tells of a write beside a read that failed. What was left out, since the
+// server doesn't answer, is counted elsewhere: one line for each request says
+// nothing more.
+func (s *Store) lost(err error) {
+	if err != nil && !redisguard.Refused(err) {
 		s.o.OnWriteError(err)
 	}
 }
@@ -420,6 +451,11 @@ func markTime(text string) (time.Time, error) {
 	return time.UnixMilli(ms), nil
 }
 
+// unavailable is that the store can't be asked: overloaded where that is not its
+// fault.
 func unavailable(step string, err error) error {
+	if errors.Is(err, redisguard.ErrOverloaded) {
+		return authz.Refuse(authz.ReasonOverloaded, "%s: %w", step, err)
+	}
 	return authz.Refuse(authz.ReasonStoreUnavailable, "%s: %w", step, err)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/session/internal/table"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // What the use of a session leaves behind: its renewal, the time of use, and its
@@ -43,6 +44,8 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
+	ctx, cancel := redisguard.Touch(ctx, s.o.Timeout)
+	defer cancel()
 	slack := min(max(precision, s.o.TouchInterval), f.memory/4)
 	calls := []*scriptCall{s.enter(keysOf(f.ID).sessions, id, f.memory, slack, now)}
 	for _, hash := range f.provider {
@@ -50,9 +53,7 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 	}
 	if renew && !o.Passive && s.cache != nil {
 		if done, err := s.cache.renew(ctx, id, keys, f, note, interval, calls); done {
-			if err != nil {
-				s.o.OnWriteError(fmt.Errorf("renew session: %w", err))
-			}
+			s.lostRenewal(err)
 			return
 		}
 	}
@@ -68,8 +69,12 @@ func (s *Store) revive(ctx context.Context, id string, keys recordKeys, f *found
 	if err == nil && note && s.cache != nil {
 		s.cache.used(id, now)
 	}
+	s.lostRenewal(err)
+}
+
+func (s *Store) lostRenewal(err error) {
 	if err != nil {
-		s.o.OnWriteError(fmt.Errorf("renew session: %w", err))
+		s.lost(fmt.Errorf("renew session: %w", err))
 	}
 }
 

@@ -1,5 +1,7 @@
 package token
 
+import "crypto"
+
 // CacheLen returns how many tokens a verifier remembers.
 func CacheLen(v *Verifier) int {
 	v.cache.mu.Lock()
@@ -16,3 +18,6 @@ func RefusedLen(v *Verifier) int {
 	defer v.refused.mu.Unlock()
 	return len(v.refused.entries)
 }
+
+// PublicOf is the public key itself.
+func PublicOf(k *Key) crypto.PublicKey { return k.public }

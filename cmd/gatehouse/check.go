@@ -14,14 +14,11 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 )
 
 const (
-	// maxConnectionAge makes Envoys reconnect now and then, so that they
-	// spread over replicas that were added later. grpc-go adds a jitter of a
-	// tenth either way.
-	maxConnectionAge = 10 * time.Minute
 	// maxCheckBytes bounds one check, far above what gateways buffer.
 	maxCheckBytes = 256 << 20
 	// checkWorkers is how many checks are answered at once without a goroutine
@@ -43,7 +40,7 @@ type checkServer struct {
 	health *health.Server
 }
 
-func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, tlsConfig *tls.Config) *checkServer {
+func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, o config.CheckServer, tlsConfig *tls.Config) *checkServer {
 	options := append(admission.ServerOptions(),
 		extauthz.ServerOption(),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -52,7 +49,7 @@ func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, tlsConfi
 		// set to send them.
 		grpc.MaxRecvMsgSize(maxCheckBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionAge:      maxConnectionAge,
+			MaxConnectionAge:      o.MaxConnectionAge, // grpc-go adds a jitter of a tenth either way
 			MaxConnectionAgeGrace: stopGrace,
 			Time:                  time.Minute,
 			Timeout:               10 * time.Second,

@@ -54,8 +54,7 @@ func newCheckBench(tb testing.TB, policies ...string) *checkBench {
 	require.NoError(tb, err)
 	keyFile := filepath.Join(tb.TempDir(), "issuer.pem")
 	require.NoError(tb, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
-	file := filepath.Join(tb.TempDir(), "gatehouse.yaml")
-	require.NoError(tb, os.WriteFile(file, []byte(`
+	b := newChecks(tb, `
 redis: {url: "redis://`+r.Addr+`/0", timeout: 5s}
 sessions: {secrets: [0123456789abcdef0123456789abcdef]}
 issuers: [{issuer: https://idp.example.com, public_key_file: `+keyFile+`, algorithms: [ES256], audiences: [api]}]
@@ -68,7 +67,16 @@ policies:
 `+strings.Join(policies, "\n")+`
 rate_limits: {many: {by: user, limit: 1000000, per: 1s}}
 default_policy: session
-`), 0o600))
+`)
+	b.key = key
+	return b
+}
+
+// newChecks is what answers checks by a configuration. Its cache is coherent.
+func newChecks(tb testing.TB, config string) *checkBench {
+	tb.Helper()
+	file := filepath.Join(tb.TempDir(), "gatehouse.yaml")
+	require.NoError(tb, os.WriteFile(file, []byte(config), 0o600))
 	c, err := configFile{file, func(string) (string, bool) { return "", false }}.load()
 	require.NoError(tb, err)
 	log := slog.New(slog.DiscardHandler)
@@ -87,7 +95,7 @@ default_policy: session
 	})
 	tb.Cleanup(func() { require.NoError(tb, g.close()) })
 	require.Eventually(tb, func() bool { st, _ := current.cacheState(); return st.Live }, 10*time.Second, time.Millisecond)
-	return &checkBench{gate: g.gate, key: key, server: extauthz.NewDoor(current)}
+	return &checkBench{gate: g.gate, server: extauthz.NewDoor(current)}
 }
 
 // session makes a session and returns a check that shows it, as Envoy sends it.

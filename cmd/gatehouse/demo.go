@@ -40,6 +40,9 @@ var demoConfig string
 // and nobody else has it.
 const gatewayPort = 8080
 
+// signingKeyFile is the key of the demo's tokens; demo.yaml.tmpl names it.
+const signingKeyFile = "signing-key.pem"
+
 type demoOptions struct {
 	port  int
 	store string
@@ -156,7 +159,7 @@ func (d *demo) prepare(o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(d.dir, "signing-key.pem"), key, 0o600)
+	return os.WriteFile(filepath.Join(d.dir, signingKeyFile), key, 0o600)
 }
 
 // choosePorts takes the port that was asked for; it must be free.
@@ -362,6 +365,11 @@ People, for this demo only:
 	for i, line := range lines {
 		fmt.Fprintf(stdout, "\n# %s\n%s\n#   → %s\n", line.about, line.curl(base, d.dir), answers[i])
 	}
+	attack, err := d.attackLine(ctx, &client)
+	if err != nil {
+		return fmt.Errorf("the demo does not work: %w", err)
+	}
+	fmt.Fprintf(stdout, "\n# attack this gateway with all that is published, as Bob; see what arrives (docs/attacks.md)\n%s\n", attack)
 	fmt.Fprintln(stdout, "\nCtrl-C stops everything.")
 	return nil
 }

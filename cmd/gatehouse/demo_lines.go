@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -70,6 +71,27 @@ func (d *demo) lines(ctx context.Context, c *demoClient) ([]demoLine, error) {
 		{about: "Carol's next request", path: "/users/me", jar: victim, status: 401},
 		{about: "a login service of your own asks for a session", path: "/auth/sessions", headers: []string{"x-internal-api-key: " + d.secrets.InternalKey}, body: `{"userId":"dora","roles":["member"],"organizationId":"org-1"}`, status: 201},
 	}, nil
+}
+
+// attackLine logs Bob in once more, for the attack kit, puts his credentials into
+// files and returns the command that attacks the gateway with them.
+func (d *demo) attackLine(ctx context.Context, c *demoClient) (string, error) {
+	session, err := c.session(ctx, demopage.Bob)
+	if err != nil {
+		return "", err
+	}
+	token, err := c.token(ctx, demopage.Bob)
+	if err != nil {
+		return "", err
+	}
+	cookieFile, tokenFile := filepath.Join(d.dir, "attack.cookie"), filepath.Join(d.dir, "attack.token")
+	for file, text := range map[string]string{cookieFile: "sessionId=" + session, tokenFile: token} {
+		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%s attack --target %s --cookie-file '%s' --token-file '%s' --jwks %s/.well-known/jwks.json --signing-key-file '%s'",
+		os.Args[0], c.base, cookieFile, tokenFile, c.base, filepath.Join(d.dir, signingKeyFile)), nil
 }
 
 // loginBody is the body of a login.

@@ -73,6 +73,7 @@ func keyOf(section, name string) string {
 func inForce(asked, running *config.Config) *config.Config {
 	c := *asked
 	c.Server.Check.Listen = running.Server.Check.Listen
+	c.Server.Check.MaxConnectionAge = running.Server.Check.MaxConnectionAge
 	c.Server.HTTP.Listen = running.Server.HTTP.Listen
 	c.Server.Ops.Listen = running.Server.Ops.Listen
 	if c.Server.Check.TLS.Enabled() != running.Server.Check.TLS.Enabled() {

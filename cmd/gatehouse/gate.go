@@ -127,6 +127,7 @@ func (g *gate) takeStore(cfg *config.Config, files contents, before warm, log *s
 	from := []any{cfg.Redis.URL.Reveal(), open, files.of(cfg.Redis.TLS.CAFile)}
 	g.clients, err = take(&g.parts, before.clients, from, func(p *part[redis.UniversalClient]) error {
 		open.Logger = log
+		open.OnServer = func(c session.ServerChange) { logServer(log, c) }
 		client, err := session.Open(cfg.Redis.URL.Reveal(), open)
 		if err != nil {
 			return problem(cfg, "redis", err)
@@ -228,6 +229,15 @@ func logCache(log *slog.Logger, st session.CacheState) {
 	default:
 		log.Warn("cache dropped: Redis is asked every time until it announces changes again", slog.Any("error", st.Err))
 	}
+}
+
+func logServer(log *slog.Logger, c session.ServerChange) {
+	if c.Answers {
+		log.Info("a Redis server answers again", slog.String("server", c.Server), slog.Duration("after", c.After.Round(time.Millisecond)))
+		return
+	}
+	log.Warn("a Redis server doesn't answer: what needs it is refused at once until it does",
+		slog.String("server", c.Server), slog.Duration("since", c.After.Round(time.Millisecond)), slog.Any("error", c.Err))
 }
 
 // refreshGrace translates a configured zero, which means none.

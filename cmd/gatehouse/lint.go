@@ -125,7 +125,7 @@ func runLint(env environment, files []string, flags lintFlags) error {
 		}
 		sources, names = append(sources, source), append(names, source.Name)
 	}
-	report := lint.NewReport(names, lint.Lint(sources, options), flags.ignore, telemetry.Version())
+	report := lint.NewReport(names, lint.Lint(sources, options), flags.ignore, telemetry.ReadBuild().Version)
 	write := map[string]func(io.Writer) error{"text": report.Text, "json": report.JSON, "sarif": report.SARIF}[flags.format]
 	if err := write(env.stdout); err != nil {
 		return fmt.Errorf("write the report: %w", err)

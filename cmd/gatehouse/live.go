@@ -112,6 +112,13 @@ func (l *live) cacheState() (st session.CacheState, ok bool) {
 	return g.store.CacheState()
 }
 
+// silentServers is how many Redis servers don't answer requests.
+func (l *live) silentServers() int {
+	g, held := l.acquire()
+	defer held.Release()
+	return g.store.GuardStats().Silent
+}
+
 // ServeHTTP is the http listener's door.
 func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g, held := l.acquire()

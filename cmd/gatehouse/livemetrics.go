@@ -59,6 +59,45 @@ func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(cacheCoherent, prometheus.GaugeValue, coherent)
 }
 
+// storeMetrics tells how requests get on with the servers of the store: those of the
+// current generation's client. Zeros for an embedded one.
+type storeMetrics struct{ live *live }
+
+var (
+	storeSilent  = prometheus.NewDesc("gatehouse_store_servers_silent", "Redis servers that don't answer, so that what needs them is refused at once.", nil, nil)
+	storeSilence = prometheus.NewDesc("gatehouse_store_silences_total", "Times that a Redis server ceased to answer.", nil, nil)
+	storeWaiting = prometheus.NewDesc("gatehouse_store_waiting", "Requests that wait for Redis.", nil, nil)
+	storeRefused = prometheus.NewDesc("gatehouse_store_refused_total",
+		"Questions to Redis that were not asked, by why: silent (the server doesn't answer), slow (it answers too slowly for all that wait), full (too many wait, though it is fast).",
+		[]string{"why"}, nil)
+	storeSkipped = prometheus.NewDesc("gatehouse_store_skipped_writes_total",
+		"Renewals, times of use and the like that were left out for one of these reasons, until the next request for the session.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (storeMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{storeSilent, storeSilence, storeWaiting, storeRefused, storeSkipped} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m storeMetrics) Collect(ch chan<- prometheus.Metric) {
+	g, held := m.live.acquire()
+	defer held.Release()
+	s := g.store.GuardStats()
+	ch <- prometheus.MustNewConstMetric(storeSilent, prometheus.GaugeValue, float64(s.Silent))
+	ch <- prometheus.MustNewConstMetric(storeWaiting, prometheus.GaugeValue, float64(s.Waiting))
+	ch <- prometheus.MustNewConstMetric(storeSilence, prometheus.CounterValue, float64(s.Opened))
+	ch <- prometheus.MustNewConstMetric(storeSkipped, prometheus.CounterValue, float64(s.Skipped))
+	for _, r := range [...]struct {
+		why string
+		n   int64
+	}{{"silent", s.Broken}, {"slow", s.Slow}, {"full", s.Full}} {
+		ch <- prometheus.MustNewConstMetric(storeRefused, prometheus.CounterValue, float64(r.n), r.why)
+	}
+}
+
 // issuerMetrics tells of the keys that are fetched from issuers.
 type issuerMetrics struct{ live *live }
 

@@ -24,6 +24,7 @@ type readiness struct {
 	checked  time.Time
 	changed  func(ready bool) // called with mu held, on each change
 	cache    func() (_ session.CacheState, ok bool)
+	silent   func() int // servers of the store that don't answer requests
 	config   func() configDetail
 	ready    bool
 }
@@ -63,6 +64,9 @@ type storeDetail struct {
 	State   string    `json:"state"` // up, down or unknown
 	Error   string    `json:"error,omitempty"`
 	Checked time.Time `json:"checked,omitzero"`
+	// Silent is how many servers don't answer requests right now. The state is from
+	// the last look at the store, which is a second ago at most.
+	Silent int `json:"silent_servers,omitempty"`
 }
 
 type cacheDetail struct {
@@ -92,7 +96,7 @@ func (r *readiness) detail() (readyDetail, int) {
 	defer r.mu.Unlock()
 	d := readyDetail{
 		Status: "ready",
-		Store:  storeDetail{State: "up", Checked: r.checked},
+		Store:  storeDetail{State: "up", Checked: r.checked, Silent: r.silent()},
 		Cache:  r.cacheDetail(),
 		Config: r.config(),
 	}

@@ -1079,10 +1079,10 @@ func TestKeysThatWaitForARestart(t *testing.T) {
 	conn := g.dial(t)
 	port := proctest.FreePort(t)
 	text := strings.Replace(openPolicy(true), `check: {listen: "127.0.0.1:0"}`,
-		fmt.Sprintf(`check: {listen: "127.0.0.1:%d", tls: {cert_file: %q, key_file: %q}}`, port, certFile, keyFile), 1)
+		fmt.Sprintf(`check: {listen: "127.0.0.1:%d", tls: {cert_file: %q, key_file: %q}, max_connection_age: 1m}`, port, certFile, keyFile), 1)
 	text = strings.Replace(text, "embedded://", "embedded://127.0.0.1:0", 1) + "log: {format: text}\n"
 	detail := g.applies(t, func() { save(t, g.file, text) })
-	waiting := []string{"server.check.listen", "server.check.tls.cert_file", "server.check.tls.key_file", "redis.url", "log.format"}
+	waiting := []string{"server.check.listen", "server.check.tls.cert_file", "server.check.tls.key_file", "server.check.max_connection_age", "redis.url", "log.format"}
 	require.Equal(t, waiting, detail.PendingRestart)
 	status, _ := ask(t, conn, nil)
 	require.Zero(t, status, "the policy")

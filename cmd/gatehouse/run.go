@@ -95,17 +95,18 @@ func rootCommand(env environment) *cobra.Command {
 		Long: `Gatehouse answers Envoy's external authorization checks: it resolves a session
 cookie, a bearer token or an API key through Redis and says who is calling, or
 why the request may not pass.`,
-		Version:       telemetry.Version(),
+		Version:       telemetry.ReadBuild().Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usageArgs(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate(telemetry.ReadBuild().String() + "\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), demoCommand(env), readyCommand(env))
-	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), completionCommand(env))
+	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), attackCommand(env), completionCommand(env))
 	return root
 }
 

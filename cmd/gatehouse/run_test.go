@@ -12,6 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestVersionSaysWhatIsRunning(t *testing.T) {
+	for _, flag := range []string{"--version", "-v"} {
+		c := gatehouse(t, nil, flag)
+		require.Equal(t, exitOK, c.code)
+		require.Empty(t, c.stderr)
+		require.Regexp(t, `^gatehouse \S+ \(commit \S+, go1\.\S+, \w+/\w+\)\n$`, c.stdout)
+	}
+}
+
 func TestUsageMistakesExitTwo(t *testing.T) {
 	for _, args := range [][]string{
 		{"frobnicate"},

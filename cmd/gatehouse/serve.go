@@ -38,7 +38,7 @@ signal ends the program at once.
 
 The configuration, and every file that it names, is read again when it changes and on
 SIGHUP. What is wrong with it is logged and changes nothing; /readyz and metrics tell.
-Listen addresses, and TLS on or off, wait for a restart.`,
+Listen addresses, TLS on or off and a few more wait for a restart.`,
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeConfig,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -146,11 +146,11 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
-	registry.MustRegister(cacheMetrics{current}, issuerMetrics{current})
+	registry.MustRegister(cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current})
 
-	check := newCheckServer(extauthz.NewDoor(current), admission, current.checkTLS())
+	check := newCheckServer(extauthz.NewDoor(current), admission, c.cfg.Server.Check, current.checkTLS())
 	health := newConfigHealth(registry, first)
-	ready := &readiness{changed: check.ready, cache: current.cacheState, config: health.tell}
+	ready := &readiness{changed: check.ready, cache: current.cacheState, silent: current.silentServers, config: health.tell}
 	s := &server{
 		log:   log,
 		live:  current,

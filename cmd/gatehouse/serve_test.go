@@ -300,7 +300,7 @@ func TestMetricsCountDecisions(t *testing.T) {
 	require.Contains(t, metrics, `gatehouse_decisions_total{credential="",decision="deny",policy="user",reason="no_credential"} 1`)
 	require.Contains(t, metrics, `gatehouse_decisions_total{credential="session",decision="deny",policy="user",reason="session_forged"} 1`)
 	require.Contains(t, metrics, `gatehouse_decision_duration_seconds_count{decision="deny"} 2`)
-	require.Contains(t, metrics, "gatehouse_build_info{")
+	require.Regexp(t, `(?m)^gatehouse_build_info\{goversion="go1\.[^"]+",revision="[^"]*",version="[^"]+"\} 1$`, metrics)
 
 	status, _ := get(t, "http://"+g.http+"/auth/me")
 	require.Equal(t, 401, status)

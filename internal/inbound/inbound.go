@@ -59,7 +59,13 @@ func ClientAddress(r *http.Request, hops int) netip.Addr {
 // ParseAddress reads an address, with or without a port, as proxies write it; the
 // zero Addr for what is none.
 func ParseAddress(s string) netip.Addr {
-	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	bare := s
+	if inside, opens := strings.CutPrefix(s, "["); opens {
+		if closed, closes := strings.CutSuffix(inside, "]"); closes {
+			bare = closed
+		}
+	}
+	addr, err := netip.ParseAddr(bare)
 	if err != nil {
 		with, err := netip.ParseAddrPort(s)
 		if err != nil {

@@ -34,7 +34,8 @@ type EnvoyOptions struct {
 //
 // Several can run at a time: each finds its own shared-memory region, and hot
 // restart is off. Relative file names in the configuration count from our
-// working directory. The access log is flushed every 100 ms, not every 10 s.
+// working directory. The access log is flushed every 100 ms, not every 10 s. An
+// Envoy that doesn't know admin.allow_paths runs without it.
 func StartEnvoy(ctx context.Context, config []byte, o EnvoyOptions) (*Envoy, error) {
 	path, err := Find("envoy")
 	if err != nil {
@@ -42,6 +43,13 @@ func StartEnvoy(ctx context.Context, config []byte, o EnvoyOptions) (*Envoy, err
 	}
 	admin, probe, err := envoyProbe(config)
 	if err != nil {
+		return nil, err
+	}
+	version, err := VersionOfEnvoy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if config, err = FitEnvoy(config, version); err != nil {
 		return nil, err
 	}
 	file := filepath.Join(o.Dir, "envoy.yaml")

@@ -12,8 +12,8 @@
 // the service read it from the headers, or null. The services' README lists
 // the routes.
 //
-// It is a demonstration: its data is made up and in memory, and /users/echo
-// tells the caller what arrived, which a service of your own should not.
+// It is a demonstration: its data is made up and in memory, and the
+// echoes tell the caller what arrived, which a service of your own should not.
 package userservice
 
 import (
@@ -73,7 +73,7 @@ func New(o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Beside the mux, because it takes every method and every path, those
 		// that the mux would redirect included.
-		if upstream.Under(r, "/users/echo") {
+		if upstream.Under(r, "/users/echo") || upstream.Under(r, "/public/echo") {
 			echo.ServeHTTP(w, r)
 			return
 		}

@@ -106,6 +106,10 @@ func TestRoutes(t *testing.T) {
 				`"host":"example.com","path":"/users/echo/a//b","query":"q=1","headers":{"x-user-id":["bob"],"cookie":["(present, 14 bytes)"]}}`,
 		},
 		{
+			"the open echo", "GET", "/public/echo/x", nil, 200,
+			`{"service":"user-service","user":null,"method":"GET","host":"example.com","path":"/public/echo/x","query":"","headers":{}}`,
+		},
+		{
 			"echo, malformed", "GET", "/users/echo",
 			http.Header{"X_user_id": {"bob"}},
 			200,

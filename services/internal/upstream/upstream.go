@@ -108,7 +108,12 @@ type Echoed struct {
 	Query     string `json:"query"` // as it was sent
 	// Headers has every header that arrived, by its name in lower case.
 	Headers map[string][]string `json:"headers"`
+	// Trailers likewise; absent when there are none.
+	Trailers map[string][]string `json:"trailers,omitempty"`
 }
+
+// mostEchoed is how much of a body is read for the sake of the trailers behind it.
+const mostEchoed = 1 << 20
 
 // Echo answers with the request as it arrived, whatever its method. It
 // exists for demonstrations and tests, to show what the gate lets through
@@ -125,7 +130,7 @@ func Echo(service string) http.Handler {
 			Host:    r.Host,
 			Path:    r.URL.EscapedPath(),
 			Query:   r.URL.RawQuery,
-			Headers: make(map[string][]string, len(r.Header)),
+			Headers: shown(r.Header),
 		}
 		user, err := usercontext.FromHeaders(r.Header)
 		switch {
@@ -134,17 +139,26 @@ func Echo(service string) http.Handler {
 		case !errors.Is(err, usercontext.ErrAnonymous):
 			answer.Malformed = err.Error()
 		}
-		for name, values := range r.Header {
-			name = strings.ToLower(name)
-			for _, value := range values {
-				if isCredential(name) {
-					value = fmt.Sprintf("(present, %d bytes)", len(value))
-				}
-				answer.Headers[name] = append(answer.Headers[name], value)
-			}
+		if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, mostEchoed)); err == nil && len(r.Trailer) > 0 {
+			answer.Trailers = shown(r.Trailer) // they are known at the body's end
 		}
 		WriteJSON(w, answer)
 	})
+}
+
+// shown returns headers by their names in lower case, without what is secret.
+func shown(header http.Header) map[string][]string {
+	fields := make(map[string][]string, len(header))
+	for name, values := range header {
+		name = strings.ToLower(name)
+		for _, value := range values {
+			if isCredential(name) {
+				value = fmt.Sprintf("(present, %d bytes)", len(value))
+			}
+			fields[name] = append(fields[name], value)
+		}
+	}
+	return fields
 }
 
 // isCredential reports whether a header holds a credential, also when its

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -109,6 +110,23 @@ func TestEchoShowsWhatArrived(t *testing.T) {
 			"x-many": {"1", "2"}, "x-html": {"<b>"},
 		},
 	}, echo(t, r))
+}
+
+func TestEchoShowsTrailers(t *testing.T) {
+	server := httptest.NewServer(Echo("a-service"))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X-User-Id, Cookie\r\nConnection: close\r\n\r\n"+
+		"3\r\nabc\r\n0\r\nX-User-Id: root\r\nCookie: hush\r\n\r\n")
+	require.NoError(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	var got Echoed
+	require.NoError(t, json.NewDecoder(response.Body).Decode(&got))
+	require.Equal(t, map[string][]string{"x-user-id": {"root"}, "cookie": {"(present, 4 bytes)"}}, got.Trailers)
 }
 
 func TestEchoKeepsCredentialsToItself(t *testing.T) {

@@ -1,0 +1,510 @@
+package session_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+)
+
+// lag stands between a client and a Redis, and has its answers come late, or not at
+// all.
+type lag struct {
+	addr  string
+	delay atomic.Int64 // of each answer
+	mute  atomic.Bool  // what comes is not even read
+}
+
+func newLag(t *testing.T, target string) *lag {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l := &lag{addr: listener.Addr().String()}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var conns []net.Conn
+	all.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			mu.Lock()
+			conns = append(conns, client, server)
+			mu.Unlock()
+			all.Go(func() { l.copy(server, client, false) })
+			all.Go(func() { l.copy(client, server, true) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		mu.Lock()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return l
+}
+
+func (l *lag) copy(to, from net.Conn, late bool) {
+	defer func() { _ = to.Close(); _ = from.Close() }()
+	type chunk struct {
+		at   time.Time
+		text []byte
+	}
+	chunks := make(chan chunk, 1000)
+	defer close(chunks)
+	go func() {
+		for c := range chunks {
+			time.Sleep(time.Until(c.at))
+			if _, err := to.Write(c.text); err != nil {
+				_ = from.Close()
+			}
+		}
+	}()
+	buffer := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		for l.mute.Load() {
+			time.Sleep(time.Millisecond)
+			if _, err := to.Write(nil); err != nil {
+				return
+			}
+		}
+		at := time.Now()
+		if late {
+			at = at.Add(time.Duration(l.delay.Load()))
+		}
+		chunks <- chunk{at, append([]byte(nil), buffer[:n]...)}
+	}
+}
+
+// changes collects what OnServer is told.
+type changes struct {
+	mu  sync.Mutex
+	all []session.ServerChange
+}
+
+func (c *changes) add(change session.ServerChange) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, change)
+}
+
+// answers are the changes so far: whether the server answers.
+func (c *changes) answers() (answers []bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, change := range c.all {
+		answers = append(answers, change.Answers)
+	}
+	return answers
+}
+
+// guarded is a store whose Redis is behind a lag, and a client around it.
+type guarded struct {
+	*session.Store
+	lag    *lag
+	direct *redis.Client
+	told   *changes
+	writes *writeErrors
+}
+
+const guardedPool = 20
+
+func newGuarded(t *testing.T, o session.Options) guarded {
+	t.Helper()
+	r := proctest.StartRedis(t)
+	g := guarded{lag: newLag(t, r.Addr), told: &changes{}, writes: &writeErrors{}}
+	g.direct = redis.NewClient(&redis.Options{Addr: r.Addr, Protocol: 2, DisableIdentity: true})
+	t.Cleanup(func() { _ = g.direct.Close() })
+	client, err := session.Open("redis://"+g.lag.addr, session.OpenOptions{Timeout: o.Timeout, PoolSize: guardedPool, OnServer: g.told.add})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	o.Profiles, o.OnWriteError = true, g.writes.add
+	g.Store = session.New(client, o)
+	if o.Cache != nil {
+		run(t, g.Store)
+		awaitLive(t, g.Store)
+	}
+	return g
+}
+
+func (g guarded) put(t *testing.T, id, record string) {
+	t.Helper()
+	require.NoError(t, g.direct.Set(t.Context(), "sess:"+id, record, time.Hour).Err())
+}
+
+// knock asks for a session that is not there.
+func (g guarded) knock(ctx context.Context) authz.Reason {
+	_, err := g.Session(ctx, fmt.Sprint("nobody-", knocked.Add(1)), authz.ReadOptions{})
+	return authz.ReasonOf(err)
+}
+
+var knocked atomic.Int64
+
+// silence has the server be silent, and asks until the store knows.
+func (g guarded) silence(t *testing.T) {
+	t.Helper()
+	g.lag.mute.Store(true)
+	require.Eventually(t, func() bool {
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() { g.knock(t.Context()) })
+		}
+		all.Wait()
+		return g.GuardStats().Silent == 1
+	}, patience, time.Millisecond)
+}
+
+// A Redis that answers just within the deadline, and many more requests than it can
+// answer so: few wait, and as many are answered as can be; sessions that are known
+// are answered from the cache; a revocation is done; and when Redis is fast again, so
+// is everything.
+func TestFewWaitForASlowRedis(t *testing.T) {
+	t.Parallel()
+	const timeout, slow = time.Second, 700 * time.Millisecond
+	g := newGuarded(t, session.Options{Timeout: timeout, Cache: &session.CacheOptions{Heartbeat: 5 * time.Second}})
+	g.put(t, "known", `{"userId":"u"}`)
+	require.Eventually(t, func() bool {
+		_, err := g.Session(t.Context(), "known", authz.ReadOptions{})
+		return err == nil && g.CacheStats().Hits > 0
+	}, patience, time.Millisecond)
+	g.put(t, "revoked", `{"userId":"v"}`)
+	// A new connection takes some round trips, of which there will be time for one.
+	g.lag.delay.Store(int64(20 * time.Millisecond))
+	client := session.ClientOf(g.Store).(*redis.Client)
+	require.Eventually(t, func() bool {
+		var all sync.WaitGroup
+		for range guardedPool {
+			all.Go(func() { _ = g.Ping(t.Context()) })
+		}
+		all.Wait()
+		return client.PoolStats().IdleConns == guardedPool
+	}, patience, time.Millisecond)
+	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context())) // brings the scripts there
+	require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "other"}))
+
+	g.lag.delay.Store(int64(slow))
+	before := runtime.NumGoroutine()
+	var asking sync.WaitGroup
+	var mostAsking, unknown, refused, other atomic.Int64
+	const beats, perBeat = 400, 10 // some 2,000 a second
+	revoked := make(chan error, 1)
+	for beat := range beats {
+		for range perBeat {
+			asking.Go(func() {
+				counter := &other
+				if reason := g.knock(t.Context()); reason == authz.ReasonSessionUnknown {
+					counter = &unknown
+				} else if reason == authz.ReasonStoreUnavailable || reason == authz.ReasonOverloaded {
+					counter = &refused
+				}
+				counter.Add(1)
+			})
+		}
+		if beat == beats/2 {
+			go func() { revoked <- g.End(context.Background(), authz.Ending{SessionID: "revoked"}) }()
+		}
+		if beat > beats/4 { // it has learnt how slow it is
+			mostAsking.Store(max(mostAsking.Load(), int64(runtime.NumGoroutine()-before)))
+		}
+		got, err := g.Session(t.Context(), "known", authz.ReadOptions{})
+		require.NoError(t, err)
+		require.Equal(t, "u", got.ID)
+		time.Sleep(5 * time.Millisecond)
+	}
+	asking.Wait()
+	require.NoError(t, <-revoked)
+	require.Zero(t, other.Load())
+	require.Positive(t, unknown.Load(), "as many as can be are answered")
+	require.Positive(t, refused.Load())
+	s := g.GuardStats()
+	t.Logf("%d answered, %d refused, at most %d goroutines more: %+v", unknown.Load(), refused.Load(), mostAsking.Load(), s)
+	require.Zero(t, s.Waiting)
+	// Each of those that wait has a goroutine, and its connection may have one or two;
+	// without a bound there would be 1,400 of them.
+	require.Less(t, mostAsking.Load(), int64(10*guardedPool))
+	require.NotZero(t, g.direct.Exists(t.Context(), "gatehouse:dead:{sess:revoked}").Val())
+
+	g.lag.delay.Store(0)
+	require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
+	var again sync.WaitGroup
+	for range guardedPool {
+		again.Go(func() {
+			for range 50 {
+				if g.knock(t.Context()) != authz.ReasonSessionUnknown {
+					other.Add(1)
+				}
+			}
+		})
+	}
+	again.Wait()
+	require.Zero(t, other.Load(), "all are answered again")
+	require.Empty(t, g.told.answers(), "it answered all the time")
+}
+
+// Nobody waits for a Redis that is silent.
+// It is told once, whatever comes. Revocations go on trying.
+func TestASilentRedisIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, session.Options{Timeout: 100 * time.Millisecond, Cache: &session.CacheOptions{Heartbeat: 50 * time.Millisecond}})
+	g.put(t, "known", `{"userId":"u"}`)
+	require.Eventually(t, func() bool {
+		_, err := g.Session(t.Context(), "known", authz.ReadOptions{})
+		return err == nil && g.CacheStats().Hits > 0
+	}, patience, time.Millisecond)
+	for range 2 {
+		g.silence(t)
+		before := g.GuardStats()
+		const requests = 2000
+		for range requests {
+			require.Equal(t, authz.ReasonStoreUnavailable, g.knock(t.Context()))
+		}
+		after := g.GuardStats()
+		require.EqualValues(t, requests, after.Broken-before.Broken, "all were refused at once")
+		require.Equal(t, before.Opened, after.Opened)
+		require.Equal(t, 1, after.Silent)
+		// By leave of a policy what was known is still told, and nothing is written.
+		for range 100 {
+			got, err := g.Session(t.Context(), "known", authz.ReadOptions{StaleFor: time.Hour})
+			require.NoError(t, err)
+			require.True(t, got.Stale)
+			got2, err := g.TokenStanding(t.Context(), authz.TokenRef{UserID: "u"}, authz.ReadOptions{StaleFor: time.Hour})
+			require.NoError(t, err)
+			require.True(t, got2.Stale)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- g.End(context.Background(), authz.Ending{SessionID: "known"}) }()
+		requireReason(t, authz.ReasonStoreUnavailable, <-ended)
+
+		g.lag.mute.Store(false)
+		require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
+		require.Zero(t, g.GuardStats().Silent)
+		for range 100 {
+			require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+		}
+		g.put(t, "known", `{"userId":"u"}`)
+		require.NoError(t, g.direct.Del(t.Context(), "gatehouse:dead:{sess:known}").Err())
+		awaitLive(t, g.Store)
+		require.Eventually(t, func() bool {
+			hits := g.CacheStats().Hits
+			_, err := g.Session(t.Context(), "known", authz.ReadOptions{})
+			return err == nil && g.CacheStats().Hits > hits
+		}, patience, time.Millisecond)
+	}
+	require.Equal(t, []bool{false, true, false, true}, g.told.answers())
+	for _, change := range g.told.all {
+		require.Equal(t, g.lag.addr, change.Server)
+		require.Equal(t, change.Answers, change.Err == nil)
+		require.Positive(t, change.After)
+	}
+}
+
+// A ping, or what else is answered, tells that Redis is back before the next request.
+func TestAnyAnswerEndsTheSilence(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, session.Options{Timeout: 100 * time.Millisecond})
+	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+	g.silence(t)
+	g.lag.mute.Store(false)
+	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
+	require.Zero(t, g.GuardStats().Silent)
+	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+}
+
+// Requests that have gone, and keys of a type that nobody expects, say nothing
+// against Redis.
+func TestWhatIsNoSilence(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, session.Options{Timeout: 100 * time.Millisecond})
+	require.NoError(t, g.direct.RPush(t.Context(), "sess:list", "x").Err())
+	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+	g.lag.mute.Store(true)
+	for range 10 { // more than are taken for chance
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
+		cancel()
+		ctx, cancel = context.WithCancel(t.Context())
+		time.AfterFunc(5*time.Millisecond, cancel)
+		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
+	}
+	require.Zero(t, g.GuardStats().Opened)
+	g.lag.mute.Store(false)
+	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
+	for range 100 {
+		_, err := g.Session(t.Context(), "list", authz.ReadOptions{})
+		requireReason(t, authz.ReasonSessionMalformed, err)
+	}
+	require.Zero(t, g.GuardStats())
+	require.Empty(t, g.told.answers())
+}
+
+// What a server says that is still loading is silence, until it says something else.
+// That it lets itself be connected to doesn't count.
+func TestAServerThatLoadsIsSilent(t *testing.T) {
+	t.Parallel()
+	var loading atomic.Bool
+	loading.Store(true)
+	addr := fakeRedis(t, func(command string) string {
+		switch name, _, _ := strings.Cut(command, " "); {
+		case loading.Load() && name != "HELLO" && name != "CLIENT":
+			return "-LOADING Redis is loading the dataset in memory"
+		case name == "GET":
+			return "$-1"
+		case name == "PTTL":
+			return ":-2"
+		}
+		return "" // what a client needs to connect, and no scripts
+	})
+	told := &changes{}
+	client, err := session.Open("redis://"+addr, session.OpenOptions{Timeout: patience, OnServer: told.add})
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	g := guarded{Store: session.New(client, session.Options{Timeout: patience})}
+	require.Eventually(t, func() bool {
+		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(t.Context()))
+		return g.GuardStats().Silent == 1
+	}, patience, time.Millisecond)
+	until := time.Now().Add(300 * time.Millisecond)
+	for time.Now().Before(until) {
+		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(t.Context()))
+	}
+	require.Equal(t, []bool{false}, told.answers())
+	loading.Store(false)
+	require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
+	require.Equal(t, []bool{false, true}, told.answers())
+}
+
+// A Redis that was restarted is asked at once, not when the client's pool looks next.
+func TestARestartedRedisIsAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	r := proctest.StartRedis(t)
+	told := &changes{}
+	client, err := session.Open("redis://"+r.Addr, session.OpenOptions{Timeout: 100 * time.Millisecond, PoolSize: 2, OnServer: told.add})
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	g := guarded{Store: session.New(client, session.Options{Timeout: patience})}
+	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+	require.NoError(t, r.Stop())
+	require.Eventually(t, func() bool {
+		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(t.Context()))
+		return g.GuardStats().Silent == 1
+	}, patience, time.Millisecond)
+	for range 100 {
+		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(t.Context()))
+	}
+	again, err := proc.StartRedis(context.WithoutCancel(t.Context()), proc.RedisOptions{Dir: t.TempDir(), Port: r.Port})
+	require.NoError(t, err)
+	defer func() { _ = again.Stop() }()
+	back := time.Now()
+	require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
+	t.Logf("answered %v after Redis was back", time.Since(back))
+	require.Equal(t, []bool{false, true}, told.answers())
+}
+
+// One master of a Cluster that is gone takes nothing with it but its own keys.
+func TestADeadMasterIsAloneInItsSilence(t *testing.T) {
+	t.Parallel()
+	proctest.Need(t, "redis-server")
+	url, _, masters := startMasters(t, "--cluster-require-full-coverage", "no")
+	told := &changes{}
+	client, err := session.Open(url, session.OpenOptions{Timeout: patience, OnServer: told.add})
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	cluster := client.(*redis.ClusterClient)
+	store := session.New(client, session.Options{Timeout: patience})
+	perMaster := map[string][]string{}
+	for i := range 60 {
+		id := fmt.Sprint(i)
+		node, err := cluster.MasterForKey(t.Context(), "sess:"+id)
+		require.NoError(t, err)
+		perMaster[node.Options().Addr] = append(perMaster[node.Options().Addr], id)
+	}
+	require.Len(t, perMaster, 3)
+	read := func(id string) error {
+		_, err := store.Session(t.Context(), id, authz.ReadOptions{})
+		return err
+	}
+	dead := masters[1]
+	require.NoError(t, dead.Stop())
+	require.Eventually(t, func() bool {
+		requireReason(t, authz.ReasonStoreUnavailable, read(perMaster[dead.Addr][0]))
+		return store.GuardStats().Silent == 1
+	}, patience, time.Millisecond)
+	for range 20 {
+		for addr, ids := range perMaster {
+			for _, id := range ids {
+				if addr == dead.Addr {
+					requireReason(t, authz.ReasonStoreUnavailable, read(id))
+				} else {
+					requireReason(t, authz.ReasonSessionUnknown, read(id))
+				}
+			}
+		}
+	}
+	require.Equal(t, 1, store.GuardStats().Silent)
+	require.Equal(t, []bool{false}, told.answers())
+	require.Equal(t, dead.Addr, told.all[0].Server)
+}
+
+// A session that is known is answered while Redis is silent and announcements may
+// still be relied on, though its time of use is to be written. That is left out, and
+// not told for each request.
+func TestNoWriteWaitsForASilentRedis(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	g := newGuarded(t, session.Options{
+		Timeout: 100 * time.Millisecond, Cache: &session.CacheOptions{Heartbeat: patience},
+		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
+	})
+	const sessions = 300
+	read := func(i int) error {
+		_, err := g.Session(t.Context(), fmt.Sprint(i), authz.ReadOptions{})
+		return err
+	}
+	for i := range sessions {
+		g.put(t, fmt.Sprint(i), `{"userId":"u"}`)
+		require.Eventually(t, func() bool {
+			hits := g.CacheStats().Hits
+			return read(i) == nil && g.CacheStats().Hits > hits
+		}, patience, time.Millisecond)
+	}
+	g.silence(t)
+	ahead.Store(int64(2 * time.Minute)) // all were used a while ago
+	before, failed := g.GuardStats(), len(g.writes.all())
+	for i := range sessions {
+		require.NoError(t, read(i))
+	}
+	left := g.GuardStats().Skipped - before.Skipped
+	require.EqualValues(t, sessions, left)
+	require.Len(t, g.writes.all(), failed)
+	g.lag.mute.Store(false)
+	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
+	ahead.Add(int64(2 * time.Second)) // when it is tried again
+	require.NoError(t, read(0))
+	require.NotZero(t, g.direct.Exists(t.Context(), "gatehouse:seen:{sess:0}").Val())
+}

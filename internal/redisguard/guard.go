@@ -1,0 +1,361 @@
+// Package redisguard keeps requests from waiting for a Redis that doesn't answer,
+// or that answers too slowly for all of them.
+//
+//	guard := redisguard.Of(client)
+//	ctx, cancel := redisguard.Lookup(ctx, timeout) // what a request needs to be decided
+//	defer cancel()
+//	err := client.Get(ctx, key).Err()              // may be one that redisguard.Refused
+//
+// For each server it has a breaker and a bulkhead. The breaker opens when nothing
+// but silence comes from a server (timeouts, refused connections, LOADING), and then
+// refuses at once; it asks the server itself, all the time, whether it answers again. The bulkhead lets as many wait as will be answered in time, as fast
+// as the server answers now, and refuses the next one at once.
+//
+// Only what is marked, by [Lookup] or [Touch], is ever refused. All other commands,
+// a revocation for one, always try. They are no evidence that a server is gone, since
+// some take long by themselves, but that it is back.
+//
+// It works by hooks in the client, so that in a Cluster each master is judged by what
+// it did itself, redirections and retries included.
+//
+// sony/gobreaker was read, and doesn't fit: it has requests find out whether a server is
+// back, takes no notice of other answers, and can't know whether a server answered
+// somebody else meanwhile; it makes garbage for each call, and is no bulkhead.
+package redisguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"weak"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ErrOverloaded is the refusal of what can't wait since too many wait already, though
+// the server answers as fast as it should: there are too many requests.
+var ErrOverloaded = errors.New("too many requests wait for the store")
+
+// errRefused is in all refusals but ErrOverloaded, whose cause is the server.
+var errRefused = errors.New("not asked")
+
+// Refused reports whether an error is a refusal of a guard: the server was not
+// asked.
+func Refused(err error) bool { return errors.Is(err, errRefused) || errors.Is(err, ErrOverloaded) }
+
+// purpose is for what a command is sent.
+type purpose int
+
+const (
+	unmarked purpose = iota
+	lookup
+	touch
+	inside // what a guarded command needs to be sent: it opens a connection
+)
+
+type markKey struct{}
+
+// mark goes with the context of a command.
+type mark struct {
+	purpose  purpose
+	deadline time.Time // the one that we set
+	timeout  time.Duration
+}
+
+// Lookup is the context of what must be known for a request to be decided, for so
+// long at most.
+func Lookup(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return marked(ctx, lookup, timeout)
+}
+
+// Touch is the context of what the use of a credential leaves behind, and can do
+// without: it has a small share of the connections, so that it never takes those
+// that decide.
+func Touch(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return marked(ctx, touch, timeout)
+}
+
+func marked(ctx context.Context, p purpose, timeout time.Duration) (context.Context, context.CancelFunc) {
+	deadline := time.Now().Add(timeout)
+	return context.WithDeadline(context.WithValue(ctx, markKey{}, mark{p, deadline, timeout}), deadline)
+}
+
+// Guard watches the servers of one client. Safe for concurrent use.
+type Guard struct {
+	poolSize int
+	front    [2]bulkhead // before the servers of a Cluster, which may not be known yet: no turns
+	notify   atomic.Pointer[func(Change)]
+
+	opened, broken, slow, full, skipped atomic.Int64
+
+	mu      sync.Mutex
+	servers map[string]*server // by address
+}
+
+// Change is that a server ceased to answer, or answers again.
+type Change struct {
+	Server  string // host:port, or the path of a socket
+	Answers bool
+	Err     error         // what it did last, instead of answering
+	After   time.Duration // without an answer
+}
+
+// Stats are figures of a guard since it was made.
+type Stats struct {
+	Silent  int   // servers that requests are not sent to now, since they don't answer
+	Waiting int   // lookups that wait for an answer, or for their turn to ask
+	Opened  int64 // times that a server ceased to answer
+	// Lookups that were refused at once: by the breaker, since the server answers too
+	// slowly for all that wait, and since too many wait.
+	Broken, Slow, Full int64
+	Skipped            int64 // touches that were left out for any of these reasons
+}
+
+var (
+	registry sync.Mutex
+	guards   = map[any]*Guard{} // by weak pointer to the client
+)
+
+// Of returns the guard of a client of one server, alone or behind Sentinel, or of a
+// Cluster: the same one each time. Others are not guarded, so theirs does nothing.
+func Of(client redis.UniversalClient) *Guard {
+	registry.Lock()
+	defer registry.Unlock()
+	switch c := client.(type) {
+	case *redis.Client:
+		return known(c, c.Options().PoolSize, func(g *Guard) {
+			c.AddHook(hook{g, g.server(c)})
+		})
+	case *redis.ClusterClient:
+		return known(c, c.Options().PoolSize, func(g *Guard) {
+			c.AddHook(frontHook{g})
+			c.OnNewNode(func(node *redis.Client) { node.AddHook(hook{g, g.server(node)}) })
+		})
+	}
+	return newGuard(defaultPoolSize)
+}
+
+var defaultPoolSize = 10 * runtime.GOMAXPROCS(0)
+
+// known is the guard of a client, which install puts there the first time. The guard
+// doesn't hold the client.
+func known[T any](client *T, poolSize int, install func(*Guard)) *Guard {
+	key := weak.Make(client)
+	g, ok := guards[key]
+	if !ok {
+		g = newGuard(poolSize)
+		guards[key] = g
+		install(g)
+		runtime.AddCleanup(client, func(key weak.Pointer[T]) {
+			registry.Lock()
+			defer registry.Unlock()
+			delete(guards, key)
+		}, key)
+	}
+	return g
+}
+
+func newGuard(poolSize int) *Guard {
+	g := &Guard{poolSize: max(poolSize, 1), servers: map[string]*server{}}
+	for i := range g.front {
+		g.front[i].most = g.most()
+	}
+	return g
+}
+
+// server is what is known of a client's server, be it that another client was its
+// before.
+func (g *Guard) server(client *redis.Client) *server {
+	name := client.Options().Addr
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s, ok := g.servers[name]
+	if !ok {
+		s = newServer(g, name)
+		g.servers[name] = s
+	}
+	now := weak.Make(client)
+	s.client.Store(&now)
+	return s
+}
+
+// Most is how many lookups, and how many touches, may wait for one server at once,
+// however fast it is.
+func (g *Guard) Most() int { return int(g.most()) }
+
+func (g *Guard) most() int32 { return mostWaiting * int32(min(g.lookupTurns(), 1<<20)) } //nolint:gosec // G115: as bounded
+
+// The connections to a server are shared: a quarter is for touches, and an eighth for
+// what is not marked. A revocation that had to wait for a connection until lookups
+// have been answered would be too late when the server is slow.
+func (g *Guard) touchTurns() int { return max(g.poolSize/4, 1) }
+
+func (g *Guard) lookupTurns() int { return max(g.poolSize-g.touchTurns()-max(g.poolSize/8, 1), 1) }
+
+// Notify has a function told of changes, in place of the one that was told before.
+// It is called by those who ask, and must not block.
+func (g *Guard) Notify(told func(Change)) { g.notify.Store(&told) }
+
+func (g *Guard) tell(c Change) {
+	if told := g.notify.Load(); told != nil && *told != nil {
+		(*told)(c)
+	}
+}
+
+// Stats returns the figures.
+func (g *Guard) Stats() Stats {
+	s := Stats{
+		Opened: g.opened.Load(), Broken: g.broken.Load(), Slow: g.slow.Load(), Full: g.full.Load(), Skipped: g.skipped.Load(),
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, one := range g.servers {
+		if one.open.Load() {
+			s.Silent++
+		}
+		s.Waiting += int(one.shares[shareOf(lookup)].within.Load())
+	}
+	return s
+}
+
+func (g *Guard) count(p purpose, err error) {
+	switch {
+	case p == touch:
+		g.skipped.Add(1)
+	case errors.Is(err, errBroken):
+		g.broken.Add(1)
+	case errors.Is(err, ErrOverloaded):
+		g.full.Add(1)
+	default:
+		g.slow.Add(1)
+	}
+}
+
+// hook stands before one server.
+type hook struct {
+	g *Guard
+	s *server
+}
+
+// DialHook has a connection that can't be made fail when it is used. For the client
+// would count failures to connect, and after some of them look only once a second
+// whether the server is back.
+func (h hook) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := next(ctx, network, addr)
+		if err != nil {
+			return failed{err}, nil
+		}
+		return c, nil
+	}
+}
+
+func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		m, _ := ctx.Value(markKey{}).(mark)
+		if m.purpose == unmarked || m.purpose == inside {
+			err := next(ctx, cmd)
+			h.s.overhear(m, cmd.Name(), err)
+			return err
+		}
+		sent, err := h.s.ask(ctx, m, func(ctx context.Context) error { return next(ctx, cmd) })
+		if !sent {
+			cmd.SetErr(err)
+		}
+		return err
+	}
+}
+
+func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		m, _ := ctx.Value(markKey{}).(mark)
+		if m.purpose == unmarked || m.purpose == inside {
+			err := next(ctx, cmds)
+			if len(cmds) > 0 {
+				h.s.overhear(m, cmds[0].Name(), err)
+			}
+			return err
+		}
+		sent, err := h.s.ask(ctx, m, func(ctx context.Context) error { return next(ctx, cmds) })
+		if !sent {
+			setErrors(cmds, err)
+		}
+		return err
+	}
+}
+
+func setErrors(cmds []redis.Cmder, err error) {
+	for _, cmd := range cmds {
+		cmd.SetErr(err)
+	}
+}
+
+// frontHook stands before all servers of a Cluster. While it isn't known which of
+// them there are, all wait here.
+type frontHook struct{ g *Guard }
+
+func (frontHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h frontHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		leave, err := h.enter(ctx)
+		if err != nil {
+			cmd.SetErr(err)
+			return err
+		}
+		defer leave()
+		return next(ctx, cmd)
+	}
+}
+
+func (h frontHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		leave, err := h.enter(ctx)
+		if err != nil {
+			setErrors(cmds, err)
+			return err
+		}
+		defer leave()
+		return next(ctx, cmds)
+	}
+}
+
+func (h frontHook) enter(ctx context.Context) (leave func(), err error) {
+	m, _ := ctx.Value(markKey{}).(mark)
+	if m.purpose == unmarked || m.purpose == inside {
+		return func() {}, nil
+	}
+	b := &h.g.front[shareOf(m.purpose)]
+	if err := b.enter(ctx); err != nil {
+		h.g.count(m.purpose, err)
+		return nil, err
+	}
+	return b.leave, nil
+}
+
+// failed is a connection that could not be made.
+type failed struct{ err error }
+
+func (f failed) Read([]byte) (int, error)       { return 0, f.err }
+func (f failed) Write([]byte) (int, error)      { return 0, f.err }
+func (failed) Close() error                     { return nil }
+func (failed) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (failed) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (failed) SetDeadline(time.Time) error      { return nil }
+func (failed) SetReadDeadline(time.Time) error  { return nil }
+func (failed) SetWriteDeadline(time.Time) error { return nil }
+
+// inner marks what a guarded command does to be sent, so that it isn't guarded
+// again: it would wait for itself.
+func inner(ctx context.Context) context.Context {
+	return context.WithValue(ctx, markKey{}, mark{purpose: inside})
+}
+
+func refusal(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", errRefused, fmt.Errorf(format, args...))
+}

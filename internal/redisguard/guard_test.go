@@ -1,0 +1,130 @@
+package redisguard_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+	"weak"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
+)
+
+const patience = 10 * time.Second
+
+// What it does with a real Redis, package session's tests have.
+
+// mute is the address of a server that takes connections and never says a word, until
+// hangUp.
+func mute(t *testing.T) (addr string, hangUp func()) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var conns []net.Conn
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+		}
+	}()
+	var once sync.Once
+	hangUp = func() {
+		once.Do(func() {
+			_ = listener.Close()
+			<-done
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range conns {
+				_ = c.Close()
+			}
+		})
+	}
+	t.Cleanup(hangUp)
+	return listener.Addr().String(), hangUp
+}
+
+// So many wait, and the next one doesn't, which is not the server's fault.
+func TestThereIsAnEndToWaiting(t *testing.T) {
+	addr, hangUp := mute(t)
+	client := redis.NewClient(&redis.Options{Addr: addr, PoolSize: 1, MaxRetries: -1, ReadTimeout: time.Hour, PoolTimeout: time.Hour})
+	defer func() { _ = client.Close() }()
+	guard := redisguard.Of(client)
+	ctx, giveUp := context.WithCancel(t.Context())
+	lookup := func() error {
+		ctx, cancel := redisguard.Lookup(ctx, time.Hour)
+		defer cancel()
+		return client.Get(ctx, "key").Err()
+	}
+	var waiting sync.WaitGroup
+	for range guard.Most() {
+		waiting.Go(func() { _ = lookup() })
+	}
+	require.Eventually(t, func() bool { return guard.Stats().Waiting == guard.Most() }, patience, time.Millisecond)
+	err := lookup()
+	require.ErrorIs(t, err, redisguard.ErrOverloaded)
+	require.True(t, redisguard.Refused(err))
+	pipe := client.Pipeline()
+	overloaded, cancel := redisguard.Lookup(ctx, time.Hour)
+	defer cancel()
+	value := pipe.Get(overloaded, "key")
+	_, err = pipe.Exec(overloaded)
+	require.ErrorIs(t, err, redisguard.ErrOverloaded)
+	require.ErrorIs(t, value.Err(), redisguard.ErrOverloaded, "nobody takes it for an answer")
+	require.EqualValues(t, 2, guard.Stats().Full)
+	giveUp()
+	hangUp()
+	waiting.Wait()
+	require.Zero(t, guard.Stats().Waiting)
+}
+
+// Commands that are not marked are sent, whatever is known.
+func TestOthersAlwaysTry(t *testing.T) {
+	client := redis.NewClient(&redis.Options{
+		MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
+			return nil, errors.New("connection refused")
+		},
+	})
+	defer func() { _ = client.Close() }()
+	guard := redisguard.Of(client)
+	require.Eventually(t, func() bool {
+		ctx, cancel := redisguard.Lookup(t.Context(), patience)
+		defer cancel()
+		require.Error(t, client.Get(ctx, "key").Err())
+		return guard.Stats().Silent == 1
+	}, patience, time.Millisecond)
+	for range 50 {
+		err := client.Set(t.Context(), "key", "value", 0).Err()
+		require.ErrorContains(t, err, "connection refused")
+		require.False(t, redisguard.Refused(err))
+	}
+	require.Equal(t, 1, guard.Stats().Silent)
+}
+
+// One client, one guard, however many use it; and it goes with the client.
+func TestAClientHasOneGuard(t *testing.T) {
+	guardOf := func(c redis.UniversalClient) weak.Pointer[redisguard.Guard] {
+		guard := redisguard.Of(c)
+		require.Same(t, guard, redisguard.Of(c))
+		require.NoError(t, c.Close())
+		return weak.Make(guard)
+	}
+	one, other := guardOf(redis.NewClient(&redis.Options{})), guardOf(redis.NewClient(&redis.Options{}))
+	require.NotEqual(t, one, other)
+	gone := guardOf(redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}}))
+	require.Eventually(t, func() bool { runtime.GC(); return gone.Value() == nil }, patience, time.Millisecond)
+	require.NotNil(t, redisguard.Of(redis.NewRing(&redis.RingOptions{})), "others are not guarded")
+}

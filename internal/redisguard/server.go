@@ -1,0 +1,321 @@
+package redisguard
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+	"weak"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// mostFailures in a row are taken for chance, and so is any number of them within
+	// chance of an answer.
+	mostFailures = 5
+	chance       = 100 * time.Millisecond
+	// probeInterval is how often a silent server is asked whether it answers, and so
+	// how much longer than it an outage lasts; mostProbes wait for an answer at once: a
+	// server that was cut off may answer on a new connection only.
+	probeInterval = 50 * time.Millisecond
+	mostProbes    = 4
+	// probeKey is asked for. A PING is answered by servers, too, that serve no key.
+	probeKey = "gatehouse:probe"
+	// forgotten is after how long a silent server that nobody needs is asked no more: one
+	// that a Cluster has replaced.
+	forgotten = time.Minute
+	// mostWaiting lookups, and as many touches, may wait for each connection that
+	// lookups have, at once.
+	mostWaiting = 64
+)
+
+// errBroken is in refusals by the breaker.
+var errBroken = errors.New("the store has not answered for a while, and is asked all the time whether it does")
+
+// server is one server: whether it answers, and who waits for it.
+type server struct {
+	g      *Guard
+	name   string
+	began  time.Time
+	shares [2]bulkhead // of lookups and touches
+	client atomic.Pointer[weak.Pointer[redis.Client]]
+
+	failures atomic.Int32 // in a row
+	answered atomic.Int64 // when it answered last, since began
+	open     atomic.Bool  // it doesn't answer
+	needed   atomic.Int64 // when somebody was refused last, since began
+}
+
+func newServer(g *Guard, name string) *server {
+	s := &server{g: g, name: name, began: time.Now()}
+	for p, turns := range map[purpose]int{lookup: g.lookupTurns(), touch: g.touchTurns()} {
+		b := &s.shares[shareOf(p)]
+		b.turns, b.most, b.began = make(chan struct{}, turns), g.most(), s.began
+	}
+	return s
+}
+
+func shareOf(p purpose) int {
+	if p == touch {
+		return 1
+	}
+	return 0
+}
+
+func (s *server) now() time.Duration { return time.Since(s.began) }
+
+// ask sends something if it may. sent is false where that was never tried.
+func (s *server) ask(ctx context.Context, m mark, send func(context.Context) error) (sent bool, err error) {
+	if s.open.Load() {
+		s.needed.Store(int64(s.now()))
+		return false, s.refuse(m.purpose, refusal("%w", errBroken))
+	}
+	b := &s.shares[shareOf(m.purpose)]
+	if err := b.enter(ctx); err != nil {
+		return false, s.refuse(m.purpose, err)
+	}
+	defer b.leave()
+	if s.open.Load() { // while this one waited for its turn
+		return false, s.refuse(m.purpose, refusal("%w", errBroken))
+	}
+	began := s.now()
+	err = send(inner(ctx))
+	s.judge(ctx, m, began, b, err)
+	return true, err
+}
+
+func (s *server) refuse(p purpose, err error) error {
+	s.g.count(p, err)
+	return err
+}
+
+// judge learns from how a command went.
+func (s *server) judge(ctx context.Context, m mark, began time.Duration, b *bulkhead, err error) {
+	now := s.now()
+	switch outcomeOf(ctx, m, err) {
+	case answer:
+		b.took(now - began)
+		s.answers(now)
+	case silence:
+		if late(err) {
+			b.took(now - began)
+		}
+		s.fails(began, now, m, err) //nolint:contextcheck // it begins what outlives the request
+	case unknown:
+	}
+}
+
+func (s *server) answers(now time.Duration) {
+	if s.failures.Load() != 0 {
+		s.failures.Store(0)
+	}
+	last := s.answered.Swap(int64(now))
+	if s.open.Load() && s.open.CompareAndSwap(true, false) {
+		s.g.tell(Change{Server: s.name, Answers: true, After: now - time.Duration(last)})
+	}
+}
+
+// fails learns that what was sent at began was not answered. Where others were in the
+// meantime, the server is slow, or busy with that one.
+func (s *server) fails(began, now time.Duration, m mark, err error) {
+	last := time.Duration(s.answered.Load())
+	if last > began || s.failures.Add(1) < mostFailures || now-last < chance {
+		return
+	}
+	if s.open.Load() || !s.open.CompareAndSwap(false, true) {
+		return
+	}
+	s.needed.Store(int64(now))
+	s.g.opened.Add(1)
+	s.g.tell(Change{Server: s.name, Err: err, After: now - last})
+	go s.probe(m.timeout)
+}
+
+// probe asks a silent server whether it answers, until it does, or nobody needs it any
+// more. So no request has to wait for that.
+func (s *server) probe(timeout time.Duration) {
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	free := make(chan struct{}, mostProbes)
+	for s.open.Load() {
+		<-ticker.C
+		client := s.client.Load().Value()
+		if client == nil || s.now()-time.Duration(s.needed.Load()) > forgotten {
+			s.forget()
+			return
+		}
+		select {
+		case free <- struct{}{}:
+		default:
+			continue
+		}
+		go func() {
+			defer func() { <-free }()
+			ctx, cancel := context.WithTimeout(inner(context.Background()), timeout)
+			defer cancel()
+			err := client.Get(ctx, probeKey).Err()
+			switch {
+			case errors.Is(err, redis.ErrClosed):
+				s.forget()
+			case kindOf(err) == answer && s.open.Load():
+				s.answers(s.now())
+			}
+		}()
+	}
+}
+
+// forget is that nobody knows whether the server answers.
+func (s *server) forget() {
+	s.failures.Store(0)
+	s.open.Store(false)
+}
+
+// overhear learns from a command that is not guarded that a silent server answers.
+// Of those that open a connection nothing can be learnt: they are answered while a
+// server is still loading.
+func (s *server) overhear(m mark, name string, err error) {
+	if m.purpose == inside || !s.open.Load() || kindOf(err) != answer {
+		return
+	}
+	switch name {
+	case "ping", "get", "set", "multi", "eval", "evalsha":
+		s.answers(s.now())
+	}
+}
+
+type outcome int
+
+const (
+	unknown outcome = iota
+	answer
+	silence
+)
+
+// outcomeOf says what an error tells about the server. Whoever gave up before our own
+// deadline says nothing about it.
+func outcomeOf(ctx context.Context, m mark, err error) outcome {
+	o := kindOf(err)
+	if o != silence {
+		return o
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(ctx.Err(), context.Canceled) {
+		return unknown
+	}
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(m.deadline) && late(err) {
+		return unknown
+	}
+	return silence
+}
+
+// outages are what a server says that serves nothing right now. What else it says is
+// about a key, or about us.
+var outages = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN The cluster is down", "BUSY ", "ERR max number of clients"}
+
+func kindOf(err error) outcome {
+	if err == nil {
+		return answer
+	}
+	if errors.Is(err, redis.ErrClosed) {
+		return unknown
+	}
+	said, ok := errors.AsType[redis.Error](err)
+	if !ok {
+		return silence
+	}
+	for _, outage := range outages {
+		if strings.HasPrefix(said.Error(), outage) {
+			return silence
+		}
+	}
+	return answer
+}
+
+// late reports whether time ran out.
+func late(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, redis.ErrPoolTimeout)
+}
+
+// bulkhead bounds who waits for a server.
+type bulkhead struct {
+	turns    chan struct{} // one for each connection of its share; nil: no turns
+	most     int32
+	began    time.Time
+	within   atomic.Int32 // who has a turn, or waits for one
+	takes    atomic.Int64 // how long an answer takes as a rule
+	last     atomic.Int64 // how long the last one took
+	progress atomic.Int64 // when a turn was taken or given back last, since began
+}
+
+func (b *bulkhead) progresses() { b.progress.Store(int64(time.Since(b.began))) }
+
+// enter waits for a turn. It refuses at once those who would not be answered in time,
+// as long as answers take now.
+func (b *bulkhead) enter(ctx context.Context) error {
+	within := b.within.Add(1)
+	if within > b.most {
+		b.within.Add(-1)
+		return ErrOverloaded
+	}
+	if b.turns == nil {
+		return nil
+	}
+	if rounds := (int(within) - 1) / cap(b.turns); rounds > 0 {
+		// When all have been waiting for an answer for a while, it takes that long at
+		// least.
+		takes := max(b.usual(), time.Since(b.began)-time.Duration(b.progress.Load()))
+		if tooLate(ctx, time.Duration(rounds+1)*takes) {
+			b.within.Add(-1)
+			return refusal("the store takes %v to answer, and %d requests wait for it already", takes.Round(time.Millisecond/10), within-1)
+		}
+	}
+	select {
+	case b.turns <- struct{}{}:
+		b.progresses()
+		return nil
+	default:
+	}
+	select {
+	case b.turns <- struct{}{}:
+	case <-ctx.Done():
+		b.within.Add(-1)
+		return refusal("it was not its turn in time: %w", ctx.Err())
+	}
+	b.progresses()
+	if takes := max(b.usual(), time.Duration(b.last.Load())); tooLate(ctx, takes) { // an answer that comes too late costs the connection, too
+		b.leave()
+		return refusal("the store takes %v to answer, and its turn came too late for that", takes.Round(time.Millisecond/10))
+	}
+	return nil
+}
+
+// tooLate reports whether what takes so long, and by chance somewhat longer, ends
+// behind the deadline.
+func tooLate(ctx context.Context, takes time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && takes+takes/4 > time.Until(deadline)
+}
+
+func (b *bulkhead) leave() {
+	if b.turns != nil {
+		b.progresses()
+		<-b.turns
+	}
+	b.within.Add(-1)
+}
+
+// usual is how long an answer takes as a rule.
+func (b *bulkhead) usual() time.Duration { return time.Duration(b.takes.Load()) }
+
+// took learns how long an answer took. One that is late may be alone in that, so it
+// counts for four times the rule at most; some in a row make another rule. Updates
+// that get lost don't matter.
+func (b *bulkhead) took(d time.Duration) {
+	b.last.Store(int64(d))
+	takes := b.usual()
+	d = min(d, 4*takes+time.Millisecond)
+	b.takes.Store(int64(takes + (d-takes)/2))
+}
