@@ -284,7 +284,7 @@ func TestEmbeddedStore(t *testing.T) {
 
 func TestUnixSocketSelectsTheDatabase(t *testing.T) {
 	s := newServer(t, backends[2])
-	client, _ := s.connect(t, session.OpenOptions{Timeout: patience})
+	client, _ := s.connect(t, patience)
 	require.NoError(t, client.Set(t.Context(), "k", "v", 0).Err())
 	info, err := client.Info(t.Context(), "keyspace").Result()
 	require.NoError(t, err)
