@@ -121,6 +121,10 @@ func own(t *redistest.TLS) session.TLSOptions {
 	return session.TLSOptions{CAFile: t.CAFile, CertFile: t.ClientCertFile, KeyFile: t.ClientKeyFile, ServerName: redistest.ServerName}
 }
 
+// calm is how long servers are waited for where no failover is wanted: a busy machine
+// must not look like a dead server.
+const calm = time.Minute
+
 const userPassword = "the password of the gatehouse"
 
 // grant gives the user of docs/redis.md to servers, and returns the login.
@@ -175,7 +179,7 @@ func startGuardedSentinels(tb testing.TB) place {
 	certificates := redistest.NewTLS(tb)
 	set := redistest.StartSentinels(tb, redistest.SentinelOptions{
 		Options:  redistest.Options{TLS: certificates, ClientCertificates: true, Password: "admin"},
-		Replicas: 1, SentinelPassword: "sentinels",
+		Replicas: 1, SentinelPassword: "sentinels", DownAfter: calm,
 	})
 	login := grant(tb, set.Nodes...)
 	grantAtSentinels(tb, &login, set.Sentinels...)
@@ -191,7 +195,8 @@ func startGuardedCluster(tb testing.TB) place {
 	tb.Helper()
 	certificates := redistest.NewTLS(tb)
 	cluster := redistest.StartCluster(tb, redistest.ClusterOptions{
-		Options: redistest.Options{TLS: certificates, ClientCertificates: true, Password: "admin"}, Replicas: 1,
+		Options:  redistest.Options{TLS: certificates, ClientCertificates: true, Password: "admin"},
+		Replicas: 1, NodeTimeout: calm,
 	})
 	login := grant(tb, cluster.Nodes...)
 	login.TLS = own(certificates)
