@@ -42,16 +42,17 @@ type history struct {
 	late        map[string]int // lookups that saw an older version, by how
 	worst       time.Duration  // behind the acknowledgement of what they should have seen
 	wrong       []string
-	gap, gaps   time.Duration // the longest time without an answer; of the one that runs
-	lastAnswer  time.Time
+	gap         time.Duration // the longest time without an answer for one of them
+	lastAnswer  map[string]time.Time
 }
 
 // follow writes and looks up until stop is called.
 func follow(t *testing.T, store *session.Store, ids []string, write func(ctx context.Context, id, record string) error) (h *history, stop func()) {
 	t.Helper()
-	h = &history{store: store, ids: ids, acked: map[string][]time.Time{}, late: map[string]int{}, lastAnswer: time.Now()}
+	h = &history{store: store, ids: ids, acked: map[string][]time.Time{}, late: map[string]int{}, lastAnswer: map[string]time.Time{}}
 	for _, id := range ids {
 		h.acked[id] = []time.Time{{}} // version 0 is none
+		h.lastAnswer[id] = time.Now()
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var workers sync.WaitGroup
@@ -115,8 +116,8 @@ func (h *history) look(ctx context.Context, id string) {
 		h.wrong = append(h.wrong, err.Error())
 		return
 	}
-	h.gap = max(h.gap, time.Since(h.lastAnswer))
-	h.lastAnswer = time.Now()
+	h.gap = max(h.gap, time.Since(h.lastAnswer[id]))
+	h.lastAnswer[id] = time.Now()
 	for _, at := range h.acked[id][seen+1:] { // the first one counts
 		if at.IsZero() || !at.Before(start) {
 			continue
@@ -312,4 +313,111 @@ func TestOldMasterThatGoesOnIsNotHeard(t *testing.T) {
 			}, 30*time.Second, time.Millisecond)
 		})
 	}
+}
+
+// clusterWriter is another program's client of a Cluster.
+type clusterWriter struct {
+	*redis.ClusterClient
+	mu       sync.Mutex
+	moving   bool           // slots: a write that was sent elsewhere counts without a replica
+	replicas map[string]int // how many must have a write, by id
+}
+
+func (w *clusterWriter) set(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
+func (w *clusterWriter) write(ctx context.Context, id, record string) error {
+	w.mu.Lock()
+	moving, replicas := w.moving, w.replicas[id]
+	w.mu.Unlock()
+	key := "sess:" + id
+	master, err := w.MasterForKey(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err = confirmed(ctx, master, key, record, replicas); err != nil {
+		w.ReloadState(ctx)
+	}
+	if _, moved := redis.IsMovedError(err); moving && (moved || redis.HasErrorPrefix(err, "ASK")) {
+		err = w.Set(ctx, key, record, time.Hour).Err()
+	}
+	return err
+}
+
+// In a Cluster: a failover that was asked for, a slot that moves and comes back, a master
+// that dies, one that is frozen and comes back.
+func TestCacheCoversEveryMaster(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t, redistest.ClusterOptions{Masters: 3, Replicas: 1, NodeTimeout: 2 * time.Second})
+	store := failing(t, cluster.URL(), session.OpenOptions{}, session.Options{Cache: &session.CacheOptions{Heartbeat: failoverHeartbeat}})
+	awaitLive(t, store)
+	client, err := session.Open(cluster.URL(), session.OpenOptions{Timeout: 2 * time.Second, Logger: quiet})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	w := &clusterWriter{ClusterClient: client.(*redis.ClusterClient), replicas: map[string]int{}}
+	ids := oneForEach(t, cluster)
+	for _, id := range ids {
+		w.replicas[id] = 1
+	}
+	h, stop := follow(t, store, ids, w.write)
+	defer stop()
+	h.settled(t)
+	h.judge(t, "nothing happens")
+
+	cluster.Failover("sess:" + ids[0])
+	h.settled(t)
+	h.judge(t, "a failover that was asked for")
+
+	w.set(func() { w.moving = true })
+	slot := cluster.Slot("sess:" + ids[1])
+	from, to := cluster.Owner("sess:"+ids[1]), cluster.Owner("sess:"+ids[2])
+	for range 3 {
+		cluster.BeginMove(slot, from, to)
+		time.Sleep(failoverHeartbeat) // some lookups and writes
+		for cluster.MoveKeys(slot, 1, from, to) > 0 {
+			time.Sleep(failoverHeartbeat / 4) // as above: of what belongs together, some keys are here and some there
+		}
+		cluster.EndMove(slot, from, to)
+		time.Sleep(failoverHeartbeat / 4) // while it is still coherent
+		from, to = to, from
+	}
+	h.settled(t)
+	h.judge(t, "a slot that moves, three times")
+	w.set(func() { w.moving = false })
+
+	old := cluster.Owner("sess:" + ids[0])
+	old.Kill()
+	cluster.AwaitOther("sess:"+ids[0], old)
+	w.set(func() { w.replicas[ids[0]] = 0 })
+	h.settled(t)
+	h.judge(t, "a master that dies")
+
+	old = cluster.Owner("sess:" + ids[2])
+	old.Freeze()
+	cluster.AwaitOther("sess:"+ids[2], old)
+	w.set(func() { w.replicas[ids[2]] = 0; w.replicas[ids[1]] = 0 }) // where the slot may be now
+	h.settled(t)
+	h.judge(t, "a master that is frozen")
+	old.Thaw()
+	time.Sleep(3 * failoverLease)
+	h.settled(t)
+	h.judge(t, "and goes on")
+	stop()
+}
+
+// oneForEach returns ids of sessions, one at each master.
+func oneForEach(t *testing.T, cluster *redistest.Cluster) (ids []string) {
+	t.Helper()
+	seen := map[*redistest.Node]bool{}
+	for i := 0; len(ids) < len(cluster.Masters()); i++ {
+		id := fmt.Sprint("id-", i)
+		if owner := cluster.Owner("sess:" + id); !seen[owner] {
+			seen[owner] = true
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
