@@ -30,6 +30,9 @@ type backend struct {
 	name  string
 	start func(tb testing.TB) place
 	user  bool // the store may do no more than docs/redis.md allows it
+	// suiteOnly: what is particular to it are the connections, and starting it takes
+	// seconds.
+	suiteOnly bool
 }
 
 // place is where a store is, and how one logs in there.
@@ -54,9 +57,13 @@ var guarded = []backend{
 	{name: "TLS", start: startTLS},
 	{name: "client certificate", start: startClientCertificate},
 	{name: "ACL user", start: startUser, user: true},
-	{name: "sentinel with TLS and users", start: startGuardedSentinels, user: true},
+	{name: "sentinel with TLS and users", start: startGuardedSentinels, user: true, suiteOnly: true},
 	{name: "cluster with TLS, a user and replicas", start: startGuardedCluster, user: true},
 }
+
+// withUsers are those of them that run without the cache, too; for the others the suite
+// with it is enough.
+var withUsers = guarded[2:4]
 
 // embedded and the real thing are enough where the topology makes no
 // difference.
@@ -133,8 +140,9 @@ func grant(tb testing.TB, nodes ...*redistest.Node) session.OpenOptions {
 	for _, n := range nodes {
 		n.Do(documented(tb, "ACL SETUSER gatehouse ", userPassword)...)
 		tb.Cleanup(func() {
-			if denied, err := n.Client().Do(context.Background(), "acl", "log").Slice(); err == nil && tb.Failed() {
-				tb.Logf("refused by ACL at %s: %v", n.Addr, denied)
+			refused, err := n.Client().Do(context.Background(), "acl", "log").Slice()
+			if err == nil && len(refused) > 0 { // else it was killed
+				tb.Errorf("refused by ACL at %s: %v", n.Addr, refused)
 			}
 		})
 	}

@@ -160,7 +160,7 @@ func recordText(t *testing.T, s authz.Session, originalMaxAge any) string {
 }
 
 func TestEveryTopology(t *testing.T) {
-	onBackends(t, slices.Concat(backends, guarded), func(s *server) {
+	onBackends(t, slices.Concat(backends, withUsers), func(s *server) {
 		t := s.t
 		for name, test := range map[string]func(t *testing.T, s *server){
 			"created sessions are found":                   createdSessionsAreFound,
@@ -189,6 +189,9 @@ func TestEveryTopology(t *testing.T) {
 			"organizations are switched":                   organizationsAreSwitched,
 			"profiles are completed":                       profilesAreCompleted,
 		} {
+			if s.kind.suiteOnly {
+				break
+			}
 			t.Run(name, func(t *testing.T) { test(t, s) })
 		}
 		authztest.StoreSuite(t, func(t *testing.T) authztest.Bench {
