@@ -172,8 +172,10 @@ type File string
 // Redis says where the store is and how to reach it.
 type Redis struct {
 	URL             SecretURL     `yaml:"url" format:"redis_url" default:"redis://127.0.0.1:6379/0" doc:"redis://[user:password@]host:port/db; redis+sentinel://host,host/master/db; redis+cluster://host,host; each with rediss for TLS; unix:///path/to.sock?db=0; embedded:// keeps everything in this process, for a demo only."`
-	PasswordFile    File          `yaml:"password_file" doc:"File with the password, instead of one in the URL."`
-	TLS             RedisTLS      `yaml:"tls" doc:"For the rediss schemes: whom to trust, and the client's own certificate."`
+	Username        string        `yaml:"username" format:"redis_user" doc:"The ACL user, instead of one in the URL."`
+	PasswordFile    File          `yaml:"password_file" doc:"File with the password, instead of one in the URL. A new one is used for new connections, without a restart and without losing the cache."`
+	Sentinel        Sentinel      `yaml:"sentinel" doc:"For redis+sentinel: how we log in at the Sentinels, which have users of their own."`
+	TLS             RedisTLS      `yaml:"tls" doc:"For the rediss schemes: whom to trust, and the client's own certificate. For the Sentinels, too."`
 	Timeout         time.Duration `yaml:"timeout" default:"100ms" min:"1ms" doc:"Deadline of one operation on the path of a request."`
 	ConfirmReplicas int           `yaml:"confirm_replicas" default:"0" min:"0" max:"64" doc:"Replicas that must hold a revocation before it is acknowledged."`
 	Cache           Cache         `yaml:"cache" doc:"The cache in the process, which Redis keeps coherent."`
@@ -183,11 +185,19 @@ type Redis struct {
 	Password Secret `yaml:"-"`
 }
 
+// Sentinel is the login at the Sentinels.
+type Sentinel struct {
+	Username     string `yaml:"username" format:"redis_user" doc:"The ACL user of the Sentinels; without it their user default."`
+	Password     Secret `yaml:"password" doc:"The password of the Sentinels."`
+	PasswordFile File   `yaml:"password_file" doc:"File with it, instead. A new one is used for new connections, without a restart."`
+}
+
 // RedisTLS is the client side of TLS towards Redis.
 type RedisTLS struct {
-	CAFile   File `yaml:"ca_file" doc:"PEM file with the authorities of the servers' certificates; without it the system's."`
-	CertFile File `yaml:"cert_file" doc:"PEM file with the client's certificate."`
-	KeyFile  File `yaml:"key_file" doc:"PEM file with the client's private key."`
+	CAFile     File   `yaml:"ca_file" doc:"PEM file with the authorities of the servers' certificates; without it the system's."`
+	CertFile   File   `yaml:"cert_file" doc:"PEM file with the client's certificate. It is read again for new connections."`
+	KeyFile    File   `yaml:"key_file" doc:"PEM file with the client's private key."`
+	ServerName string `yaml:"server_name" format:"host_name" doc:"What the servers' certificates are for, where that is not the host connected to: nodes of a Cluster and masters behind Sentinel are often known by address only."`
 }
 
 // Cache bounds the coherent cache.

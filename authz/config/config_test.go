@@ -263,8 +263,9 @@ func TestAliasesCannotExplode(t *testing.T) {
 }
 
 func TestSecretFiles(t *testing.T) {
-	c, _ := mustParse(t, "redis: {password_file: secret}\nsessions: {secrets_file: secrets}")
+	c, _ := mustParse(t, "redis: {url: 'redis+sentinel://h/m', password_file: secret, sentinel: {username: app, password_file: secret}}\nsessions: {secrets_file: secrets}")
 	require.Equal(t, "file-secret-value", c.Redis.Password.Reveal())
+	require.Equal(t, "file-secret-value", c.Redis.Sentinel.Password.Reveal())
 	require.Equal(t, File("dir/secret"), c.Redis.PasswordFile)
 	require.Len(t, c.Sessions.Secrets, 2)
 	require.Equal(t, "first-secret-of-the-file", c.Sessions.Secrets[0].Reveal())

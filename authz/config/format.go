@@ -31,6 +31,8 @@ var formats = map[string]format{
 	"origin":       {`^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$`, checkOrigin},
 	"url":          {`^[Hh][Tt][Tt][Pp][Ss]?://.+$`, checkURL},
 	"redis_url":    {`^(rediss?(\+(sentinel|cluster))?|unix|embedded)://`, checkRedisURL},
+	"redis_user":   {visiblePattern, matching(visiblePattern, "expected visible ASCII characters without spaces")},
+	"host_name":    {hostNamePattern, matching(hostNamePattern, "expected a host name or an address, without a port")},
 	"redis_prefix": {visiblePattern, matching(visiblePattern, "expected visible ASCII characters")},
 	"cookie_name":  {cookiePattern, matching(cookiePattern, "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only (RFC 6265)")},
 	"field":        {``, checkField},
@@ -54,11 +56,13 @@ const (
 	cookiePattern  = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 	headerPattern  = `^[A-Za-z0-9]+(-[A-Za-z0-9]+){0,6}$`
 	visiblePattern = `^[!-~]+$`
-	segmentPattern = `^[A-Za-z0-9_-]{1,64}$`
-	scopePattern   = `^[!#-\[\]-~]+$`
-	namePattern    = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`
-	methodPattern  = `^[A-Za-z]+(-[A-Za-z]+)*$`
-	sha256Pattern  = `^[0-9A-Fa-f]{64}$`
+	// A name, or an address of IPv4 or IPv6 without brackets.
+	hostNamePattern = `^([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$`
+	segmentPattern  = `^[A-Za-z0-9_-]{1,64}$`
+	scopePattern    = `^[!#-\[\]-~]+$`
+	namePattern     = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`
+	methodPattern   = `^[A-Za-z]+(-[A-Za-z]+)*$`
+	sha256Pattern   = `^[0-9A-Fa-f]{64}$`
 )
 
 func matching(pattern, complaint string) func(string) (string, error) {

@@ -45,6 +45,8 @@ var formatCases = map[string]struct{ good, bad []string }{
 	"local_url":    {[]string{"/", "/login", "/login?next=%2F", "/a/b"}, []string{"", "login", "//evil.example", `/\evil.example`, "/\t/evil.example", "https://evil.example", "/a#b", "/ä", "/a b", "/../a", "javascript:alert(1)"}},
 	"sha256":       {[]string{strings.Repeat("0a", 32), strings.Repeat("0A", 32)}, []string{"", "0a", strings.Repeat("0g", 32), strings.Repeat("0a", 33)}},
 	"redis_url":    {redisURLs, badRedisURLs},
+	"redis_user":   {[]string{"gatehouse", "app@corp"}, []string{"", "a b", "ä", "a\n"}},
+	"host_name":    {[]string{"redis", "redis-0.redis.svc", "10.0.0.1", "::1", "fe80::1", "_a"}, []string{"", "redis:6379", "[::1]", "a b", ".a", "a.", "-a", "ä"}},
 }
 
 var (

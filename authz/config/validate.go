@@ -154,6 +154,7 @@ func (v *validator) redis() {
 	if r.PasswordFile != "" {
 		r.Password = NewSecret(v.secret("redis.password_file", r.PasswordFile))
 	}
+	v.sentinel(&r.Sentinel)
 	v.together("redis.tls", r.TLS.CertFile, r.TLS.KeyFile)
 	if !v.intact("redis.url") {
 		return
@@ -172,9 +173,35 @@ func (v *validator) redis() {
 		}
 		v.refuse("redis.tls", "the connection has no TLS, since redis.url begins with %s://; %s", scheme, with)
 	}
-	userinfo, _, _ := strings.Cut(rest, "@")
-	if _, password, _ := strings.Cut(userinfo, ":"); r.PasswordFile != "" && userinfo != rest && password != "" {
+	if v.given("redis.sentinel") && plainRedisScheme(scheme) != "redis+sentinel" {
+		v.refuse("redis.sentinel", "redis.url begins with %s://, which has no Sentinels; take this out, or write redis+sentinel://", scheme)
+	}
+	var user, password string
+	if userinfo, _, ok := strings.Cut(rest, "@"); ok {
+		user, password, _ = strings.Cut(userinfo, ":")
+	}
+	if r.PasswordFile != "" && password != "" {
 		v.refuse("redis.password_file", "redis.url has a password too; keep one of them")
+	}
+	if r.Username != "" && user != "" {
+		v.refuse("redis.username", "redis.url has a user too; keep one of them")
+	}
+	// Without a password nobody would be told of the user, and Redis would take us
+	// for its user default.
+	if r.PasswordFile == "" && password == "" && (r.Username != "" || user != "") {
+		v.refuse(v.firstGiven("redis.username", "redis.url"), "a user without a password; give redis.password_file (for a user with nopass any word will do)")
+	}
+}
+
+func (v *validator) sentinel(s *Sentinel) {
+	switch {
+	case !v.intact("redis.sentinel"):
+	case !s.Password.IsZero() && s.PasswordFile != "":
+		v.refuse("redis.sentinel.password_file", "redis.sentinel.password is there too; keep one of them")
+	case s.PasswordFile != "":
+		s.Password = NewSecret(v.secret("redis.sentinel.password_file", s.PasswordFile))
+	case s.Username != "" && s.Password.IsZero():
+		v.refuse("redis.sentinel.username", "a user without a password; give password_file or password")
 	}
 }
 

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/authz/session"
-	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest"
 )
 
 // The client's own log of failed connections is what these tests provoke.
@@ -25,95 +24,195 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// backend is a kind of store server. start gives the URL of a new one that
-// runs until tb ends, or until it is cut.
+// backend is a kind of store server. start starts a new one that runs until tb
+// ends, or until it is cut.
 type backend struct {
 	name  string
-	start func(tb testing.TB) (url string, cut func())
+	start func(tb testing.TB) place
+	user  bool // the store may do no more than docs/redis.md allows it
+	// suiteOnly: what is particular to it are the connections, and starting it takes
+	// seconds.
+	suiteOnly bool
+}
+
+// place is where a store is, and how one logs in there.
+type place struct {
+	url   string
+	login session.OpenOptions
+	// admin is how other programs log in; zero: as the store does.
+	admin *place
+	cut   func() // nil: an embedded server is its client's alone
 }
 
 var backends = []backend{
-	{"embedded", startEmbedded},
-	{"redis", startRedis},
-	{"socket", startSocket},
-	{"sentinel", startSentinel},
-	{"cluster", startCluster},
+	{name: "embedded", start: startEmbedded},
+	{name: "redis", start: startRedis},
+	{name: "socket", start: startSocket},
+	{name: "sentinel", start: startSentinel},
+	{name: "cluster", start: startCluster},
 }
+
+// guarded are those with TLS, certificates, users, and replicas.
+var guarded = []backend{
+	{name: "TLS", start: startTLS},
+	{name: "client certificate", start: startClientCertificate},
+	{name: "ACL user", start: startUser, user: true},
+	{name: "sentinel with TLS and users", start: startGuardedSentinels, user: true, suiteOnly: true},
+	{name: "cluster with TLS, a user and replicas", start: startGuardedCluster, user: true},
+}
+
+// withUsers are those of them that run without the cache, too; for the others the suite
+// with it is enough.
+var withUsers = guarded[2:4]
 
 // embedded and the real thing are enough where the topology makes no
 // difference.
 var twoBackends = backends[:2]
 
-func startEmbedded(testing.TB) (url string, cut func()) { return "embedded://", nil }
+func startEmbedded(testing.TB) place { return place{url: "embedded://"} }
 
-func startRedis(tb testing.TB) (url string, cut func()) {
+func startRedis(tb testing.TB) place {
 	tb.Helper()
 	r := proctest.StartRedis(tb)
-	return "redis://" + r.Addr, func() { _ = r.Stop() }
+	return place{url: "redis://" + r.Addr, cut: func() { _ = r.Stop() }}
 }
 
-func startSocket(tb testing.TB) (url string, cut func()) {
+func startSocket(tb testing.TB) place {
 	tb.Helper()
 	// Not tb.TempDir: the path of a socket is 107 bytes at most.
 	dir, err := os.MkdirTemp("", "redis") //nolint:usetesting // as said above
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, os.RemoveAll(dir)) })
 	r := proctest.StartRedis(tb, "--unixsocket", filepath.Join(dir, "s"), "--requirepass", "p@ss/word:%")
-	return "unix://:p%40ss%2Fword%3A%25@" + filepath.Join(dir, "s") + "?db=3", func() { _ = r.Stop() }
+	return place{url: "unix://:p%40ss%2Fword%3A%25@" + filepath.Join(dir, "s") + "?db=3", cut: func() { _ = r.Stop() }}
 }
 
-func startSentinel(tb testing.TB) (url string, cut func()) {
+// One of the Sentinels that the URL names is not there.
+func startSentinel(tb testing.TB) place {
 	tb.Helper()
-	master := proctest.StartRedis(tb)
-	port := proctest.FreePort(tb)
-	config := filepath.Join(tb.TempDir(), "sentinel.conf")
-	require.NoError(tb, os.WriteFile(config, fmt.Appendf(nil,
-		"port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor the-master 127.0.0.1 %d 1\n", port, filepath.Dir(config), master.Port), 0o600))
-	sentinel := proctest.Start(tb, proctest.Need(tb, "redis-sentinel"), []string{config}, proc.Options{})
-	ready(tb, sentinel, proc.Local(port))
-	return fmt.Sprintf("redis+sentinel://%s,%s/the-master/2", proc.Local(port), "127.0.0.1:1"), func() { _ = master.Stop() }
-}
-
-func ready(tb testing.TB, p *proc.Process, addr string) {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	require.NoError(tb, p.Ready(ctx, proc.RedisPing(addr)))
-}
-
-func startCluster(tb testing.TB) (url string, cut func()) {
-	tb.Helper()
-	url, cut, _ = startMasters(tb)
-	return url, cut
-}
-
-// startMasters starts three masters with a third of the slots each.
-func startMasters(tb testing.TB, args ...string) (url string, cut func(), masters []*proc.Redis) {
-	tb.Helper()
-	const nodes, slots = 3, 16384
-	servers := make([]*proc.Redis, nodes)
-	clients := make([]*redis.Client, nodes)
-	addresses := make([]string, nodes)
-	buses := proctest.FreePorts(tb, nodes)
-	for i := range servers {
-		servers[i] = proctest.StartRedis(tb, append([]string{"--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(buses[i])}, args...)...)
-		clients[i] = redis.NewClient(&redis.Options{Addr: servers[i].Addr, Protocol: 2, DisableIdentity: true})
-		addresses[i] = servers[i].Addr
-		defer func() { _ = clients[i].Close() }()
-		require.NoError(tb, clients[i].Do(tb.Context(), "cluster", "addslotsrange", i*slots/nodes, (i+1)*slots/nodes-1).Err())
-		require.NoError(tb, clients[0].Do(tb.Context(), "cluster", "meet", "127.0.0.1", servers[i].Port, buses[i]).Err())
+	set := redistest.StartSentinels(tb, redistest.SentinelOptions{})
+	return place{
+		url: strings.Replace(set.URL(), "/"+redistest.MasterName, ",127.0.0.1:1/"+redistest.MasterName+"/2", 1),
+		cut: set.Nodes[0].Kill,
 	}
-	for _, c := range clients {
-		require.Eventually(tb, func() bool {
-			info, err := c.ClusterInfo(tb.Context()).Result()
-			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
-		}, 30*time.Second, 20*time.Millisecond)
+}
+
+func startCluster(tb testing.TB) place {
+	tb.Helper()
+	cluster := redistest.StartCluster(tb, redistest.ClusterOptions{})
+	return place{url: cluster.URL(), cut: func() { killAll(cluster.Nodes) }}
+}
+
+func killAll(nodes []*redistest.Node) {
+	for _, n := range nodes {
+		n.Kill()
 	}
-	return "redis+cluster://" + strings.Join(addresses, ","), func() {
-		for _, s := range servers {
-			_ = s.Stop()
-		}
-	}, servers
+}
+
+func startTLS(tb testing.TB) place {
+	tb.Helper()
+	certificates := redistest.NewTLS(tb)
+	n := redistest.StartRedis(tb, redistest.Options{TLS: certificates})
+	return place{url: n.URL(), login: session.OpenOptions{TLS: session.TLSOptions{CAFile: certificates.CAFile}}, cut: n.Kill}
+}
+
+func startClientCertificate(tb testing.TB) place {
+	tb.Helper()
+	certificates := redistest.NewTLS(tb)
+	n := redistest.StartRedis(tb, redistest.Options{TLS: certificates, ClientCertificates: true})
+	return place{url: n.URL(), login: session.OpenOptions{TLS: own(certificates)}, cut: n.Kill}
+}
+
+// own shows our certificate, and knows the servers by their name.
+func own(t *redistest.TLS) session.TLSOptions {
+	return session.TLSOptions{CAFile: t.CAFile, CertFile: t.ClientCertFile, KeyFile: t.ClientKeyFile, ServerName: redistest.ServerName}
+}
+
+// calm is how long servers are waited for where no failover is wanted: a busy machine
+// must not look like a dead server.
+const calm = time.Minute
+
+const userPassword = "the password of the gatehouse"
+
+// grant gives the user of docs/redis.md to servers, and returns the login.
+func grant(tb testing.TB, nodes ...*redistest.Node) session.OpenOptions {
+	tb.Helper()
+	for _, n := range nodes {
+		n.Do(documented(tb, "ACL SETUSER gatehouse ", userPassword)...)
+		tb.Cleanup(func() {
+			refused, err := n.Client().Do(context.Background(), "acl", "log").Slice()
+			if err == nil && len(refused) > 0 { // else it was killed
+				tb.Errorf("refused by ACL at %s: %v", n.Addr, refused)
+			}
+		})
+	}
+	return session.OpenOptions{Username: "gatehouse", Password: userPassword}
+}
+
+// documented is the command of docs/redis.md that begins like this, with a
+// password for the placeholder.
+func documented(tb testing.TB, begin, password string) (command []any) {
+	tb.Helper()
+	page, err := os.ReadFile("../../docs/redis.md")
+	require.NoError(tb, err)
+	text := strings.ReplaceAll(string(page), "\\\n", " ")
+	i := strings.Index(text, begin)
+	require.GreaterOrEqual(tb, i, 0, "docs/redis.md has no %q", begin)
+	line, _, _ := strings.Cut(text[i:], "\n")
+	require.Contains(tb, line, ">PASSWORD")
+	for word := range strings.FieldsSeq(line) {
+		command = append(command, strings.Trim(strings.ReplaceAll(word, "PASSWORD", password), "'"))
+	}
+	return command
+}
+
+func startUser(tb testing.TB) place {
+	tb.Helper()
+	n := redistest.StartRedis(tb, redistest.Options{Password: "admin"})
+	return place{url: "redis://" + n.Addr, login: grant(tb, n), admin: &place{url: n.URL()}, cut: n.Kill}
+}
+
+// grantAtSentinels gives the other user of docs/redis.md to the Sentinels, and
+// completes the login.
+func grantAtSentinels(tb testing.TB, o *session.OpenOptions, sentinels ...*redistest.Node) {
+	tb.Helper()
+	for _, n := range sentinels {
+		n.Do(documented(tb, "ACL SETUSER gatehouse-sentinel ", userPassword)...)
+	}
+	o.SentinelUsername, o.SentinelPassword = "gatehouse-sentinel", userPassword
+}
+
+func startGuardedSentinels(tb testing.TB) place {
+	tb.Helper()
+	certificates := redistest.NewTLS(tb)
+	set := redistest.StartSentinels(tb, redistest.SentinelOptions{
+		Options:  redistest.Options{TLS: certificates, ClientCertificates: true, Password: "admin"},
+		Replicas: 1, SentinelPassword: "sentinels", DownAfter: calm,
+	})
+	login := grant(tb, set.Nodes...)
+	grantAtSentinels(tb, &login, set.Sentinels...)
+	login.TLS = own(certificates)
+	admin := session.OpenOptions{SentinelPassword: "sentinels", TLS: login.TLS}
+	return place{
+		url: strings.Replace(set.URL(), ":admin@", "", 1), login: login,
+		admin: &place{url: set.URL(), login: admin}, cut: func() { killAll(append(set.Sentinels, set.Nodes...)) },
+	}
+}
+
+func startGuardedCluster(tb testing.TB) place {
+	tb.Helper()
+	certificates := redistest.NewTLS(tb)
+	cluster := redistest.StartCluster(tb, redistest.ClusterOptions{
+		Options:  redistest.Options{TLS: certificates, ClientCertificates: true, Password: "admin"},
+		Replicas: 1, NodeTimeout: calm,
+	})
+	login := grant(tb, cluster.Nodes...)
+	login.TLS = own(certificates)
+	return place{
+		url: strings.Replace(cluster.URL(), ":admin@", "", 1), login: login,
+		admin: &place{url: cluster.URL(), login: session.OpenOptions{TLS: login.TLS}},
+		cut:   func() { killAll(cluster.Nodes) },
+	}
 }
 
 // server is a running backend that tests share one after the other: each
@@ -121,8 +220,7 @@ func startMasters(tb testing.TB, args ...string) (url string, cut func(), master
 type server struct {
 	t    *testing.T // with whose end it ends
 	kind backend
-	url  string
-	cut  func()
+	place
 }
 
 func newServer(t *testing.T, kind backend) *server {
@@ -130,17 +228,29 @@ func newServer(t *testing.T, kind backend) *server {
 	return &server{t: t, kind: kind}
 }
 
-// connect returns a client of the server, which is empty, and what cuts it
-// off: for good, so that the next one to connect starts a new server.
-func (s *server) connect(tb testing.TB, o session.OpenOptions) (client redis.UniversalClient, cut func()) {
+// open returns a client that logs in as the store does.
+func (p place) open(tb testing.TB, timeout time.Duration) redis.UniversalClient {
 	tb.Helper()
-	if s.url == "" {
-		s.url, s.cut = s.kind.start(s.t)
-	}
-	o.Logger = slog.New(slog.DiscardHandler)
-	client, err := session.Open(s.url, o)
+	o := p.login
+	o.Timeout, o.Logger = timeout, slog.New(slog.DiscardHandler)
+	client, err := session.Open(p.url, o)
 	require.NoError(tb, err)
 	tb.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// connect returns a client of the server, which is empty, for other programs, and
+// what cuts it off: for good, so that the next one to connect starts a new server.
+func (s *server) connect(tb testing.TB, timeout time.Duration) (client redis.UniversalClient, cut func()) {
+	tb.Helper()
+	if s.url == "" {
+		s.place = s.kind.start(s.t)
+	}
+	admin := s.place
+	if s.admin != nil {
+		admin = *s.admin
+	}
+	client = admin.open(tb, timeout)
 	if s.cut == nil { // an embedded server is its client's alone
 		return client, func() { _ = client.Close() }
 	}
@@ -152,8 +262,18 @@ func (s *server) connect(tb testing.TB, o session.OpenOptions) (client redis.Uni
 	}
 	return client, func() {
 		s.cut()
-		s.url, s.cut = "", nil
+		s.place = place{}
 	}
+}
+
+// login returns a client that logs in as the store does; the client itself, where
+// other programs log in the same way.
+func (s *server) login(tb testing.TB, client redis.UniversalClient, timeout time.Duration) redis.UniversalClient {
+	tb.Helper()
+	if s.admin == nil {
+		return client
+	}
+	return s.open(tb, timeout)
 }
 
 // onBackends runs a test on several kinds of server.

@@ -16,7 +16,7 @@ import (
 func BenchmarkSession(b *testing.B) {
 	for _, kind := range twoBackends {
 		b.Run(kind.name, func(b *testing.B) {
-			url, _ := kind.start(b)
+			url := kind.start(b).url
 			client, err := session.Open(url, session.OpenOptions{Timeout: patience, Logger: quiet})
 			require.NoError(b, err)
 			defer func() { _ = client.Close() }()
@@ -46,7 +46,7 @@ func BenchmarkSession(b *testing.B) {
 // a user has takes its time for.
 func BenchmarkSweep(b *testing.B) {
 	const records = 100_000
-	url, _ := startRedis(b)
+	url := startRedis(b).url
 	client, err := session.Open(url, session.OpenOptions{Timeout: patience, Logger: quiet})
 	require.NoError(b, err)
 	defer func() { _ = client.Close() }()

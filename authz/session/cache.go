@@ -142,7 +142,11 @@ func newCache(s *Store, o CacheOptions) *cache {
 	}
 	c := &cache{store: s, table: table.New(2*o.MaxEntries, sizeOf(o)), keepRecords: !o.OmitRecords, flights: map[question]*flight{}}
 	var wasLive atomic.Bool
-	c.tracker = tracking.New(s.client, tracking.Options{
+	client := s.client
+	if behind, ok := client.(*sentinelClient); ok {
+		client = behind.Client
+	}
+	c.tracker = tracking.New(client, tracking.Options{
 		Prefixes:  []string{s.o.Prefix, prefixUser, prefixRevoked, markDead, markBefore},
 		Heartbeat: o.Heartbeat, Timeout: s.o.Timeout,
 		Changed: c.changed, ChangedAll: c.changedAll,
@@ -172,8 +176,19 @@ func cacheState(st tracking.State) CacheState {
 }
 
 // Run keeps the cache coherent until ctx ends. Without it, and in a store
-// without a cache, every question goes to Redis.
+// without a cache, every question goes to Redis. Behind Sentinel it also sees to it
+// that a master that was replaced is heard no longer than a heartbeat, whether there
+// is a cache or not.
 func (s *Store) Run(ctx context.Context) error {
+	if behind, ok := s.client.(*sentinelClient); ok {
+		every := defaultHeartbeat
+		if s.o.Cache != nil && s.o.Cache.Heartbeat > 0 {
+			every = s.o.Cache.Heartbeat
+		}
+		var watching sync.WaitGroup
+		watching.Go(func() { behind.masters.watch(ctx, every) })
+		defer watching.Wait()
+	}
 	if s.cache == nil {
 		<-ctx.Done()
 		return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,11 +32,8 @@ var announcing = backends[1:]
 // where the options have none.
 func (s *server) cached(t *testing.T, o session.Options) fixture {
 	t.Helper()
-	client, cut := s.connect(t, session.OpenOptions{Timeout: patience})
-	f := fixture{client: client, writes: &writeErrors{}, cut: cut}
-	own, err := session.Open(s.url, session.OpenOptions{Timeout: patience, Logger: quiet})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = own.Close() })
+	client, cut := s.connect(t, patience)
+	f := fixture{client: client, own: s.open(t, patience), writes: &writeErrors{}, cut: cut}
 	if o.Cache == nil {
 		o.Cache = &session.CacheOptions{OmitRecords: true}
 	}
@@ -43,7 +41,7 @@ func (s *server) cached(t *testing.T, o session.Options) fixture {
 		o.Timeout = patience
 	}
 	o.OnWriteError, o.Profiles = f.writes.add, true // see settle
-	f.Store = session.New(own, o)
+	f.Store = session.New(f.own, o)
 	run(t, f.Store)
 	awaitLive(t, f.Store)
 	return f
@@ -111,7 +109,7 @@ func (f fixture) everywhere(t *testing.T) (users []string) {
 
 // Everything that a store must do, it does from the cache.
 func TestCachedStoreIsAStore(t *testing.T) {
-	onBackends(t, announcing, func(s *server) {
+	onBackends(t, slices.Concat(announcing, guarded), func(s *server) {
 		authztest.StoreSuite(s.t, func(t *testing.T) authztest.Bench {
 			t.Helper()
 			clock := authztest.NewClock()
@@ -825,7 +823,7 @@ func (m *model) gone() int64 {
 // killConnections kills one of the connections on which the cache depends.
 func (f fixture) killConnections(t *testing.T, rnd *rand.Rand) {
 	t.Helper()
-	kill := func(ctx context.Context, c *redis.Client) error {
+	kill := func(ctx context.Context, c redis.Cmdable) error {
 		list, err := c.ClientList(ctx).Result()
 		if err != nil {
 			return err
@@ -850,7 +848,7 @@ func (f fixture) killConnections(t *testing.T, rnd *rand.Rand) {
 		}))
 		return
 	}
-	require.NoError(t, kill(t.Context(), f.client.(*redis.Client)))
+	require.NoError(t, kill(t.Context(), f.client))
 }
 
 // A server that does not announce is asked every time, and the store says why.
@@ -858,10 +856,10 @@ func TestServerThatDoesNotAnnounce(t *testing.T) {
 	for _, kind := range []string{"embedded", "-client|tracking", "-client|getredir", "-info"} {
 		var client redis.UniversalClient
 		if kind == "embedded" {
-			client, _ = newServer(t, backends[0]).connect(t, session.OpenOptions{Timeout: patience})
+			client, _ = newServer(t, backends[0]).connect(t, patience)
 		} else {
 			s := newServer(t, backends[1])
-			admin, _ := s.connect(t, session.OpenOptions{Timeout: patience})
+			admin, _ := s.connect(t, patience)
 			require.NoError(t, admin.Do(t.Context(), "acl", "setuser", "poor", "on", ">secret", "~*", "&*", "+@all", kind).Err())
 			var err error
 			client, err = session.Open(strings.Replace(s.url, "redis://", "redis://poor:secret@", 1), session.OpenOptions{Timeout: patience})

@@ -247,7 +247,7 @@ func TestWaitThatIsRefusedIsNoConfirmation(t *testing.T) {
 // In a Cluster each master's own replica confirms what lies there.
 func TestRevocationsWaitForTheReplicasOfACluster(t *testing.T) {
 	t.Parallel()
-	url, _ := startCluster(t)
+	url := startCluster(t).url
 	f := openStore(t, url, confirming)
 	prepareRevocations(t, f)
 	for name, revoke := range revocations(f) {
@@ -340,7 +340,7 @@ func clusterReplicas(t *testing.T, cluster *redis.ClusterClient) []clusterReplic
 // connection that nothing can be confirmed on.
 func TestRevocationFollowsASlotThatMoved(t *testing.T) {
 	t.Parallel()
-	url, _ := startCluster(t)
+	url := startCluster(t).url
 	f := openStore(t, url, session.Options{ConfirmReplicas: 1, Timeout: time.Second})
 	require.NoError(t, f.CompleteProfile(t.Context(), authz.User{Identity: authz.Identity{ID: "u"}}))
 	f.foreign(t, "other", "u") // loads the state

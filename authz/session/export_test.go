@@ -16,3 +16,13 @@ func CachedUser(s *Store, userID string) (st authz.Standing, ok bool) {
 	ok = live && s.cache.user(userID, epoch, s.o.Now().UnixMilli(), &user, &authz.Memory{})
 	return user.Standing, ok
 }
+
+// BehindSentinel returns how a client finds the master: its name, and the addresses of
+// the Sentinels; and how it connects.
+func BehindSentinel(client redis.UniversalClient) (name string, sentinels []string, o *redis.Options, tls bool) {
+	c := client.(*sentinelClient)
+	for _, s := range c.masters.sentinels {
+		tls = s.Options().TLSConfig != nil
+	}
+	return c.masters.name, c.masters.named, c.Options(), tls
+}

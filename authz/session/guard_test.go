@@ -18,6 +18,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest"
 )
 
 // lag stands between a client and a Redis, and has its answers come late, or not at
@@ -124,8 +125,8 @@ func (c *changes) answers() (answers []bool) {
 	return answers
 }
 
-// guarded is a store whose Redis is behind a lag, and a client around it.
-type guarded struct {
+// guardedStore is a store whose Redis is behind a lag, and a client around it.
+type guardedStore struct {
 	*session.Store
 	lag    *lag
 	direct *redis.Client
@@ -135,10 +136,10 @@ type guarded struct {
 
 const guardedPool = 20
 
-func newGuarded(t *testing.T, o session.Options) guarded {
+func newGuarded(t *testing.T, o session.Options) guardedStore {
 	t.Helper()
 	r := proctest.StartRedis(t)
-	g := guarded{lag: newLag(t, r.Addr), told: &changes{}, writes: &writeErrors{}}
+	g := guardedStore{lag: newLag(t, r.Addr), told: &changes{}, writes: &writeErrors{}}
 	g.direct = redis.NewClient(&redis.Options{Addr: r.Addr, Protocol: 2, DisableIdentity: true})
 	t.Cleanup(func() { _ = g.direct.Close() })
 	client, err := session.Open("redis://"+g.lag.addr, session.OpenOptions{Timeout: o.Timeout, PoolSize: guardedPool, OnServer: g.told.add})
@@ -153,13 +154,13 @@ func newGuarded(t *testing.T, o session.Options) guarded {
 	return g
 }
 
-func (g guarded) put(t *testing.T, id, record string) {
+func (g guardedStore) put(t *testing.T, id, record string) {
 	t.Helper()
 	require.NoError(t, g.direct.Set(t.Context(), "sess:"+id, record, time.Hour).Err())
 }
 
 // knock asks for a session that is not there.
-func (g guarded) knock(ctx context.Context) authz.Reason {
+func (g guardedStore) knock(ctx context.Context) authz.Reason {
 	_, err := g.Session(ctx, fmt.Sprint("nobody-", knocked.Add(1)), authz.ReadOptions{})
 	return authz.ReasonOf(err)
 }
@@ -167,7 +168,7 @@ func (g guarded) knock(ctx context.Context) authz.Reason {
 var knocked atomic.Int64
 
 // silence has the server be silent, and asks until the store knows.
-func (g guarded) silence(t *testing.T) {
+func (g guardedStore) silence(t *testing.T) {
 	t.Helper()
 	g.lag.mute.Store(true)
 	require.Eventually(t, func() bool {
@@ -384,7 +385,7 @@ func TestAServerThatLoadsIsSilent(t *testing.T) {
 	client, err := session.Open("redis://"+addr, session.OpenOptions{Timeout: patience, OnServer: told.add})
 	require.NoError(t, err)
 	defer func() { _ = client.Close() }()
-	g := guarded{Store: session.New(client, session.Options{Timeout: patience})}
+	g := guardedStore{Store: session.New(client, session.Options{Timeout: patience})}
 	require.Eventually(t, func() bool {
 		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(t.Context()))
 		return g.GuardStats().Silent == 1
@@ -407,7 +408,7 @@ func TestARestartedRedisIsAskedAtOnce(t *testing.T) {
 	client, err := session.Open("redis://"+r.Addr, session.OpenOptions{Timeout: 100 * time.Millisecond, PoolSize: 2, OnServer: told.add})
 	require.NoError(t, err)
 	defer func() { _ = client.Close() }()
-	g := guarded{Store: session.New(client, session.Options{Timeout: patience})}
+	g := guardedStore{Store: session.New(client, session.Options{Timeout: patience})}
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
 	require.NoError(t, r.Stop())
 	require.Eventually(t, func() bool {
@@ -430,9 +431,11 @@ func TestARestartedRedisIsAskedAtOnce(t *testing.T) {
 func TestADeadMasterIsAloneInItsSilence(t *testing.T) {
 	t.Parallel()
 	proctest.Need(t, "redis-server")
-	url, _, masters := startMasters(t, "--cluster-require-full-coverage", "no")
+	masters := redistest.StartCluster(t, redistest.ClusterOptions{
+		Options: redistest.Options{Config: []string{"cluster-require-full-coverage no"}}, NodeTimeout: calm,
+	})
 	told := &changes{}
-	client, err := session.Open(url, session.OpenOptions{Timeout: patience, OnServer: told.add})
+	client, err := session.Open(masters.URL(), session.OpenOptions{Timeout: patience, OnServer: told.add})
 	require.NoError(t, err)
 	defer func() { _ = client.Close() }()
 	cluster := client.(*redis.ClusterClient)
@@ -449,8 +452,8 @@ func TestADeadMasterIsAloneInItsSilence(t *testing.T) {
 		_, err := store.Session(t.Context(), id, authz.ReadOptions{})
 		return err
 	}
-	dead := masters[1]
-	require.NoError(t, dead.Stop())
+	dead := masters.Nodes[1]
+	dead.Kill()
 	require.Eventually(t, func() bool {
 		requireReason(t, authz.ReasonStoreUnavailable, read(perMaster[dead.Addr][0]))
 		return store.GuardStats().Silent == 1

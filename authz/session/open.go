@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -28,14 +29,21 @@ type OpenOptions struct {
 	// for each processor, 5 in a Cluster. How many requests may wait for it follows
 	// from that.
 	PoolSize int
-	// Password is for Redis itself, in place of the one in the URL; "" keeps
-	// that.
-	Password string
-	// TLS is for the schemes with a double s, beginning with rediss.
+	// Username and Password are for Redis itself, in place of those in the URL;
+	// "" keeps these.
+	Username, Password string
+	// CurrentPassword, where not nil, is asked for the password of each new
+	// connection, in place of Password, so that it can change while the client
+	// is used. Connections that are open stay. It must be safe for concurrent
+	// use and not block.
+	CurrentPassword func() string
+	// TLS is for the schemes with a double s, beginning with rediss. It is for
+	// the Sentinels, too.
 	TLS TLSOptions
-	// SentinelUsername and SentinelPassword are for the Sentinels. The
+	// SentinelUsername and SentinelPassword are for the Sentinels, as above. The
 	// credentials in the URL are for Redis itself.
 	SentinelUsername, SentinelPassword string
+	CurrentSentinelPassword            func() string
 	// OnServer, where not nil, is told when a server ceases to answer, so that
 	// requests are refused without asking it, and when it answers again. It must
 	// not block.
@@ -50,7 +58,8 @@ type TLSOptions struct {
 	CAFile string // PEM; "" for the system's authorities
 	// CertFile and KeyFile are our own certificate (PEM), for servers that ask
 	// for one. They are read again for each connection, so they can be
-	// renewed.
+	// renewed. While they can't be read or don't fit each other, the last ones
+	// that did are used.
 	CertFile, KeyFile string
 	// ServerName is what the server's certificate must be for; "" for the host
 	// connected to. Nodes of a Cluster and masters behind Sentinel are often
@@ -78,8 +87,11 @@ func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store URL: %w", err)
 	}
-	u.password = cmp.Or(o.Password, u.password)
+	u.username, u.password = cmp.Or(o.Username, u.username), cmp.Or(o.Password, u.password)
 	if u.kind == kindEmbedded {
+		if o.CurrentPassword != nil { // it has one for good
+			u.password, o.CurrentPassword = o.CurrentPassword(), nil
+		}
 		return openEmbedded(u, o)
 	}
 	options := clientOptions(u, o)
@@ -90,7 +102,12 @@ func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
 	} else if o.TLS != (TLSOptions{}) {
 		return nil, errors.New("store URL: there are TLS settings, but the scheme is one without TLS; write rediss")
 	}
-	client := redis.NewUniversalClient(options)
+	var client redis.UniversalClient
+	if u.kind == kindSentinel {
+		client = openSentinel(u, o, options)
+	} else {
+		client = redis.NewUniversalClient(options)
+	}
 	guard := redisguard.Of(client) // before it knows any node of a Cluster
 	if o.OnServer != nil {
 		guard.Notify(o.OnServer)
@@ -101,19 +118,25 @@ func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
 // ServerChange is that a server ceased to answer, or answers again.
 type ServerChange = redisguard.Change
 
+// credentials returns what go-redis asks for the login of each connection.
+func credentials(username, password string, current func() string) func() (string, string) {
+	return func() (string, string) {
+		if current != nil {
+			return username, current()
+		}
+		return username, password
+	}
+}
+
 func clientOptions(u storeURL, o OpenOptions) *redis.UniversalOptions {
 	timeout := cmp.Or(o.Timeout, defaultTimeout)
 	return &redis.UniversalOptions{
-		Addrs:            u.hosts,
-		DB:               u.db,
-		Username:         u.username,
-		Password:         u.password,
-		MasterName:       u.master,
-		SentinelUsername: o.SentinelUsername,
-		SentinelPassword: o.SentinelPassword,
-		IsClusterMode:    u.kind == kindCluster,
-		ClientName:       "gatehouse",
-		Protocol:         2,
+		Addrs:               u.hosts,
+		DB:                  u.db,
+		CredentialsProvider: credentials(u.username, u.password, o.CurrentPassword),
+		IsClusterMode:       u.kind == kindCluster,
+		ClientName:          "gatehouse",
+		Protocol:            2,
 
 		// The deadline of a call bounds all that it does. Two quick retries
 		// within it carry it over connections that a restarted server dropped.
@@ -155,14 +178,18 @@ func (o TLSOptions) config() (*tls.Config, error) {
 		return nil, errors.New("a certificate needs its key and a key its certificate: set both files")
 	}
 	if o.CertFile != "" {
-		load := func() (*tls.Certificate, error) {
-			certificate, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
-			return &certificate, err
-		}
-		if _, err := load(); err != nil {
+		first, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+		if err != nil {
 			return nil, err
 		}
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+		var last atomic.Pointer[tls.Certificate]
+		last.Store(&first)
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if renewed, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile); err == nil {
+				last.Store(&renewed)
+			} // else one of the two is being replaced
+			return last.Load(), nil
+		}
 	}
 	return c, nil
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,8 +102,8 @@ func TestOpenReadsURLs(t *testing.T) {
 		"redis+cluster://u:p@h1,h2:7000":   {addrs: []string{"h1:6379", "h2:7000"}, username: "u", password: "p"},
 		"redis+cluster://h":                {addrs: []string{"h:6379"}},
 		"rediss+cluster://[::1],[::2]:1":   {addrs: []string{"[::1]:6379", "[::2]:1"}, tls: true},
-		"redis+sentinel://u:p@h1,h2:1/m/3": {addrs: []string{"FailoverClient"}, username: "u", password: "p", db: 3},
-		"rediss+sentinel://h/m":            {addrs: []string{"FailoverClient"}, tls: true},
+		"redis+sentinel://u:p@h1,h2:1/m/3": {addrs: []string{"m by h1:26379,h2:1"}, username: "u", password: "p", db: 3},
+		"rediss+sentinel://h/m":            {addrs: []string{"m by h:26379"}, tls: true},
 	} {
 		client, err := session.Open(url, session.OpenOptions{})
 		require.NoError(t, err, url)
@@ -110,10 +111,17 @@ func TestOpenReadsURLs(t *testing.T) {
 		switch c := client.(type) {
 		case *redis.ClusterClient:
 			o := c.Options()
-			got = where{addrs: o.Addrs, username: o.Username, password: o.Password, tls: o.TLSConfig != nil}
+			got = where{addrs: o.Addrs, tls: o.TLSConfig != nil}
+			got.username, got.password = o.CredentialsProvider()
 		case *redis.Client:
 			o := c.Options()
-			got = where{addrs: []string{o.Addr}, username: o.Username, password: o.Password, db: o.DB, tls: o.TLSConfig != nil}
+			got = where{addrs: []string{o.Addr}, db: o.DB, tls: o.TLSConfig != nil}
+			got.username, got.password = o.CredentialsProvider()
+			require.True(t, o.ContextTimeoutEnabled)
+		default:
+			name, sentinels, o, tls := session.BehindSentinel(client)
+			got = where{addrs: []string{name + " by " + strings.Join(sentinels, ",")}, db: o.DB, tls: tls}
+			got.username, got.password = o.CredentialsProvider()
 			require.True(t, o.ContextTimeoutEnabled)
 		}
 		require.Equal(t, want, got, url)
@@ -284,7 +292,7 @@ func TestEmbeddedStore(t *testing.T) {
 
 func TestUnixSocketSelectsTheDatabase(t *testing.T) {
 	s := newServer(t, backends[2])
-	client, _ := s.connect(t, session.OpenOptions{Timeout: patience})
+	client, _ := s.connect(t, patience)
 	require.NoError(t, client.Set(t.Context(), "k", "v", 0).Err())
 	info, err := client.Info(t.Context(), "keyspace").Result()
 	require.NoError(t, err)

@@ -33,7 +33,8 @@ const patience = 10 * time.Second
 type fixture struct {
 	*session.Store
 	clock  *authztest.Clock
-	client redis.UniversalClient
+	client redis.UniversalClient // of another program
+	own    redis.UniversalClient // of the store; nil: the same
 	writes *writeErrors
 	cut    func() // the server off, for good
 }
@@ -58,19 +59,22 @@ func (w *writeErrors) all() []error {
 
 func (s *server) store(t *testing.T, o session.Options) fixture {
 	t.Helper()
-	client, _ := s.connect(t, session.OpenOptions{Timeout: patience})
-	f := fixture{clock: authztest.NewClock(), client: client, writes: &writeErrors{}}
+	client, _ := s.connect(t, patience)
+	f := fixture{clock: authztest.NewClock(), client: client, own: s.login(t, client, patience), writes: &writeErrors{}}
 	if o.Timeout == 0 {
 		o.Timeout = patience
 	}
 	o.Now, o.OnWriteError = f.clock.Now, f.writes.add
-	f.Store = session.New(client, o)
+	f.Store = session.New(f.own, o)
 	return f
 }
 
 // another returns a second replica's store.
 func (f fixture) another(o session.Options) *session.Store {
 	o.Now, o.OnWriteError, o.Timeout = f.clock.Now, f.writes.add, patience
+	if f.own != nil {
+		return session.New(f.own, o)
+	}
 	return session.New(f.client, o)
 }
 
@@ -156,7 +160,7 @@ func recordText(t *testing.T, s authz.Session, originalMaxAge any) string {
 }
 
 func TestEveryTopology(t *testing.T) {
-	onBackends(t, backends, func(s *server) {
+	onBackends(t, slices.Concat(backends, withUsers), func(s *server) {
 		t := s.t
 		for name, test := range map[string]func(t *testing.T, s *server){
 			"created sessions are found":                   createdSessionsAreFound,
@@ -185,18 +189,20 @@ func TestEveryTopology(t *testing.T) {
 			"organizations are switched":                   organizationsAreSwitched,
 			"profiles are completed":                       profilesAreCompleted,
 		} {
+			if s.kind.suiteOnly {
+				break
+			}
 			t.Run(name, func(t *testing.T) { test(t, s) })
 		}
 		authztest.StoreSuite(t, func(t *testing.T) authztest.Bench {
 			t.Helper()
-			o := session.OpenOptions{Timeout: patience}
-			client, cut := s.connect(t, o)
-			f := fixture{clock: authztest.NewClock(), client: client}
+			client, cut := s.connect(t, patience)
+			f := fixture{clock: authztest.NewClock(), client: client, own: s.login(t, client, patience)}
 			options := session.Options{
 				Rolling: true, Profiles: true, IdlePrecision: session.IdlePrecision(5*time.Minute, 0), Timeout: patience, Now: f.clock.Now,
 			}
 			return authztest.Bench{
-				Store: session.New(client, options),
+				Store: session.New(f.own, options),
 				Clock: f.clock,
 				Save: func(t *testing.T, id string, s authz.Session, ttl time.Duration) {
 					t.Helper()
@@ -229,7 +235,11 @@ func TestEveryTopology(t *testing.T) {
 // put all sessions in one slot.
 func everyPrefixWorks(t *testing.T, s *server) {
 	t.Helper()
-	for _, prefix := range []string{"sess:", "myapp:s:", "{app}:sess:", "a{b}", ":"} {
+	prefixes := []string{"sess:", "myapp:s:", "{app}:sess:", "a{b}", ":"}
+	if s.kind.user {
+		prefixes = prefixes[:1] // whose keys it may touch
+	}
+	for _, prefix := range prefixes {
 		f := s.store(t, session.Options{Prefix: prefix, Rolling: true, IdlePrecision: time.Second})
 		id, err := f.Create(t.Context(), session.NewSession{Identity: authz.Identity{ID: "u"}})
 		require.NoError(t, err)
@@ -802,7 +812,7 @@ func TestUnansweredPipelinesAreOutages(t *testing.T) {
 			}
 			return nil
 		}}
-		client, _ := newServer(t, backends[0]).connect(t, session.OpenOptions{Timeout: patience})
+		client, _ := newServer(t, backends[0]).connect(t, patience)
 		require.NoError(t, client.Set(t.Context(), "sess:id", `{"userId":"u"}`, time.Hour).Err())
 		client.AddHook(trips)
 		_, err := session.New(client, session.Options{Timeout: patience}).Session(t.Context(), "id", authz.ReadOptions{})
@@ -1401,7 +1411,7 @@ func TestErrorsHoldNoIDs(t *testing.T) {
 	_, unknown := f.Session(t.Context(), id+"x", authz.ReadOptions{})
 	require.NoError(t, f.Revoke(t.Context(), id))
 	_, revoked := f.Session(t.Context(), id, authz.ReadOptions{})
-	_, cut := s.connect(t, session.OpenOptions{})
+	_, cut := s.connect(t, 0)
 	cut()
 	_, out := f.Session(t.Context(), id, authz.ReadOptions{})
 	errs := []error{malformed, profile, unknown, revoked, out, f.Revoke(t.Context(), id)}

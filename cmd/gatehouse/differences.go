@@ -84,8 +84,9 @@ func inForce(asked, running *config.Config) *config.Config {
 	}
 	c.Log.Format = running.Log.Format
 	if embedded(asked) && embedded(running) { // another one would be empty
-		r := running.Redis
-		c.Redis.URL, c.Redis.Password, c.Redis.PasswordFile, c.Redis.TLS, c.Redis.Timeout = r.URL, r.Password, r.PasswordFile, r.TLS, r.Timeout
+		confirm, cache := c.Redis.ConfirmReplicas, c.Redis.Cache
+		c.Redis = running.Redis
+		c.Redis.ConfirmReplicas, c.Redis.Cache = confirm, cache
 	}
 	return &c
 }

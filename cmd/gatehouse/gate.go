@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,7 +44,7 @@ type gate struct {
 // none.
 type warm struct {
 	parts     parts // all of them, in the order in which they were taken
-	clients   *part[redis.UniversalClient]
+	clients   *part[*storeClient]
 	stores    *part[*session.Store]
 	tokens    *part[tokens]
 	fetched   map[keySource]*part[*token.RemoteKeys]
@@ -113,22 +114,88 @@ func problem(cfg *config.Config, key string, err error) error {
 	return config.Problems{cfg.Problem(key, "%v", err)}
 }
 
-// takeStore takes the client of the store, and the store over it.
-func (g *gate) takeStore(cfg *config.Config, files contents, before warm, log *slog.Logger) (err error) {
-	open := session.OpenOptions{
-		Password: cfg.Redis.Password.Reveal(),
-		Timeout:  cfg.Redis.Timeout,
+// storeClient is the client of the store. The passwords that stand in files are for
+// its new connections only, so that it can stay when they are rotated.
+type storeClient struct {
+	redis.UniversalClient
+	passwords atomic.Pointer[passwords]
+}
+
+// passwords are those that stand in files; "" for those that don't.
+type passwords struct{ redis, sentinel string }
+
+func passwordsInFiles(cfg *config.Config) (p passwords) {
+	if cfg.Redis.PasswordFile != "" {
+		p.redis = cfg.Redis.Password.Reveal()
+	}
+	if cfg.Redis.Sentinel.PasswordFile != "" {
+		p.sentinel = cfg.Redis.Sentinel.Password.Reveal()
+	}
+	return p
+}
+
+// openOptions are how the store is opened, without the passwords that stand in files.
+func openOptions(cfg *config.Config) session.OpenOptions {
+	r := cfg.Redis
+	o := session.OpenOptions{
+		Username:         r.Username,
+		Timeout:          r.Timeout,
+		SentinelUsername: r.Sentinel.Username,
 		TLS: session.TLSOptions{
-			CAFile:   string(cfg.Redis.TLS.CAFile),
-			CertFile: string(cfg.Redis.TLS.CertFile), // read again for each connection
-			KeyFile:  string(cfg.Redis.TLS.KeyFile),
+			CAFile:     string(r.TLS.CAFile),
+			CertFile:   string(r.TLS.CertFile), // read again for each connection
+			KeyFile:    string(r.TLS.KeyFile),
+			ServerName: r.TLS.ServerName,
 		},
 	}
-	from := []any{cfg.Redis.URL.Reveal(), open, files.of(cfg.Redis.TLS.CAFile)}
-	g.clients, err = take(&g.parts, before.clients, from, func(p *part[redis.UniversalClient]) error {
-		open.Logger = log
-		open.OnServer = func(c session.ServerChange) { logServer(log, c) }
-		client, err := session.Open(cfg.Redis.URL.Reveal(), open)
+	if r.Sentinel.PasswordFile == "" {
+		o.SentinelPassword = r.Sentinel.Password.Reveal()
+	}
+	return o
+}
+
+// openStore opens the store.
+func openStore(cfg *config.Config, log *slog.Logger) (*storeClient, error) {
+	c := &storeClient{}
+	p := passwordsInFiles(cfg)
+	c.passwords.Store(&p)
+	o := openOptions(cfg)
+	o.Logger = log
+	o.OnServer = func(c session.ServerChange) { logServer(log, c) }
+	if cfg.Redis.PasswordFile != "" {
+		o.CurrentPassword = func() string { return c.passwords.Load().redis }
+	}
+	if cfg.Redis.Sentinel.PasswordFile != "" {
+		o.CurrentSentinelPassword = func() string { return c.passwords.Load().sentinel }
+	}
+	var err error
+	c.UniversalClient, err = session.Open(cfg.Redis.URL.Reveal(), o)
+	return c, err
+}
+
+// pingAll reports whether every server that has keys of its own can be reached.
+func (c *storeClient) pingAll(ctx context.Context) error {
+	if cluster, ok := c.UniversalClient.(*redis.ClusterClient); ok {
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error { return server.Ping(ctx).Err() })
+	}
+	return c.Ping(ctx).Err()
+}
+
+// usePasswords has new connections made with the passwords of this gate's
+// configuration.
+func (g *gate) usePasswords(cfg *config.Config) {
+	p := passwordsInFiles(cfg)
+	g.clients.value.passwords.Store(&p)
+}
+
+// takeStore takes the client of the store, and the store over it.
+func (g *gate) takeStore(cfg *config.Config, files contents, before warm, log *slog.Logger) (err error) {
+	from := []any{
+		cfg.Redis.URL.Reveal(), openOptions(cfg), files.of(cfg.Redis.TLS.CAFile),
+		cfg.Redis.PasswordFile != "", cfg.Redis.Sentinel.PasswordFile != "",
+	}
+	g.clients, err = take(&g.parts, before.clients, from, func(p *part[*storeClient]) error {
+		client, err := openStore(cfg, log)
 		if err != nil {
 			return problem(cfg, "redis", err)
 		}
@@ -138,7 +205,7 @@ func (g *gate) takeStore(cfg *config.Config, files contents, before warm, log *s
 	if err != nil {
 		return err
 	}
-	g.client = g.clients.value
+	g.client = g.clients.value.UniversalClient
 	o := storeOptions(cfg)
 	from = []any{from, o}
 	g.stores, err = take(&g.parts, before.stores, from, func(p *part[*session.Store]) error {

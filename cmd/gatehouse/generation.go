@@ -144,17 +144,27 @@ func (g *generation) keyIDs() []string {
 const reachPatience = 3 * time.Second
 
 // reach asks the store for the first time, if it isn't that of before: a typing
-// error in its address must not become an outage. Where there is one already, the
-// store of before being out of reach too, it can do no harm.
+// error in its address must not become an outage. Nor must one in a password: with
+// another one than before, new connections are tried. Where there is an outage
+// already, the store of before being out of reach too, neither can do harm.
 func (g *generation) reach(ctx context.Context, before *generation) error {
+	ping, what := g.ping, "the store that the configuration leads to now can't be reached: %w; correct redis.url or the store; it is tried again"
 	if g.clients == before.clients {
-		return nil
+		if passwordsInFiles(g.cfg) == *g.clients.value.passwords.Load() {
+			return nil
+		}
+		trial, err := openStore(g.cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return problem(g.cfg, "redis", err)
+		}
+		defer func() { _ = trial.Close() }()
+		ping, what = trial.pingAll, "with the new password the store can't be reached: %w; correct the file or give the user that password too; it is tried again"
 	}
 	patience, cancel := context.WithTimeout(ctx, reachPatience)
 	defer cancel()
 	outage := true // of before
 	for {
-		err := g.ping(patience)
+		err := ping(patience)
 		if err == nil {
 			return nil
 		}
@@ -164,8 +174,7 @@ func (g *generation) reach(ctx context.Context, before *generation) error {
 			if outage {
 				return nil
 			}
-			return problem(g.cfg, "redis", fmt.Errorf("the store that the configuration leads to now can't be reached: %w; "+
-				"correct redis.url or the store; it is tried again", err))
+			return problem(g.cfg, "redis", fmt.Errorf(what, err))
 		case <-time.After(startInterval):
 		}
 	}

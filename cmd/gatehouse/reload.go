@@ -188,6 +188,7 @@ func (r *reloader) build(ctx context.Context, c *loadedConfig, running *generati
 // apply puts the next generation in place. Requests that are being answered have
 // the one before to their end.
 func (r *reloader) apply(running, next *generation, warnings []config.Warning) {
+	next.usePasswords(next.cfg)
 	next.parts.start(r.spawn)
 	r.level.Set(next.cfg.Log.Level.Slog())
 	r.live.replace(next)

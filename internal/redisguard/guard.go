@@ -124,6 +124,9 @@ var (
 // Of returns the guard of a client of one server, alone or behind Sentinel, or of a
 // Cluster: the same one each time. Others are not guarded, so theirs does nothing.
 func Of(client redis.UniversalClient) *Guard {
+	if c, ok := client.(interface{ Inner() *redis.Client }); ok { // more than go-redis' own
+		client = c.Inner()
+	}
 	registry.Lock()
 	defer registry.Unlock()
 	switch c := client.(type) {

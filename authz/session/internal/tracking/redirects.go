@@ -3,6 +3,8 @@ package tracking
 import (
 	"context"
 	"net"
+	"runtime"
+	"weak"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -18,15 +20,25 @@ func (t *Tracker) watchRedirects(cluster *redis.ClusterClient) {
 	cluster.OnNewNode(t.hook)
 }
 
-// hook adds the hook to a server's client, once.
+// hook adds the hook to a server's client, once. It keeps no client alive: in a
+// Cluster, servers come and go.
 func (t *Tracker) hook(c *redis.Client) {
+	id := weak.Make(c)
 	t.mu.Lock()
-	known := t.hooked[c]
-	t.hooked[c] = true
+	known := t.hooked[id]
+	t.hooked[id] = true
 	t.mu.Unlock()
-	if !known {
-		c.AddHook(redirectHook{t})
+	if known {
+		return
 	}
+	runtime.AddCleanup(c, t.unhook, id)
+	c.AddHook(redirectHook{t})
+}
+
+func (t *Tracker) unhook(id weak.Pointer[redis.Client]) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.hooked, id)
 }
 
 type redirectHook struct{ t *Tracker }

@@ -31,6 +31,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -80,13 +81,13 @@ type Tracker struct {
 	mu     sync.RWMutex
 	links  []*link
 	state  State
-	hooked map[*redis.Client]bool
+	hooked map[weak.Pointer[redis.Client]]bool // of a Cluster's servers; those that are gone drop out
 }
 
 // New returns a tracker for a client of one server, alone or behind Sentinel, or
 // of a Cluster. It does nothing before Run.
 func New(client redis.UniversalClient, o Options) *Tracker {
-	t := &Tracker{client: client, o: o, start: time.Now(), hooked: map[*redis.Client]bool{}}
+	t := &Tracker{client: client, o: o, start: time.Now(), hooked: map[weak.Pointer[redis.Client]]bool{}}
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		t.watchRedirects(cluster)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -284,4 +285,24 @@ func (c *deafConn) Read(b []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// Servers of a Cluster come and go; what is remembered of each goes with it.
+func TestServersThatAreGoneAreForgotten(t *testing.T) {
+	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})
+	defer func() { _ = cluster.Close() }()
+	tracker := tracking.New(cluster, tracking.Options{})
+	stays := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	defer func() { _ = stays.Close() }()
+	tracking.Hook(tracker, stays)
+	for range 100 {
+		c := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+		tracking.Hook(tracker, c)
+		tracking.Hook(tracker, c)
+		require.NoError(t, c.Close())
+	}
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return tracking.Hooked(tracker) == 1
+	}, 20*time.Second, time.Millisecond)
 }

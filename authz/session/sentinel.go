@@ -1,0 +1,429 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// The client of a master that Sentinels name.
+//
+// go-redis has such a client, too, but it believes the first Sentinel that answers,
+// keeps the password of Sentinels for good, and can be left with a connection to the
+// old master: one that was being opened while the others were closed. An old master
+// that was only frozen, or cut off from its Sentinels, goes on answering, and what it
+// answers is from before the failover: revoked sessions live there. So
+//
+//   - each connection is opened at the master that the Sentinels name at that moment,
+//     all of those that can be reached: the newest configuration counts;
+//   - when another master is named, all connections to other servers are closed, and
+//     one that was being opened is thrown away;
+//   - [Store.Run] asks anew with each heartbeat, and when a Sentinel announces a
+//     change: that bounds how long an old master can be heard, idle connections and
+//     lost announcements notwithstanding.
+//
+// What is left is a network that is split with Gatehouse, the old master and less than
+// half of the Sentinels on one side, from before the failover: there nobody knows of it.
+
+// sentinelClient is a client of the master.
+type sentinelClient struct {
+	*redis.Client
+	masters *masters
+}
+
+// masters knows who the master is, and has all connections to it.
+type masters struct {
+	name   string
+	server func(ctx context.Context, network, address string) (net.Conn, error)
+	client func(address string) *redis.Client // of a Sentinel
+
+	mu        sync.Mutex
+	sentinels map[string]*sentinel // by address
+	named     []string             // those that the URL names
+	asking    *inquiry             // that is under way
+	master    string               // address; "" before the first answer
+	epoch     int64                // of the configuration that named it
+	placed    map[*placed]struct{}
+	closed    bool
+}
+
+// sentinel is one of them.
+type sentinel struct {
+	*redis.Client
+	silent bool // didn't answer last time: not waited for, where another one answers
+}
+
+// inquiry is a question to all Sentinels that others wait for.
+type inquiry struct {
+	done    chan struct{}
+	address string
+	err     error
+}
+
+// openSentinel returns a client with these options, which are those of a server.
+func openSentinel(u storeURL, o OpenOptions, options *redis.UniversalOptions) *sentinelClient {
+	timeout := options.ReadTimeout
+	m := &masters{
+		name: u.master, named: u.hosts, placed: map[*placed]struct{}{}, sentinels: map[string]*sentinel{},
+		server: redis.NewDialer(&redis.Options{DialTimeout: options.DialTimeout, TLSConfig: options.TLSConfig}),
+		client: func(address string) *redis.Client {
+			return redis.NewClient(&redis.Options{
+				Addr: address, ClientName: options.ClientName, Protocol: options.Protocol, TLSConfig: options.TLSConfig,
+				CredentialsProvider:   credentials(o.SentinelUsername, o.SentinelPassword, o.CurrentSentinelPassword),
+				ContextTimeoutEnabled: true, ReadTimeout: timeout, WriteTimeout: timeout,
+				DialTimeout: options.DialTimeout, DialerRetries: 1, MaxRetries: 1, PoolSize: 2, PipelinePoolSize: -1,
+				DisableIdentity: options.DisableIdentity, MaintNotificationsConfig: options.MaintNotificationsConfig,
+			})
+		},
+	}
+	for _, address := range u.hosts {
+		m.sentinels[address] = &sentinel{Client: m.client(address)}
+	}
+	plain := options.Simple()
+	plain.Addr = "master " + m.name + " of the Sentinels" // for messages: it is never dialled
+	plain.TLSConfig = nil                                 // ours
+	plain.Dialer = m.dial
+	return &sentinelClient{Client: redis.NewClient(plain), masters: m}
+}
+
+// Inner returns the client of the master alone, for those who look into it.
+func (c *sentinelClient) Inner() *redis.Client { return c.Client }
+
+// Close closes the client and its connections to the Sentinels.
+func (c *sentinelClient) Close() error {
+	return errors.Join(c.Client.Close(), c.masters.close())
+}
+
+func (m *masters) close() error {
+	m.mu.Lock()
+	m.closed = true
+	all := m.sentinels
+	m.sentinels = nil
+	m.mu.Unlock()
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// dial opens a connection to the master.
+func (m *masters) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	address, err := m.locate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := m.server(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return m.place(conn, address)
+}
+
+// place keeps a connection, to be closed when another server is the master. That
+// may be so already: opening it took its time.
+func (m *masters) place(conn net.Conn, address string) (net.Conn, error) {
+	p := &placed{Conn: conn, masters: m, address: address}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || address != m.master {
+		return nil, errors.Join(errMoved, conn.Close())
+	}
+	m.placed[p] = struct{}{}
+	if raw, ok := conn.(syscall.Conn); ok {
+		return rawPlaced{p, raw}, nil
+	}
+	return p, nil
+}
+
+var errMoved = errors.New("another server has become the master meanwhile")
+
+// placed is a connection to a server that was the master when it was opened.
+type placed struct {
+	net.Conn
+	masters *masters
+	address string
+}
+
+// Close closes the connection.
+func (p *placed) Close() error {
+	p.masters.mu.Lock()
+	delete(p.masters.placed, p)
+	p.masters.mu.Unlock()
+	return p.Conn.Close()
+}
+
+// cut closes it at once: TLS would say goodbye first, to whom may be frozen.
+func (p *placed) cut() {
+	if c, ok := p.Conn.(*tls.Conn); ok {
+		_ = c.NetConn().Close()
+	}
+	_ = p.Close()
+}
+
+// rawPlaced is one whose socket can be looked into.
+type rawPlaced struct {
+	*placed
+	syscall.Conn
+}
+
+// inquiryTime bounds a question to all Sentinels, whoever waits for it.
+const inquiryTime = 3 * time.Second
+
+// locate asks the Sentinels who the master is, once for all who ask at the same
+// moment.
+func (m *masters) locate(ctx context.Context) (address string, err error) {
+	m.mu.Lock()
+	q := m.asking
+	if q == nil {
+		q = &inquiry{done: make(chan struct{})}
+		m.asking = q
+		go m.inquire(context.WithoutCancel(ctx), q)
+	}
+	m.mu.Unlock()
+	select {
+	case <-q.done:
+		return q.address, q.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("ask the Sentinels: %w", ctx.Err())
+	}
+}
+
+func (m *masters) inquire(ctx context.Context, q *inquiry) {
+	ctx, cancel := context.WithTimeout(ctx, inquiryTime)
+	defer cancel()
+	defer close(q.done)
+	q.err = errors.New("the question to the Sentinels was stopped") // should it panic
+	answer, err := m.askAll(ctx)
+	if err == nil {
+		err = m.believe(answer)
+	}
+	m.mu.Lock()
+	m.asking = nil
+	m.mu.Unlock()
+	q.address, q.err = answer.master, err
+}
+
+// naming is what Sentinels say of the set.
+type naming struct {
+	master  string
+	epoch   int64           // of the configuration; a failover counts it up
+	others  []string        // addresses of other Sentinels
+	all     int             // Sentinels, by what this one knows
+	id      string          // of the Sentinel
+	because map[string]bool // the ids of all who answered
+}
+
+// askAll asks all Sentinels at once, waits for those that answered last time, and
+// returns the newest of the answers.
+func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
+	m.mu.Lock()
+	all := make(map[string]*sentinel, len(m.sentinels))
+	awaited := 0
+	silent := map[string]bool{}
+	for address, s := range m.sentinels {
+		all[address] = s
+		silent[address] = s.silent
+		if !s.silent {
+			awaited++
+		}
+	}
+	m.mu.Unlock()
+	type reply struct {
+		address string
+		naming
+		err error
+	}
+	replies := make(chan reply, len(all))
+	for address, s := range all {
+		go func() {
+			n, err := s.ask(ctx, m.name)
+			m.mu.Lock()
+			s.silent = err != nil
+			m.mu.Unlock()
+			replies <- reply{address, n, err}
+		}()
+	}
+	ids := map[string]bool{}
+	var errs []error
+	for range all {
+		r := <-replies // each has its own timeouts
+		if !silent[r.address] {
+			awaited--
+		}
+		if r.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.address, r.err))
+		} else {
+			ids[cmp.Or(r.id, r.address)] = true
+			if len(ids) == 1 || r.epoch > newest.epoch {
+				newest = r.naming
+			}
+		}
+		if len(ids) > 0 && awaited == 0 {
+			break
+		}
+	}
+	if len(ids) == 0 {
+		return newest, fmt.Errorf("no Sentinel names the master: %w", errors.Join(errs...))
+	}
+	newest.because = ids
+	return newest, nil
+}
+
+// ask asks one Sentinel.
+func (s *sentinel) ask(ctx context.Context, name string) (n naming, err error) {
+	pipe := s.Pipeline()
+	address := pipe.Do(ctx, "sentinel", "get-master-addr-by-name", name) // the new one a moment earlier than "master"
+	facts := pipe.Do(ctx, "sentinel", "master", name)
+	others := pipe.Do(ctx, "sentinel", "sentinels", name)
+	id := pipe.Do(ctx, "sentinel", "myid") // since Redis 6.2
+	_, _ = pipe.Exec(ctx)
+	where, err := address.StringSlice()
+	if errors.Is(err, redis.Nil) {
+		return n, fmt.Errorf("knows no master %q: correct its name in the URL, which is that of 'sentinel monitor'", name)
+	}
+	if err != nil {
+		return n, err
+	}
+	if len(where) != 2 {
+		return n, errors.New("gives no address of the master")
+	}
+	n.master = net.JoinHostPort(where[0], where[1])
+	n.id, _ = id.Text()
+	about, err := pairs(facts.Val()), facts.Err()
+	if err != nil {
+		return n, err
+	}
+	n.epoch, _ = strconv.ParseInt(about["config-epoch"], 10, 64)
+	more, _ := strconv.Atoi(about["num-other-sentinels"])
+	n.all = 1 + more
+	list, _ := others.Slice()
+	for _, other := range list {
+		if o := pairs(other); o["ip"] != "" && o["port"] != "" {
+			n.others = append(n.others, net.JoinHostPort(o["ip"], o["port"]))
+		}
+	}
+	return n, nil
+}
+
+// pairs makes a map of a reply of names and values.
+func pairs(reply any) map[string]string {
+	list, _ := reply.([]any)
+	m := make(map[string]string, len(list)/2)
+	for i := 0; i+1 < len(list); i += 2 {
+		m[fmt.Sprint(list[i])] = fmt.Sprint(list[i+1])
+	}
+	return m
+}
+
+// believe takes an answer for true: it closes the connections to other servers, and
+// learns of other Sentinels. An older configuration than one that was seen before is
+// believed to more than half of the Sentinels only, which have been set up anew then.
+func (m *masters) believe(n naming) error {
+	m.mu.Lock()
+	if n.epoch < m.epoch && 2*len(n.because) <= n.all {
+		m.mu.Unlock()
+		return errors.New("the Sentinels in reach know of an older configuration only than was seen before")
+	}
+	m.master, m.epoch = n.master, n.epoch
+	var astray []*placed
+	for p := range m.placed {
+		if p.address != n.master {
+			astray = append(astray, p)
+		}
+	}
+	gone := m.meet(n.others)
+	m.mu.Unlock()
+	for _, p := range astray {
+		p.cut()
+	}
+	for _, s := range gone {
+		_ = s.Close()
+	}
+	return nil
+}
+
+// meet adds the Sentinels that a Sentinel knows, and returns those that neither it nor
+// the URL names any more.
+func (m *masters) meet(others []string) (gone []*sentinel) {
+	if m.closed {
+		return nil
+	}
+	stays := map[string]bool{}
+	for _, address := range append(others, m.named...) {
+		stays[address] = true
+		if m.sentinels[address] == nil {
+			m.sentinels[address] = &sentinel{Client: m.client(address), silent: true} // until it has answered
+		}
+	}
+	for address, s := range m.sentinels {
+		if !stays[address] {
+			delete(m.sentinels, address)
+			gone = append(gone, s)
+		}
+	}
+	return gone
+}
+
+// watch asks who the master is at each interval, and when a Sentinel announces
+// another one, until ctx ends.
+func (m *masters) watch(ctx context.Context, every time.Duration) {
+	var listeners sync.WaitGroup
+	defer listeners.Wait()
+	switched := make(chan struct{}, 1)
+	for _, address := range m.named {
+		listeners.Go(func() { m.listen(ctx, address, every, switched) })
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		_, _ = m.locate(ctx) // who wants a connection is told why there is none
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-switched:
+		}
+	}
+}
+
+// listen tells of each failover that a Sentinel announces.
+func (m *masters) listen(ctx context.Context, address string, pause time.Duration, switched chan<- struct{}) {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		s := m.sentinels[address]
+		m.mu.Unlock()
+		if s == nil { // closed
+			return
+		}
+		announcements := s.Subscribe(ctx, "+switch-master")
+		stop := context.AfterFunc(ctx, func() { _ = announcements.Close() }) // reading heeds no context
+		for {
+			message, err := announcements.Receive(ctx)
+			if err != nil {
+				break
+			}
+			if _, ok := message.(*redis.Message); ok {
+				select {
+				case switched <- struct{}{}:
+				default:
+				}
+			}
+		}
+		stop()
+		_ = announcements.Close()
+		select {
+		case <-ctx.Done():
+		case <-time.After(max(pause, time.Second)):
+		}
+	}
+}
