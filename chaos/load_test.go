@@ -73,6 +73,9 @@ func (l *load) add(more ...*credential) {
 	l.known.Store(&all)
 }
 
+// replace has a load that runs check other credentials.
+func (l *load) replace(credentials ...*credential) { l.known.Store(&credentials) }
+
 // client makes a check per pause. What a slow answer made it miss is left out.
 func (l *load) client(ctx context.Context, delay, pause time.Duration) {
 	select {
@@ -97,7 +100,7 @@ func (l *load) client(ctx context.Context, delay, pause time.Duration) {
 func (l *load) check(ctx context.Context, c *credential) {
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkPatience)
 	defer cancel()
-	over := time.Duration(c.over.Load())
+	over := time.Duration(c.life().over.Load())
 	sent := now()
 	a := l.door.ask(call, c)
 	got := now()
