@@ -193,18 +193,24 @@ func (g *gate) send(ctx context.Context, method, path string, body any, headers 
 // session begins a session.
 func (g *gate) session(t *testing.T, user string) *credential {
 	t.Helper()
+	c, status, err := g.login(t.Context(), user)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusCreated, status)
+	return c
+}
+
+// login begins a session, if it can be done now.
+func (g *gate) login(ctx context.Context, user string) (c *credential, status int, err error) {
 	var reply struct {
 		Cookie string `json:"cookie"`
 	}
-	status, err := g.call(t.Context(), http.MethodPost, "/auth/sessions", map[string]any{
+	status, err = g.call(ctx, http.MethodPost, "/auth/sessions", map[string]any{
 		"userId": user, "email": user + "@example.com", "roles": []string{"member"}, "organizationId": "org-1",
 	}, &reply, nil)
-	require.NoError(t, err)
-	require.Equal(t, http.StatusCreated, status)
 	return &credential{
 		name: "the session of " + user, user: user, policy: "user",
 		headers: map[string]string{"cookie": "sessionId=" + reply.Cookie},
-	}
+	}, status, err
 }
 
 // sessions begins sessions of as many users.
