@@ -83,6 +83,9 @@ func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
 	} else if o.TLS != (TLSOptions{}) {
 		return nil, errors.New("store URL: there are TLS settings, but the scheme is one without TLS; write rediss")
 	}
+	if u.kind == kindSentinel {
+		options.Dialer = newFence(options).dial
+	}
 	return redis.NewUniversalClient(options), nil
 }
 
