@@ -170,7 +170,7 @@ type Redis struct {
 	PasswordFile    File          `yaml:"password_file" doc:"File with the password, instead of one in the URL."`
 	TLS             RedisTLS      `yaml:"tls" doc:"For the rediss schemes: whom to trust, and the client's own certificate."`
 	Timeout         time.Duration `yaml:"timeout" default:"100ms" min:"1ms" doc:"Deadline of one operation on the path of a request."`
-	ConfirmReplicas int           `yaml:"confirm_replicas" default:"0" min:"0" max:"64" doc:"Replicas that must hold a revocation before it is acknowledged."`
+	ConfirmReplicas int           `yaml:"confirm_replicas" default:"0" min:"0" max:"64" doc:"Replicas that must hold a revocation before it is acknowledged. So that no failover undoes it: all that a master has."`
 	Cache           Cache         `yaml:"cache" doc:"The cache in the process, which Redis keeps coherent."`
 
 	// Password is what PasswordFile holds; zero when there is none, or when
