@@ -28,12 +28,26 @@ type credential struct {
 	user    string            // whom it stands for
 	policy  string            // that is asked about
 	headers map[string]string // that show it
+	grace   time.Duration     // how much longer its policy lets it in than others, once it has ended
 
+	of           *credential  // the same under another policy, which knows when it ends
 	ending, over atomic.Int64 // times of the run; 0: not
 }
 
-func (c *credential) ends()  { c.ending.CompareAndSwap(0, int64(now())) }
-func (c *credential) ended() { c.over.CompareAndSwap(0, int64(now())) }
+func (c *credential) ends()  { c.life().ending.CompareAndSwap(0, int64(now())) }
+func (c *credential) ended() { c.life().over.CompareAndSwap(0, int64(now())) }
+
+func (c *credential) life() *credential {
+	if c.of != nil {
+		return c.of
+	}
+	return c
+}
+
+// under is the same credential under another policy: it ends with it.
+func (c *credential) under(policy string) *credential {
+	return &credential{name: c.name + ", " + policy, user: c.user, policy: policy, headers: c.headers, of: c.life()}
+}
 
 // answer is what came of a check.
 type answer struct {
@@ -67,12 +81,12 @@ func judge(c *credential, a answer, over, sent, got, stale time.Duration) (verdi
 		return unknown, ""
 	case a.status == http.StatusOK && a.user != c.user:
 		return wrong, fmt.Sprintf("passes as %q", a.user)
-	case a.status == http.StatusOK && over != 0 && sent > over+stale:
+	case a.status == http.StatusOK && over != 0 && sent > over+stale+c.grace:
 		return wrong, fmt.Sprintf("passes %v after its acknowledged end", sent-over)
 	case a.status == http.StatusOK:
 		return right, ""
 	case a.status == http.StatusUnauthorized:
-		if ending := time.Duration(c.ending.Load()); ending == 0 || got < ending {
+		if ending := time.Duration(c.life().ending.Load()); ending == 0 || got < ending {
 			return wrong, "a good credential is called bad"
 		}
 		return right, ""

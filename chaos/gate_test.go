@@ -39,7 +39,7 @@ log: {level: error, format: json}
 tokens: {audiences: [api], signing_keys: [{file: signing.pem}]}
 policies:
   user: {credentials: [session, bearer]}
-  strict: {credentials: [session], freshness: strict}
+  strict: {credentials: [session, bearer], freshness: strict}
 default_policy: user
 `
 
@@ -155,13 +155,24 @@ func (c *credential) request() *authv3.CheckRequest {
 // call calls the auth API as an internal caller, unless headers say otherwise, and
 // decodes the answer into reply, which may be nil.
 func (g *gate) call(ctx context.Context, method, path string, body, reply any, headers map[string]string) (status int, err error) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return 0, err
+	status, text, err := g.send(ctx, method, path, body, headers)
+	if err == nil && reply != nil && status < 300 {
+		err = json.Unmarshal(text, reply)
+	}
+	return status, err
+}
+
+// send calls the auth API as call does, and returns the answer as it is.
+func (g *gate) send(ctx context.Context, method, path string, body any, headers map[string]string) (status int, answer []byte, err error) {
+	var text []byte
+	if body != nil {
+		if text, err = json.Marshal(body); err != nil {
+			return 0, nil, err
+		}
 	}
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+g.http+path, bytes.NewReader(text))
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	if headers == nil {
@@ -172,14 +183,11 @@ func (g *gate) call(ctx context.Context, method, path string, body, reply any, h
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	text, err = io.ReadAll(response.Body)
-	if err == nil && reply != nil && response.StatusCode < 300 {
-		err = json.Unmarshal(text, reply)
-	}
-	return response.StatusCode, err
+	answer, err = io.ReadAll(response.Body)
+	return response.StatusCode, answer, err
 }
 
 // session begins a session.
@@ -231,9 +239,7 @@ func (s secrets) token(t *testing.T, user string) *credential {
 }
 
 // strict is the same credential under a policy that asks Redis each time.
-func (c *credential) strict() *credential {
-	return &credential{name: c.name + ", strict", user: c.user, policy: "strict", headers: c.headers}
-}
+func (c *credential) strict() *credential { return c.under("strict") }
 
 // metrics returns what the ops listener tells.
 func (g *gate) metrics(t *testing.T) string {

@@ -18,7 +18,7 @@ import (
 // may take until there is no answer: longer than Gatehouse's own deadlines.
 const (
 	patience      = 30 * time.Second
-	checkPatience = 3 * time.Second
+	checkPatience = 10 * time.Second
 )
 
 // loadOptions configure a load. Rate is required.
@@ -26,6 +26,8 @@ type loadOptions struct {
 	rate    int           // checks per second
 	clients int           // that share the rate, each with one check at a time; 0 for 32
 	stale   time.Duration // see judge
+
+	strictStale time.Duration // the same under the policy that asks Redis each time
 }
 
 // load is a steady stream of checks of credentials, chosen at random.
@@ -73,6 +75,9 @@ func (l *load) add(more ...*credential) {
 	l.known.Store(&all)
 }
 
+// replace has a load that runs check other credentials.
+func (l *load) replace(credentials ...*credential) { l.known.Store(&credentials) }
+
 // client makes a check per pause. What a slow answer made it miss is left out.
 func (l *load) client(ctx context.Context, delay, pause time.Duration) {
 	select {
@@ -97,11 +102,15 @@ func (l *load) client(ctx context.Context, delay, pause time.Duration) {
 func (l *load) check(ctx context.Context, c *credential) {
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkPatience)
 	defer cancel()
-	over := time.Duration(c.over.Load())
+	over := time.Duration(c.life().over.Load())
 	sent := now()
 	a := l.door.ask(call, c)
 	got := now()
-	v, why := judge(c, a, over, sent, got, l.o.stale)
+	stale := l.o.stale
+	if c.policy == "strict" {
+		stale = l.o.strictStale
+	}
+	v, why := judge(c, a, over, sent, got, stale)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.records = append(l.records, record{sent, got - sent, v})
@@ -134,6 +143,14 @@ func (l *load) flows(t *testing.T, n int) {
 		last := records[len(records)-n:]
 		return !slices.ContainsFunc(last, func(r record) bool { return r.verdict != right })
 	}, patience, 10*time.Millisecond, "the load doesn't flow, or not again")
+}
+
+// warm has each credential checked once, so that the cache knows it.
+func (l *load) warm(t *testing.T) {
+	t.Helper()
+	for _, c := range *l.known.Load() {
+		l.check(t.Context(), c)
+	}
 }
 
 // fails waits until a check was refused with 503: the fault is felt.

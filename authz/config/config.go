@@ -177,7 +177,7 @@ type Redis struct {
 	Sentinel        Sentinel      `yaml:"sentinel" doc:"For redis+sentinel: how we log in at the Sentinels, which have users of their own."`
 	TLS             RedisTLS      `yaml:"tls" doc:"For the rediss schemes: whom to trust, and the client's own certificate. For the Sentinels, too."`
 	Timeout         time.Duration `yaml:"timeout" default:"100ms" min:"1ms" doc:"Deadline of one operation on the path of a request."`
-	ConfirmReplicas int           `yaml:"confirm_replicas" default:"0" min:"0" max:"64" doc:"Replicas that must hold a revocation before it is acknowledged."`
+	ConfirmReplicas int           `yaml:"confirm_replicas" default:"0" min:"0" max:"64" doc:"Replicas that must hold a revocation before it is acknowledged. So that no failover undoes it: all that a master has."`
 	Cache           Cache         `yaml:"cache" doc:"The cache in the process, which Redis keeps coherent."`
 
 	// Password is what PasswordFile holds; zero when there is none, or when

@@ -6,6 +6,9 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
+// WordBound is how long a word of the Sentinels counts.
+const WordBound = wordBound
+
 // ClientOf returns the client of a store.
 func ClientOf(s *Store) redis.UniversalClient { return s.client }
 

@@ -6,9 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +35,25 @@ import (
 //
 // What is left is a network that is split with Gatehouse, the old master and less than
 // half of the Sentinels on one side, from before the failover: there nobody knows of it.
+// So nothing is sent to a master but on the word of more than half of the Sentinels that
+// it is the one, which is not older than wordBound. Two such majorities have a Sentinel
+// in common, and one that has named the successor does not name the old one again. So
+// when one Gatehouse acknowledges something that it wrote to the successor, no other
+// one gets another word for the old master from then on, and its last one runs out.
+
+const (
+	// wordBound is how long a word of the Sentinels counts, from when they were
+	// asked.
+	wordBound = 2 * time.Second
+	// wordFresh is when they are asked anew, beside the call that needs it.
+	wordFresh = 500 * time.Millisecond
+)
+
+// word is what more than half of the Sentinels say.
+type word struct {
+	master string // address
+	at     time.Time
+}
 
 // sentinelClient is a client of the master.
 type sentinelClient struct {
@@ -45,6 +66,7 @@ type masters struct {
 	name   string
 	server func(ctx context.Context, network, address string) (net.Conn, error)
 	client func(address string) *redis.Client // of a Sentinel
+	word   atomic.Pointer[word]
 
 	mu        sync.Mutex
 	sentinels map[string]*sentinel // by address
@@ -52,6 +74,7 @@ type masters struct {
 	asking    *inquiry             // that is under way
 	master    string               // address; "" before the first answer
 	epoch     int64                // of the configuration that named it
+	most      int                  // Sentinels that agreed, ever
 	placed    map[*placed]struct{}
 	closed    bool
 }
@@ -150,8 +173,9 @@ var errMoved = errors.New("another server has become the master meanwhile")
 // placed is a connection to a server that was the master when it was opened.
 type placed struct {
 	net.Conn
-	masters *masters
-	address string
+	masters  *masters
+	address  string
+	deadline atomic.Pointer[time.Time] // of writes
 }
 
 // Close closes the connection.
@@ -160,6 +184,73 @@ func (p *placed) Close() error {
 	delete(p.masters.placed, p)
 	p.masters.mu.Unlock()
 	return p.Conn.Close()
+}
+
+// count takes it for the word of the Sentinels where so many of them name a master:
+// more than half of those that the URL names, or that ever agreed, since it may name
+// one that knows the others.
+func (m *masters) count(master string, agree int, at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.most = max(m.most, agree)
+	if agree > len(m.named)/2 && agree > m.most/2 {
+		m.word.Store(&word{master, at})
+	}
+}
+
+// vouched reports whether there is a word for an address that counts.
+func (m *masters) vouched(address string) bool {
+	w := m.word.Load()
+	if w == nil || w.master != address {
+		return false
+	}
+	age := time.Since(w.at)
+	if age >= wordFresh && age < wordBound {
+		m.ask(context.Background())
+	}
+	return age < wordBound
+}
+
+// Write sends nothing without a word of the Sentinels.
+func (p *placed) Write(b []byte) (int, error) {
+	if !p.masters.vouched(p.address) {
+		if err := p.askLeave(); err != nil {
+			return 0, errors.Join(err, p.Close())
+		}
+	}
+	return p.Conn.Write(b)
+}
+
+func (p *placed) askLeave() error {
+	ctx := context.Background()
+	if deadline := p.deadline.Load(); deadline != nil && !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, *deadline)
+		defer cancel()
+	}
+	address, err := p.masters.locate(ctx)
+	switch {
+	case p.masters.vouched(p.address):
+		return nil
+	case err != nil:
+		return fmt.Errorf("is %s still the master? %w", p.address, err)
+	case address != p.address:
+		// For the client that is a connection which has ended: it tries again.
+		return fmt.Errorf("%w: %w", errMoved, io.EOF)
+	}
+	return fmt.Errorf("is %s still the master? Fewer than half of the Sentinels say so", p.address)
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (p *placed) SetWriteDeadline(t time.Time) error {
+	p.deadline.Store(&t)
+	return p.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline implements [net.Conn].
+func (p *placed) SetDeadline(t time.Time) error {
+	p.deadline.Store(&t)
+	return p.Conn.SetDeadline(t)
 }
 
 // cut closes it at once: TLS would say goodbye first, to whom may be frozen.
@@ -182,20 +273,25 @@ const inquiryTime = 3 * time.Second
 // locate asks the Sentinels who the master is, once for all who ask at the same
 // moment.
 func (m *masters) locate(ctx context.Context) (address string, err error) {
-	m.mu.Lock()
-	q := m.asking
-	if q == nil {
-		q = &inquiry{done: make(chan struct{})}
-		m.asking = q
-		go m.inquire(context.WithoutCancel(ctx), q)
-	}
-	m.mu.Unlock()
+	q := m.ask(ctx)
 	select {
 	case <-q.done:
 		return q.address, q.err
 	case <-ctx.Done():
 		return "", fmt.Errorf("ask the Sentinels: %w", ctx.Err())
 	}
+}
+
+// ask has all Sentinels asked, unless that is under way. The question outlives the
+// call that needed it first.
+func (m *masters) ask(ctx context.Context) *inquiry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.asking == nil {
+		m.asking = &inquiry{done: make(chan struct{})}
+		go m.inquire(context.WithoutCancel(ctx), m.asking)
+	}
+	return m.asking
 }
 
 func (m *masters) inquire(ctx context.Context, q *inquiry) {
@@ -244,6 +340,7 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 		err error
 	}
 	replies := make(chan reply, len(all))
+	at := time.Now()
 	for address, s := range all {
 		go func() {
 			n, err := s.ask(ctx, m.name)
@@ -253,7 +350,7 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 			replies <- reply{address, n, err}
 		}()
 	}
-	ids := map[string]bool{}
+	ids, votes := map[string]bool{}, map[string]map[string]bool{}
 	var errs []error
 	for range all {
 		r := <-replies // each has its own timeouts
@@ -263,7 +360,13 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 		if r.err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.address, r.err))
 		} else {
-			ids[cmp.Or(r.id, r.address)] = true
+			id := cmp.Or(r.id, r.address)
+			ids[id] = true
+			if votes[r.master] == nil {
+				votes[r.master] = map[string]bool{}
+			}
+			votes[r.master][id] = true
+			m.count(r.master, len(votes[r.master]), at)
 			if len(ids) == 1 || r.epoch > newest.epoch {
 				newest = r.naming
 			}

@@ -48,7 +48,9 @@ type Options struct {
 	// ConfirmReplicas is how many replicas must hold a revocation before it is
 	// acknowledged: an error with [authz.ReasonNotConfirmed] says that it was
 	// made, and that fewer of them said in time that they have it. Zero waits
-	// for none. An embedded store has none.
+	// for none. All that a master has is the number with which no failover undoes
+	// what was acknowledged: with fewer, one that doesn't have it may be promoted. An
+	// embedded store has none.
 	ConfirmReplicas int
 	// Timeout bounds each call of the store as a whole. Default 100ms. Calls
 	// that look through many records have it for each step. Waiting for

@@ -1,0 +1,86 @@
+//go:build unix
+
+package session_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest"
+)
+
+// Nothing is asked of a master that more than half of the Sentinels don't vouch
+// for, though it answers: there may be another one by now.
+func TestAMasterNeedsTheWordOfTheSentinels(t *testing.T) {
+	t.Parallel()
+	set := redistest.StartSentinels(t, redistest.SentinelOptions{Sentinels: 3})
+	f := openStore(t, set.URL(), session.Options{Timeout: 500 * time.Millisecond})
+	id := f.login(t)
+	read := func() error {
+		_, err := f.Session(t.Context(), id, authz.ReadOptions{Fresh: true})
+		return err
+	}
+	require.NoError(t, read())
+	set.Sentinels[0].Freeze()
+	time.Sleep(session.WordBound + 100*time.Millisecond) // what they said before
+	require.Eventually(t, func() bool { return read() == nil }, endsByItself, 20*time.Millisecond, "two of three are enough")
+	set.Sentinels[1].Freeze()
+	var err error
+	require.Eventually(t, func() bool {
+		err = read()
+		return err != nil
+	}, endsByItself, 20*time.Millisecond, "one of three is not")
+	requireReason(t, authz.ReasonStoreUnavailable, err)
+	require.NoError(t, set.Nodes[0].Client().Ping(t.Context()).Err(), "the master could answer")
+	for range 3 {
+		requireReason(t, authz.ReasonStoreUnavailable, read())
+	}
+	requireReason(t, authz.ReasonStoreUnavailable, f.Revoke(t.Context(), id))
+	set.Sentinels[0].Thaw()
+	require.Eventually(t, func() bool { return read() == nil }, endsByItself, 20*time.Millisecond)
+}
+
+// The Sentinels are asked as the client asks them: with their password, by TLS,
+// and with a certificate.
+func TestSentinelsAreAskedWithTheirPassword(t *testing.T) {
+	t.Parallel()
+	tls := redistest.NewTLS(t)
+	set := redistest.StartSentinels(t, redistest.SentinelOptions{
+		Replicas: 1, Sentinels: 3, SentinelPassword: "of-the-sentinels",
+		Options: redistest.Options{Password: "of-redis", TLS: tls, ClientCertificates: true},
+	})
+	client, err := session.Open(set.URL(), session.OpenOptions{
+		Timeout: time.Second, SentinelPassword: "of-the-sentinels",
+		TLS: session.TLSOptions{CAFile: tls.CAFile, CertFile: tls.ClientCertFile, KeyFile: tls.ClientKeyFile},
+	})
+	require.NoError(t, err)
+	store := session.New(client, session.Options{Timeout: time.Second})
+	id, err := store.Create(t.Context(), authz.Login{Identity: authz.Identity{ID: "u"}})
+	require.NoError(t, err)
+	set.Failover()
+	require.Eventually(t, func() bool {
+		_, err := store.Session(t.Context(), id, authz.ReadOptions{})
+		return err == nil
+	}, endsByItself, 20*time.Millisecond)
+
+	// What was opened for that ends with the client.
+	require.Positive(t, connections(t, set))
+	require.NoError(t, client.Close())
+	require.Eventually(t, func() bool { return connections(t, set) == 0 }, endsByItself, 20*time.Millisecond)
+}
+
+// connections counts those of Gatehouse to the Sentinels.
+func connections(t *testing.T, set *redistest.Sentinels) (n int) {
+	t.Helper()
+	for _, s := range set.Sentinels {
+		list, err := s.Client().ClientList(t.Context()).Result()
+		require.NoError(t, err)
+		n += strings.Count(list, "name=gatehouse")
+	}
+	return n
+}
