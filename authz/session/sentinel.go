@@ -52,6 +52,7 @@ type masters struct {
 	asking    *inquiry             // that is under way
 	master    string               // address; "" before the first answer
 	epoch     int64                // of the configuration that named it
+	asked     time.Time            // when it was named last
 	placed    map[*placed]struct{}
 	closed    bool
 }
@@ -114,16 +115,20 @@ func (m *masters) close() error {
 }
 
 // dial opens a connection to the master.
-func (m *masters) dial(ctx context.Context, network, _ string) (net.Conn, error) {
-	address, err := m.locate(ctx)
-	if err != nil {
-		return nil, err
+func (m *masters) dial(ctx context.Context, network, _ string) (conn net.Conn, err error) {
+	for range 3 { // it rarely moves once
+		var address string
+		if address, err = m.locate(ctx); err != nil {
+			return nil, err
+		}
+		if conn, err = m.server(ctx, network, address); err != nil {
+			return nil, err
+		}
+		if conn, err = m.place(conn, address); !errors.Is(err, errMoved) {
+			break
+		}
 	}
-	conn, err := m.server(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return m.place(conn, address)
+	return conn, err
 }
 
 // place keeps a connection, to be closed when another server is the master. That
@@ -331,7 +336,7 @@ func (m *masters) believe(n naming) error {
 		m.mu.Unlock()
 		return errors.New("the Sentinels in reach know of an older configuration only than was seen before")
 	}
-	m.master, m.epoch = n.master, n.epoch
+	m.master, m.epoch, m.asked = n.master, n.epoch, time.Now()
 	var astray []*placed
 	for p := range m.placed {
 		if p.address != n.master {
@@ -371,8 +376,8 @@ func (m *masters) meet(others []string) (gone []*sentinel) {
 	return gone
 }
 
-// watch asks who the master is at each interval, and when a Sentinel announces
-// another one, until ctx ends.
+// watch sees to it that the master is asked for at least once in each interval, and when
+// a Sentinel announces another one, until ctx ends.
 func (m *masters) watch(ctx context.Context, every time.Duration) {
 	var listeners sync.WaitGroup
 	defer listeners.Wait()
@@ -380,17 +385,26 @@ func (m *masters) watch(ctx context.Context, every time.Duration) {
 	for _, address := range m.named {
 		listeners.Go(func() { m.listen(ctx, address, every, switched) })
 	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
 	for {
-		_, _ = m.locate(ctx) // who wants a connection is told why there is none
+		wait := time.Until(m.lastNamed().Add(every)) // by whoever opened a connection
+		if wait <= 0 {
+			_, _ = m.locate(ctx) // who wants a connection is told why there is none
+			wait = every
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(wait):
 		case <-switched:
+			_, _ = m.locate(ctx) // as above
 		}
 	}
+}
+
+func (m *masters) lastNamed() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked
 }
 
 // listen tells of each failover that a Sentinel announces.
