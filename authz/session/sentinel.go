@@ -75,6 +75,7 @@ type masters struct {
 	master    string               // address; "" before the first answer
 	epoch     int64                // of the configuration that named it
 	most      int                  // Sentinels that agreed, ever
+	asked     time.Time            // when it was named last
 	placed    map[*placed]struct{}
 	closed    bool
 }
@@ -140,16 +141,20 @@ func (m *masters) close() error {
 }
 
 // dial opens a connection to the master.
-func (m *masters) dial(ctx context.Context, network, _ string) (net.Conn, error) {
-	address, err := m.locate(ctx)
-	if err != nil {
-		return nil, err
+func (m *masters) dial(ctx context.Context, network, _ string) (conn net.Conn, err error) {
+	for range 3 { // it rarely moves once
+		var address string
+		if address, err = m.locate(ctx); err != nil {
+			return nil, err
+		}
+		if conn, err = m.server(ctx, network, address); err != nil {
+			return nil, err
+		}
+		if conn, err = m.place(conn, address); !errors.Is(err, errMoved) {
+			break
+		}
 	}
-	conn, err := m.server(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return m.place(conn, address)
+	return conn, err
 }
 
 // place keeps a connection, to be closed when another server is the master. That
@@ -186,16 +191,18 @@ func (p *placed) Close() error {
 	return p.Conn.Close()
 }
 
-// count takes it for the word of the Sentinels where so many of them name a master:
-// more than half of those that the URL names, or that ever agreed, since it may name
-// one that knows the others.
-func (m *masters) count(master string, agree int, at time.Time) {
+// count takes it for the word of the Sentinels where more than half of them name a
+// master, and reports whether it is. all is how many there are, by what they say; it
+// is not less than how many ever agreed, for one that begins anew knows no others.
+func (m *masters) count(master string, agree, all int, at time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.most = max(m.most, agree)
-	if agree > len(m.named)/2 && agree > m.most/2 {
-		m.word.Store(&word{master, at})
+	if 2*agree <= max(all, m.most) {
+		return false
 	}
+	m.word.Store(&word{master, at})
+	return true
 }
 
 // vouched reports whether there is a word for an address that counts.
@@ -303,6 +310,11 @@ func (m *masters) inquire(ctx context.Context, q *inquiry) {
 	if err == nil {
 		err = m.believe(answer)
 	}
+	if err == nil && !answer.agreed && m.knowsMoreThan(answer.of) { // the URL names a few of them
+		if answer, err = m.askAll(ctx); err == nil {
+			err = m.believe(answer)
+		}
+	}
 	m.mu.Lock()
 	m.asking = nil
 	m.mu.Unlock()
@@ -317,10 +329,19 @@ type naming struct {
 	all     int             // Sentinels, by what this one knows
 	id      string          // of the Sentinel
 	because map[string]bool // the ids of all who answered
+	of      int             // who were asked
+	agreed  bool            // more than half named one and the same
 }
 
-// askAll asks all Sentinels at once, waits for those that answered last time, and
-// returns the newest of the answers.
+// knowsMoreThan reports whether there are more Sentinels to ask.
+func (m *masters) knowsMoreThan(n int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.sentinels) > n
+}
+
+// askAll asks all Sentinels at once, waits for those that answered last time, and for
+// the others until more than half agree, and returns the newest of the answers.
 func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 	m.mu.Lock()
 	all := make(map[string]*sentinel, len(m.sentinels))
@@ -351,6 +372,7 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 		}()
 	}
 	ids, votes := map[string]bool{}, map[string]map[string]bool{}
+	agreed, there := false, 0
 	var errs []error
 	for range all {
 		r := <-replies // each has its own timeouts
@@ -366,19 +388,20 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 				votes[r.master] = map[string]bool{}
 			}
 			votes[r.master][id] = true
-			m.count(r.master, len(votes[r.master]), at)
+			there = max(there, r.all)
+			agreed = m.count(r.master, len(votes[r.master]), there, at) || agreed
 			if len(ids) == 1 || r.epoch > newest.epoch {
 				newest = r.naming
 			}
 		}
-		if len(ids) > 0 && awaited == 0 {
+		if agreed && awaited == 0 {
 			break
 		}
 	}
 	if len(ids) == 0 {
 		return newest, fmt.Errorf("no Sentinel names the master: %w", errors.Join(errs...))
 	}
-	newest.because = ids
+	newest.because, newest.of, newest.agreed = ids, len(all), agreed
 	return newest, nil
 }
 
@@ -437,7 +460,7 @@ func (m *masters) believe(n naming) error {
 		m.mu.Unlock()
 		return errors.New("the Sentinels in reach know of an older configuration only than was seen before")
 	}
-	m.master, m.epoch = n.master, n.epoch
+	m.master, m.epoch, m.asked = n.master, n.epoch, time.Now()
 	var astray []*placed
 	for p := range m.placed {
 		if p.address != n.master {
@@ -477,8 +500,8 @@ func (m *masters) meet(others []string) (gone []*sentinel) {
 	return gone
 }
 
-// watch asks who the master is at each interval, and when a Sentinel announces
-// another one, until ctx ends.
+// watch sees to it that the master is asked for at least once in each interval, and when
+// a Sentinel announces another one, until ctx ends.
 func (m *masters) watch(ctx context.Context, every time.Duration) {
 	var listeners sync.WaitGroup
 	defer listeners.Wait()
@@ -486,17 +509,26 @@ func (m *masters) watch(ctx context.Context, every time.Duration) {
 	for _, address := range m.named {
 		listeners.Go(func() { m.listen(ctx, address, every, switched) })
 	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
 	for {
-		_, _ = m.locate(ctx) // who wants a connection is told why there is none
+		wait := time.Until(m.lastNamed().Add(every)) // by whoever opened a connection
+		if wait <= 0 {
+			_, _ = m.locate(ctx) // who wants a connection is told why there is none
+			wait = every
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(wait):
 		case <-switched:
+			_, _ = m.locate(ctx) // as above
 		}
 	}
+}
+
+func (m *masters) lastNamed() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked
 }
 
 // listen tells of each failover that a Sentinel announces.

@@ -252,7 +252,7 @@ func (h hook) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := next(ctx, network, addr)
 		if err != nil {
-			return failed{err}, nil
+			return failed{fmt.Errorf("connect: %w", err)}, nil // go-redis takes one layer off
 		}
 		return c, nil
 	}
