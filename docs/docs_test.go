@@ -185,9 +185,9 @@ func TestProgramsArePinned(t *testing.T) {
 	}
 }
 
-// TestSecurityNamesWhatIsThere: the page claims nothing by a test that was renamed
-// or deleted since.
-func TestSecurityNamesWhatIsThere(t *testing.T) {
+// TestPromisesNameWhatIsThere: the pages claim nothing by a test that was renamed or
+// deleted since.
+func TestPromisesNameWhatIsThere(t *testing.T) {
 	there := map[string]bool{}
 	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	require.NoError(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
@@ -206,23 +206,25 @@ func TestSecurityNamesWhatIsThere(t *testing.T) {
 		}
 		return err
 	}))
-	page := read(t, "SECURITY.md")
-	names := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(page, -1)
-	require.Greater(t, len(names), 80)
-	for _, m := range names {
-		require.True(t, there[m[1]], "SECURITY.md names %s, which is no test", m[1])
-	}
-	// Each row of a table that says what holds it names a test.
-	for _, table := range regexp.MustCompile(`(?m)^\|.*\| held by \|\n\|[-|]+\|\n((?:\|.*\n)+)`).FindAllStringSubmatch(page, -1) {
-		for row := range strings.Lines(table[1]) {
-			require.Regexp(t, "`(Test|Fuzz)\\w+`[^|]* \\|\n$", row)
+	for file, least := range map[string]int{"SECURITY.md": 80, "docs/reliability.md": 50} {
+		page := read(t, file)
+		names := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(page, -1)
+		require.Greater(t, len(names), least)
+		for _, m := range names {
+			require.True(t, there[m[1]], "%s names %s, which is no test", file, m[1])
+		}
+		// Each row of a table that says what holds it names a test, or a command.
+		for _, table := range regexp.MustCompile(`(?m)^\|.*\| held by \|.*\n\|[-|:]+\|\n((?:\|.*\n)+)`).FindAllStringSubmatch(page, -1) {
+			for row := range strings.Lines(table[1]) {
+				require.Regexp(t, "`((Test|Fuzz)\\w+|make [a-z-]+)`", row)
+			}
 		}
 	}
 }
 
 // TestLinksLeadSomewhere, on the pages that this directory's tests are about.
 func TestLinksLeadSomewhere(t *testing.T) {
-	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/dependencies.md", "docs/releases.md"} {
+	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/high-availability.md", "docs/redis.md", "docs/overload.md", "docs/dependencies.md", "docs/releases.md"} {
 		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(read(t, page), -1) {
 			_, err := os.Stat(filepath.Join("..", filepath.Dir(page), m[1]))
 			require.NoError(t, err, "%s links to %s", page, m[1])
