@@ -215,7 +215,7 @@ func (s *staleness) upTo(d time.Duration) time.Duration {
 
 // ask makes a check and notes what came of it.
 func (s *staleness) ask(ctx context.Context, c *credential) answer {
-	over, sent := time.Duration(c.over.Load()), now()
+	over, sent := time.Duration(c.life().over.Load()), now()
 	a := s.gate.ask(ctx, c)
 	s.asked.Add(1)
 	switch {
@@ -322,7 +322,7 @@ func (s *staleness) play(t *testing.T, sc scenario) (outcome outcome) {
 		r.settle(c, http.StatusUnauthorized)
 	}
 	for _, c := range r.good {
-		if c.over.Load() == 0 {
+		if c.life().over.Load() == 0 {
 			r.settle(c, http.StatusOK)
 		}
 	}

@@ -598,7 +598,7 @@ var (
 	lies     = []string{
 		"x-forwarded-for", "x-forwarded-host", "x-forwarded-server", "x-forwarded-prefix", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-client-cert",
 		"x-real-ip", "forwarded", "x-original-url", "x-original-uri", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override",
-		"x-envoy-original-path", "x-envoy-internal", "x-envoy-external-address", "x-envoy-force-trace",
+		"x-envoy-original-path", "x-envoy-internal", "x-envoy-external-address", "x-envoy-force-trace", "x-envoy-original-dst-host",
 	}
 	identity = []string{"x-user-id", "x-user-roles"}
 )
