@@ -108,8 +108,10 @@ routes:
 			status, _ := s.replicas[0].askOps(t, path)
 			require.Equal(t, 200, status, path)
 		}
-		_, body := s.replicas[0].askOps(t, "/readyz")
-		require.Equal(t, "down", body["store"].(map[string]any)["state"])
+		waitFor(t, func() bool { // it looks once a second
+			_, body := s.replicas[0].askOps(t, "/readyz")
+			return body["store"].(map[string]any)["state"] == "down"
+		})
 	}
 
 	c := works(t)

@@ -37,11 +37,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrOverloaded is the refusal of what can't wait since too many wait already, though
-// the server answers as fast as it should: there are too many requests.
+// ErrOverloaded is the refusal of what would wait in vain behind others, or behind too
+// many. It is no outage: the server answers, be it slowly, or looks slow to a process
+// that has too much to do. Whatever an outage may open stays closed.
 var ErrOverloaded = errors.New("too many requests wait for the store")
 
-// errRefused is in all refusals but ErrOverloaded, whose cause is the server.
+// errFull is the refusal of what would be one too many, however fast the server is.
+var errFull = fmt.Errorf("%w: no more may wait", ErrOverloaded)
+
+// errRefused is in all refusals but ErrOverloaded: the server is silent.
 var errRefused = errors.New("not asked")
 
 // Refused reports whether an error is a refusal of a guard: the server was not
@@ -232,7 +236,7 @@ func (g *Guard) count(p purpose, err error) {
 		g.skipped.Add(1)
 	case errors.Is(err, errBroken):
 		g.broken.Add(1)
-	case errors.Is(err, ErrOverloaded):
+	case errors.Is(err, errFull):
 		g.full.Add(1)
 	default:
 		g.slow.Add(1)
@@ -359,6 +363,6 @@ func inner(ctx context.Context) context.Context {
 	return context.WithValue(ctx, markKey{}, mark{purpose: inside})
 }
 
-func refusal(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", errRefused, fmt.Errorf(format, args...))
+func crowded(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrOverloaded, fmt.Errorf(format, args...))
 }

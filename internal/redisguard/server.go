@@ -3,6 +3,7 @@ package redisguard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -33,7 +34,7 @@ const (
 )
 
 // errBroken is in refusals by the breaker.
-var errBroken = errors.New("the store has not answered for a while, and is asked all the time whether it does")
+var errBroken = fmt.Errorf("%w: the store has not answered for a while, and is asked all the time whether it does", errRefused)
 
 // server is one server: whether it answers, and who waits for it.
 type server struct {
@@ -71,7 +72,7 @@ func (s *server) now() time.Duration { return time.Since(s.began) }
 func (s *server) ask(ctx context.Context, m mark, send func(context.Context) error) (sent bool, err error) {
 	if s.open.Load() {
 		s.needed.Store(int64(s.now()))
-		return false, s.refuse(m.purpose, refusal("%w", errBroken))
+		return false, s.refuse(m.purpose, errBroken)
 	}
 	b := &s.shares[shareOf(m.purpose)]
 	if err := b.enter(ctx); err != nil {
@@ -79,7 +80,7 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 	}
 	defer b.leave()
 	if s.open.Load() { // while this one waited for its turn
-		return false, s.refuse(m.purpose, refusal("%w", errBroken))
+		return false, s.refuse(m.purpose, errBroken)
 	}
 	began := s.now()
 	err = send(inner(ctx))
@@ -258,7 +259,7 @@ func (b *bulkhead) enter(ctx context.Context) error {
 	within := b.within.Add(1)
 	if within > b.most {
 		b.within.Add(-1)
-		return ErrOverloaded
+		return errFull
 	}
 	if b.turns == nil {
 		return nil
@@ -269,7 +270,7 @@ func (b *bulkhead) enter(ctx context.Context) error {
 		takes := max(b.usual(), time.Since(b.began)-time.Duration(b.progress.Load()))
 		if tooLate(ctx, time.Duration(rounds+1)*takes) {
 			b.within.Add(-1)
-			return refusal("the store takes %v to answer, and %d requests wait for it already", takes.Round(time.Millisecond/10), within-1)
+			return crowded("the store takes %v to answer, and %d requests wait for it already", takes.Round(time.Millisecond/10), within-1)
 		}
 	}
 	select {
@@ -282,12 +283,12 @@ func (b *bulkhead) enter(ctx context.Context) error {
 	case b.turns <- struct{}{}:
 	case <-ctx.Done():
 		b.within.Add(-1)
-		return refusal("it was not its turn in time: %w", ctx.Err())
+		return crowded("it was not its turn in time: %w", ctx.Err())
 	}
 	b.progresses()
 	if takes := max(b.usual(), time.Duration(b.last.Load())); tooLate(ctx, takes) { // an answer that comes too late costs the connection, too
 		b.leave()
-		return refusal("the store takes %v to answer, and its turn came too late for that", takes.Round(time.Millisecond/10))
+		return crowded("the store takes %v to answer, and its turn came too late for that", takes.Round(time.Millisecond/10))
 	}
 	return nil
 }
