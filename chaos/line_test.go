@@ -214,8 +214,10 @@ func TestLine(t *testing.T) {
 	l.sever()
 	_, err = c.Read(make([]byte, 1))
 	require.Error(t, err)
-	_, err = dial().Read(make([]byte, 1))
-	require.Error(t, err)
+	if c, err := net.Dial("tcp", l.addr); err == nil { // it may be cut off that quickly
+		_, err = c.Read(make([]byte, 1))
+		require.Error(t, err)
+	}
 	l.mend()
 	says(dial(), "again", "again")
 }

@@ -85,14 +85,14 @@ func TestOverload(t *testing.T) {
 	calm := floodOptions{rate: max(rate/4, 1), most: breaker}
 	_, before, idle := run(calm, length)
 
-	shedBefore := g.metric(t, "gatehouse_checks_shed_total", "")
+	shedBefore := g.metric(t, "gatehouse_decisions_total", `reason="overloaded"`)
 	over := of(2*time.Second, 20*time.Second)
 	broken := time.Now()
 	f, during, most := run(floodOptions{rate: 10 * rate, most: breaker}, over)
 	mended := time.Now()
 	require.Positive(t, during.shed, "the overload is not felt")
 	require.Positive(t, during.accepted, "nothing was answered")
-	require.GreaterOrEqual(t, g.metric(t, "gatehouse_checks_shed_total", "")-shedBefore, float64(during.shed))
+	require.GreaterOrEqual(t, g.metric(t, "gatehouse_decisions_total", `reason="overloaded"`)-shedBefore, float64(during.shed))
 	require.Less(t, most.goroutines, float64(mostGoroutines))
 	require.Less(t, most.rss, float64(mostBytes))
 

@@ -87,10 +87,10 @@ func startSocket(tb testing.TB) place {
 	return place{url: "unix://:p%40ss%2Fword%3A%25@" + filepath.Join(dir, "s") + "?db=3", cut: func() { _ = r.Stop() }}
 }
 
-// One of the Sentinels that the URL names is not there.
+// One of the three Sentinels that the URL names is not there.
 func startSentinel(tb testing.TB) place {
 	tb.Helper()
-	set := redistest.StartSentinels(tb, redistest.SentinelOptions{})
+	set := redistest.StartSentinels(tb, redistest.SentinelOptions{Sentinels: 2})
 	return place{
 		url: strings.Replace(set.URL(), "/"+redistest.MasterName, ",127.0.0.1:1/"+redistest.MasterName+"/2", 1),
 		cut: set.Nodes[0].Kill,

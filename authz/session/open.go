@@ -103,9 +103,14 @@ func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
 		return nil, errors.New("store URL: there are TLS settings, but the scheme is one without TLS; write rediss")
 	}
 	var client redis.UniversalClient
-	if u.kind == kindSentinel {
+	switch u.kind {
+	case kindSentinel:
 		client = openSentinel(u, o, options)
-	} else {
+	case kindCluster:
+		cluster := options.Cluster()
+		cluster.ClusterStateReloadInterval = time.Second // by default a minute, in which a successor isn't known
+		client = redis.NewClusterClient(cluster)
+	case kindSingle, kindEmbedded:
 		client = redis.NewUniversalClient(options)
 	}
 	guard := redisguard.Of(client) // before it knows any node of a Cluster

@@ -74,7 +74,6 @@ type masters struct {
 	asking    *inquiry             // that is under way
 	master    string               // address; "" before the first answer
 	epoch     int64                // of the configuration that named it
-	most      int                  // Sentinels that agreed, ever
 	asked     time.Time            // when it was named last
 	placed    map[*placed]struct{}
 	closed    bool
@@ -191,17 +190,33 @@ func (p *placed) Close() error {
 	return p.Conn.Close()
 }
 
-// count takes it for the word of the Sentinels where more than half of them name a
-// master, and reports whether it is. all is how many there are, by what they say; it
-// is not less than how many ever agreed, for one that begins anew knows no others.
-func (m *masters) count(master string, agree, all int, at time.Time) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.most = max(m.most, agree)
-	if 2*agree <= max(all, m.most) {
+// poll counts who names which master.
+type poll struct {
+	at    time.Time                  // of the question
+	all   int                        // Sentinels that there are, by what they say
+	votes map[string]map[string]bool // by master: the ids of those who name it
+	ids   map[string]string          // of those who answered, by address
+}
+
+// agrees adds an answer, and reports whether more than half name that master. It takes
+// it for the word of the Sentinels then. Half is of those that there are, or of those
+// that the URL names, whichever are more: one that begins anew knows no others.
+func (m *masters) agrees(p *poll, address string, n naming) bool {
+	id := cmp.Or(n.id, address)
+	p.ids[address] = id
+	p.all = max(p.all, n.all)
+	if p.votes[n.master] == nil {
+		p.votes[n.master] = map[string]bool{}
+	}
+	p.votes[n.master][id] = true
+	named := map[string]bool{} // one may be named twice
+	for _, address := range m.named {
+		named[cmp.Or(p.ids[address], address)] = true
+	}
+	if 2*len(p.votes[n.master]) <= max(p.all, len(named)) {
 		return false
 	}
-	m.word.Store(&word{master, at})
+	m.word.Store(&word{n.master, p.at})
 	return true
 }
 
@@ -235,17 +250,19 @@ func (p *placed) askLeave() error {
 		ctx, cancel = context.WithDeadline(ctx, *deadline)
 		defer cancel()
 	}
-	address, err := p.masters.locate(ctx)
-	switch {
-	case p.masters.vouched(p.address):
-		return nil
-	case err != nil:
-		return fmt.Errorf("is %s still the master? %w", p.address, err)
-	case address != p.address:
-		// For the client that is a connection which has ended: it tries again.
-		return fmt.Errorf("%w: %w", errMoved, io.EOF)
+	for range 2 { // the first question may be an old one
+		address, err := p.masters.locate(ctx)
+		switch {
+		case p.masters.vouched(p.address):
+			return nil
+		case err != nil:
+			return fmt.Errorf("is %s still the master? %w", p.address, err)
+		case address != p.address:
+			// For the client that is a connection which has ended: it tries again.
+			return fmt.Errorf("%w: %w", errMoved, io.EOF)
+		}
 	}
-	return fmt.Errorf("is %s still the master? Fewer than half of the Sentinels say so", p.address)
+	return fmt.Errorf("is %s still the master? Not more than half of the Sentinels say so: of those that there are, and of those that the URL names", p.address)
 }
 
 // SetWriteDeadline implements [net.Conn].
@@ -273,6 +290,10 @@ type rawPlaced struct {
 	*placed
 	syscall.Conn
 }
+
+// afterAgreement is how long others are waited for when more than half agree: they may
+// know of a newer configuration.
+const afterAgreement = 50 * time.Millisecond
 
 // inquiryTime bounds a question to all Sentinels, whoever waits for it.
 const inquiryTime = 3 * time.Second
@@ -371,31 +392,36 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 			replies <- reply{address, n, err}
 		}()
 	}
-	ids, votes := map[string]bool{}, map[string]map[string]bool{}
-	agreed, there := false, 0
+	ids := map[string]bool{}
+	p := &poll{at: at, votes: map[string]map[string]bool{}, ids: map[string]string{}}
+	agreed := false
 	var errs []error
-	for range all {
-		r := <-replies // each has its own timeouts
+	var enough <-chan time.Time
+	for got := 0; got < len(all); got++ {
+		var r reply
+		select {
+		case r = <-replies: // each has its own timeouts
+		case <-enough:
+			got = len(all)
+			continue
+		}
 		if !silent[r.address] {
 			awaited--
 		}
 		if r.err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.address, r.err))
 		} else {
-			id := cmp.Or(r.id, r.address)
-			ids[id] = true
-			if votes[r.master] == nil {
-				votes[r.master] = map[string]bool{}
-			}
-			votes[r.master][id] = true
-			there = max(there, r.all)
-			agreed = m.count(r.master, len(votes[r.master]), there, at) || agreed
+			ids[cmp.Or(r.id, r.address)] = true
+			agreed = m.agrees(p, r.address, r.naming) || agreed
 			if len(ids) == 1 || r.epoch > newest.epoch {
 				newest = r.naming
 			}
 		}
 		if agreed && awaited == 0 {
 			break
+		}
+		if agreed && enough == nil {
+			enough = time.After(afterAgreement)
 		}
 	}
 	if len(ids) == 0 {

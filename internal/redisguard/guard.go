@@ -271,7 +271,7 @@ func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return err
 		}
 		sent, err := h.s.ask(ctx, m, func(ctx context.Context) error { return next(ctx, cmd) })
-		if !sent {
+		if !sent || Refused(err) {
 			cmd.SetErr(err)
 		}
 		return err
@@ -289,7 +289,7 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 			return err
 		}
 		sent, err := h.s.ask(ctx, m, func(ctx context.Context) error { return next(ctx, cmds) })
-		if !sent {
+		if !sent || Refused(err) {
 			setErrors(cmds, err)
 		}
 		return err

@@ -85,7 +85,16 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 	began := s.now()
 	err = send(inner(ctx))
 	s.judge(ctx, m, began, b, err)
+	if late(err) && s.answersOthers(began, err) {
+		err = s.refuse(m.purpose, fmt.Errorf("%w: others are answered: %w", ErrOverloaded, err))
+	}
 	return true, err
+}
+
+// answersOthers reports whether what came too late, or never to a connection, is no
+// sign of an outage.
+func (s *server) answersOthers(began time.Duration, err error) bool {
+	return errors.Is(err, redis.ErrPoolTimeout) || time.Duration(s.answered.Load()) > began
 }
 
 func (s *server) refuse(p purpose, err error) error {
@@ -174,11 +183,10 @@ func (s *server) forget() {
 	s.open.Store(false)
 }
 
-// overhear learns from a command that is not guarded that a silent server answers.
-// Of those that open a connection nothing can be learnt: they are answered while a
+// overhear learns from a command that is not guarded that the server answers. Of those that open a connection nothing can be learnt: they are answered while a
 // server is still loading.
 func (s *server) overhear(m mark, name string, err error) {
-	if m.purpose == inside || !s.open.Load() || kindOf(err) != answer {
+	if m.purpose == inside || kindOf(err) != answer {
 		return
 	}
 	switch name {
@@ -219,7 +227,7 @@ func kindOf(err error) outcome {
 	if err == nil {
 		return answer
 	}
-	if errors.Is(err, redis.ErrClosed) {
+	if errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) { // which is about our connections
 		return unknown
 	}
 	said, ok := errors.AsType[redis.Error](err)
