@@ -3,6 +3,7 @@
 package session_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,41 @@ func TestAMasterNeedsTheWordOfTheSentinels(t *testing.T) {
 	requireReason(t, authz.ReasonStoreUnavailable, f.Revoke(t.Context(), id))
 	set.Sentinels[0].Thaw()
 	require.Eventually(t, func() bool { return read() == nil }, endsByItself, 20*time.Millisecond)
+}
+
+// Who names one of three knows the others from it, and can do without it.
+func TestTheSentinelOfTheURLMayGo(t *testing.T) {
+	t.Parallel()
+	set := redistest.StartSentinels(t, redistest.SentinelOptions{Sentinels: 3})
+	url := "redis+sentinel://" + set.Sentinels[0].Addr + "/" + redistest.MasterName
+	f := openStore(t, url, session.Options{Timeout: 500 * time.Millisecond})
+	id := f.login(t)
+	read := func() error {
+		_, err := f.Session(t.Context(), id, authz.ReadOptions{Fresh: true})
+		return err
+	}
+	require.NoError(t, read())
+	set.Sentinels[0].Kill()
+	time.Sleep(session.WordBound + 100*time.Millisecond) // what it said
+	require.Eventually(t, func() bool { return read() == nil }, endsByItself, 20*time.Millisecond)
+	for range 100 {
+		require.NoError(t, read())
+		time.Sleep(30 * time.Millisecond) // for more than one word
+	}
+}
+
+// A new process doesn't wait for a Sentinel that hangs: the command line has two seconds
+// for all.
+func TestNobodyWaitsForASentinelThatHangs(t *testing.T) {
+	t.Parallel()
+	set := redistest.StartSentinels(t, redistest.SentinelOptions{Sentinels: 3})
+	set.Sentinels[1].Freeze()
+	client, err := session.Open(set.URL(), session.OpenOptions{Timeout: 30 * time.Second})
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	require.NoError(t, client.Ping(ctx).Err())
 }
 
 // The Sentinels are asked as the client asks them: with their password, by TLS,

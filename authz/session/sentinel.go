@@ -393,6 +393,7 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 		}()
 	}
 	ids := map[string]bool{}
+	var others []string // all of which anybody knows; nobody names itself
 	p := &poll{at: at, votes: map[string]map[string]bool{}, ids: map[string]string{}}
 	agreed := false
 	var errs []error
@@ -412,6 +413,7 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 			errs = append(errs, fmt.Errorf("%s: %w", r.address, r.err))
 		} else {
 			ids[cmp.Or(r.id, r.address)] = true
+			others = append(append(others, r.address), r.others...)
 			agreed = m.agrees(p, r.address, r.naming) || agreed
 			if len(ids) == 1 || r.epoch > newest.epoch {
 				newest = r.naming
@@ -427,7 +429,7 @@ func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
 	if len(ids) == 0 {
 		return newest, fmt.Errorf("no Sentinel names the master: %w", errors.Join(errs...))
 	}
-	newest.because, newest.of, newest.agreed = ids, len(all), agreed
+	newest.others, newest.because, newest.of, newest.agreed = others, ids, len(all), agreed
 	return newest, nil
 }
 
