@@ -210,6 +210,7 @@ story("my own sessions, the one that I use marked", async (open) => {
   await title(page, "My sessions");
   assert.equal(await page.getByRole("link", { name: "Users" }).isVisible(), false, "not for members");
   const list = rows(page, "Sessions");
+  await list.filter({ hasText: "this one" }).first().waitFor(); // the list comes after the title
   assert.equal(await list.filter({ hasText: "this one" }).count(), 1);
   await list.filter({ hasText: "Forgotten/1.0" }).getByRole("button", { name: "End" }).click();
   await outcome(page, "Ended.");
