@@ -11,8 +11,7 @@
 //   - every check is answered. What can't be known is 503.
 //
 // And it demands that the fault was felt, where it must be, and that all is well
-// at the end without a restart. It asserts no time: how long a fault was felt is
-// reported.
+// at the end without a restart. How long a fault was felt is reported, not asserted.
 //
 // There is a short form of each fault, which is part of 'make test', and a long
 // one:
