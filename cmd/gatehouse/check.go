@@ -38,7 +38,25 @@ const (
 type checkServer struct {
 	grpc   *grpc.Server
 	health *health.Server
+	ending context.Context //nolint:containedctx // the end of streams: health watches have none of their own
+	end    context.CancelFunc
 }
+
+// endStream ends a stream when the server stops: a call in flight has an end, a watch
+// would use up the time that others have to finish.
+func (s *checkServer) endStream(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ending, cancel)()
+	return handler(service, endingStream{stream, ctx})
+}
+
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // a stream is asked for it
+}
+
+func (s endingStream) Context() context.Context { return s.ctx }
 
 func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, o config.CheckServer, tlsConfig *tls.Config) *checkServer {
 	options := append(admission.ServerOptions(),
@@ -67,7 +85,9 @@ func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, o config
 	if tlsConfig != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
-	s := &checkServer{grpc: grpc.NewServer(options...), health: health.NewServer()}
+	s := &checkServer{health: health.NewServer()}
+	s.ending, s.end = context.WithCancel(context.Background())
+	s.grpc = grpc.NewServer(append(options, grpc.StreamInterceptor(s.endStream))...)
 	extauthz.RegisterDoor(s.grpc, door, admission)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -91,6 +111,7 @@ func (s *checkServer) serve(l net.Listener) error { return s.grpc.Serve(l) }
 
 // stop sends GOAWAY and waits for the calls in flight, until ctx ends.
 func (s *checkServer) stop(ctx context.Context) {
+	s.end()
 	stopped := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -274,14 +275,24 @@ func (s *server) shutDown(failed context.Context) {
 	case <-timer.C:
 	case <-failed.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(failed), stopGrace)
-	defer cancel()
-	s.check.stop(ctx)
-	for _, part := range []*http.Server{s.http, s.ops} {
-		if err := part.Shutdown(ctx); err != nil {
-			_ = part.Close() // what is left had its time
+	// Each has the whole grace: one that is slow takes nothing from the others.
+	graceful := func(stop func(context.Context)) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(failed), stopGrace)
+		defer cancel()
+		stop(ctx)
+	}
+	shutDown := func(part *http.Server) func(context.Context) {
+		return func(ctx context.Context) {
+			if err := part.Shutdown(ctx); err != nil {
+				_ = part.Close() // what is left had its time
+			}
 		}
 	}
+	var doors sync.WaitGroup
+	doors.Go(func() { graceful(s.check.stop) })
+	doors.Go(func() { graceful(shutDown(s.http)) })
+	doors.Wait()
+	graceful(shutDown(s.ops))
 }
 
 // How often the store is looked at for readiness, before and after it was
