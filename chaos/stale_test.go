@@ -92,25 +92,25 @@ var phases = []phase{
 		r.strike()
 	}},
 	{"it connects", func(r *round) {
-		a := r.lines.hold([]string{subscriber, tracker}[r.random.IntN(2)])
-		defer r.lines.release(a)
-		r.lines.kill(subscriber)
+		a := r.relay.hold([]string{subscriber, tracker}[r.random.IntN(2)])
+		defer r.relay.release(a)
+		r.relay.kill(subscriber)
 		r.arrives(a)
 		r.strike()
-		r.lines.release(a)
+		r.relay.release(a)
 		r.revoke()
 	}},
 	{"before the first beat", func(r *round) {
-		connecting := r.lines.hold(tracker)
-		defer r.lines.release(connecting)
-		r.lines.kill(subscriber)
+		connecting := r.relay.hold(tracker)
+		defer r.relay.release(connecting)
+		r.relay.kill(subscriber)
 		r.arrives(connecting)
-		beating := r.lines.hold(prober)
-		defer r.lines.release(beating)
-		r.lines.release(connecting)
+		beating := r.relay.hold(prober)
+		defer r.relay.release(beating)
+		r.relay.release(connecting)
 		r.arrives(beating)
 		r.strike()
-		r.lines.release(beating)
+		r.relay.release(beating)
 		r.revoke()
 	}},
 	{"a second time, while it recovers", func(r *round) {
@@ -190,8 +190,8 @@ func sample[T any](all []T, n int) (some []T) {
 // staleness is one Gatehouse with its Redis, and the load on it, for many rounds.
 type staleness struct {
 	gate      *gate
-	lines     *lines
-	redis     *redis.Client  // not through the lines
+	relay     *relay
+	redis     *redis.Client  // not through the relay
 	other     *session.Store // another Gatehouse
 	load      *load          // of what may be in the cache
 	strict    *load          // of policies that ask each time
@@ -237,13 +237,13 @@ func startStaleness(t *testing.T, heartbeat time.Duration, config ...string) *st
 	t.Helper()
 	server := proctest.StartRedis(t)
 	s := &staleness{
-		lines: newLines(t, server.Addr), redis: redis.NewClient(&redis.Options{Addr: server.Addr}),
+		relay: newRelay(t, server.Addr), redis: redis.NewClient(&redis.Options{Addr: server.Addr}),
 		heartbeat: heartbeat, bound: heartbeat * 5 / 2,
 	}
 	t.Cleanup(func() { _ = s.redis.Close() })
 	s.other = session.New(s.redis, session.Options{Profiles: true, Rolling: true, Timeout: patience})
 	config = append(config, fmt.Sprintf("redis: {cache: {heartbeat: %v}}", heartbeat))
-	s.gate = startGate(t, newSecrets(t), "redis://"+s.lines.address, config...)
+	s.gate = startGate(t, newSecrets(t), "redis://"+s.relay.address, config...)
 	s.load = startLoad(t, s, loadOptions{rate: 400, clients: 16, stale: s.bound}, s.gate.someSession(t, "first"))
 	s.strict = startLoad(t, s, loadOptions{rate: 50, clients: 2}, s.gate.someSession(t, "second").strict())
 	return s
@@ -257,7 +257,7 @@ func (s *staleness) finish(t *testing.T) {
 		l.end()
 		require.Empty(t, l.mistakes(), "wrong answers (the first ones)")
 	}
-	if hung := s.lines.made - len(roles); hung > 0 {
+	if hung := s.relay.made - len(roles); hung > 0 {
 		t.Logf("toxiproxy hung %d times, and was worked around", hung)
 	}
 }
@@ -357,26 +357,26 @@ func (r *round) freeze() {
 // strike does the harm.
 func (r *round) strike() {
 	ctx := r.t.Context()
-	r.lines.resets.Store(r.harm.resets)
+	r.relay.resets.Store(r.harm.resets)
 	for _, role := range r.roles {
 		if r.harm.toxic == "" {
-			require.NoError(r.t, r.lines.cut(ctx, role))
+			require.NoError(r.t, r.relay.cut(ctx, role))
 			continue
 		}
 		for _, direction := range r.directions {
-			require.NoError(r.t, r.lines.poison(ctx, role, toxic{Type: r.harm.toxic, Stream: direction, Attributes: r.harm.how(r.staleness)}))
+			require.NoError(r.t, r.relay.poison(ctx, role, toxic{Type: r.harm.toxic, Stream: direction, Attributes: r.harm.how(r.staleness)}))
 		}
 	}
 }
 
 // poison adds a toxic before the harm that is to come.
 func (r *round) poison(role string, before toxic) {
-	require.NoError(r.t, r.lines.poison(r.t.Context(), role, before))
+	require.NoError(r.t, r.relay.poison(r.t.Context(), role, before))
 }
 
 func (r *round) heal() {
-	r.lines.resets.Store(false)
-	require.NoError(r.t, r.lines.heal(r.t.Context()))
+	r.relay.resets.Store(false)
+	require.NoError(r.t, r.relay.heal(r.t.Context()))
 }
 
 // arrives waits for a connection that is stopped.
@@ -384,7 +384,7 @@ func (r *round) arrives(a *arrival) {
 	select {
 	case <-a.here:
 	case <-time.After(patience):
-		r.lines.release(a)
+		r.relay.release(a)
 		require.Fail(r.t, "nobody connects again", a.role)
 	}
 }

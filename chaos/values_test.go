@@ -170,19 +170,19 @@ func TestValuesOverSlowLines(t *testing.T) {
 		{"renewals are late, announcements are quick", map[string][]toxic{tracker: slowReads}, false, 20 * time.Millisecond},
 		{"all is late, by chance", map[string][]toxic{subscriber: {lateNews}, data: slowReads, tracker: slowReads}, true, 20 * time.Millisecond},
 	}
-	lines := make([]result, len(all))
+	rows := make([]result, len(all))
 	var group sync.WaitGroup
 	for i, slow := range all {
 		group.Go(func() {
 			t.Run(slow.name, func(t *testing.T) {
 				s := startStaleness(t, heartbeat, fmt.Sprintf("sessions: {touch_interval: %v}", slow.interval))
-				lines[i] = s.watchValues(t, slow)
+				rows[i] = s.watchValues(t, slow)
 				s.finish(t)
 			})
 		})
 	}
 	group.Wait()
-	for _, r := range lines {
+	for _, r := range rows {
 		if !t.Failed() {
 			results.add(t, r)
 		}
@@ -200,7 +200,7 @@ func (s *staleness) watchValues(t *testing.T, slow slowness) result {
 	before := s.gate.figures(t)
 	for role, toxics := range slow.toxics {
 		for _, x := range toxics {
-			require.NoError(t, s.lines.poison(t.Context(), role, x))
+			require.NoError(t, s.relay.poison(t.Context(), role, x))
 		}
 	}
 	var seen values
@@ -236,7 +236,7 @@ func (s *staleness) watchValues(t *testing.T, slow slowness) result {
 	watchers.Wait()
 	require.Empty(t, failures)
 	require.Empty(t, seen.mistakes)
-	require.NoError(t, s.lines.heal(t.Context()))
+	require.NoError(t, s.relay.heal(t.Context()))
 	s.gate.coherent(t)
 	writes := 0
 	for _, one := range subjects {

@@ -32,11 +32,11 @@ const (
 
 var roles = []string{subscriber, tracker, prober, data}
 
-// lines is a network between Gatehouse and a Redis whose connections can be broken
+// relay is a network between Gatehouse and a Redis whose connections can be broken
 // by what they are for, though all go to one address: Gatehouse connects to a relay,
 // which sees in the first commands what the connection is for, and takes it through
 // toxiproxy's proxy of that name.
-type lines struct {
+type relay struct {
 	*toxiproxy
 	address string // for Gatehouse
 
@@ -61,55 +61,55 @@ type proxy struct {
 	down          bool
 }
 
-func (n *lines) proxy(role string) *proxy {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.proxies[role]
+func (r *relay) proxy(role string) *proxy {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proxies[role]
 }
 
 // renew makes another proxy for a role, and ends the connections through the one
 // before.
-func (n *lines) renew(ctx context.Context, role string) error {
-	n.mu.Lock()
-	n.made++
-	p := &proxy{name: fmt.Sprint(role, n.made)}
-	n.mu.Unlock()
+func (r *relay) renew(ctx context.Context, role string) error {
+	r.mu.Lock()
+	r.made++
+	p := &proxy{name: fmt.Sprint(role, r.made)}
+	r.mu.Unlock()
 	var err error
-	if p.address, err = n.listen(ctx, p.name, n.server); err != nil {
+	if p.address, err = r.listen(ctx, p.name, r.server); err != nil {
 		return err
 	}
-	n.mu.Lock()
-	n.proxies[role] = p
-	n.mu.Unlock()
-	n.kill(role)
+	r.mu.Lock()
+	r.proxies[role] = p
+	r.mu.Unlock()
+	r.kill(role)
 	return nil
 }
 
 // poison adds a toxic to the lines of a role.
-func (n *lines) poison(ctx context.Context, role string, x toxic) error {
-	return n.change(ctx, role, func(p *proxy) error {
+func (r *relay) poison(ctx context.Context, role string, x toxic) error {
+	return r.change(ctx, role, func(p *proxy) error {
 		x.Name = fmt.Sprint("toxic", len(p.toxics))
 		p.toxics = append(p.toxics, x.Name)
-		return n.add(ctx, p.name, x)
+		return r.add(ctx, p.name, x)
 	})
 }
 
 // cut closes the lines of a role. Nobody listens there any more.
-func (n *lines) cut(ctx context.Context, role string) error {
-	return n.change(ctx, role, func(p *proxy) error {
+func (r *relay) cut(ctx context.Context, role string) error {
+	return r.change(ctx, role, func(p *proxy) error {
 		p.down = true
-		return n.enable(ctx, p.name, false)
+		return r.enable(ctx, p.name, false)
 	})
 }
 
 // heal undoes what was done to all lines.
-func (n *lines) heal(ctx context.Context) error {
+func (r *relay) heal(ctx context.Context) error {
 	for _, role := range roles {
-		err := n.change(ctx, role, func(p *proxy) error {
+		err := r.change(ctx, role, func(p *proxy) error {
 			for len(p.toxics) > 0 {
 				last := p.toxics[len(p.toxics)-1]
 				p.toxics = p.toxics[:len(p.toxics)-1]
-				if err := n.remove(ctx, p.name, last); err != nil {
+				if err := r.remove(ctx, p.name, last); err != nil {
 					return err
 				}
 			}
@@ -117,7 +117,7 @@ func (n *lines) heal(ctx context.Context) error {
 				return nil
 			}
 			p.down = false
-			return n.enable(ctx, p.name, true)
+			return r.enable(ctx, p.name, true)
 		})
 		if err != nil {
 			return err
@@ -128,11 +128,11 @@ func (n *lines) heal(ctx context.Context) error {
 
 // change changes a proxy. Toxiproxy 2.5 sometimes hangs over a connection that
 // closes at that moment: then the role gets another proxy, and that is changed.
-func (n *lines) change(ctx context.Context, role string, do func(*proxy) error) error {
-	err := do(n.proxy(role))
+func (r *relay) change(ctx context.Context, role string, do func(*proxy) error) error {
+	err := do(r.proxy(role))
 	if errors.Is(err, context.DeadlineExceeded) {
-		if err = n.renew(ctx, role); err == nil {
-			err = do(n.proxy(role))
+		if err = r.renew(ctx, role); err == nil {
+			err = do(r.proxy(role))
 		}
 	}
 	return err
@@ -146,60 +146,60 @@ type arrival struct {
 	once sync.Once
 }
 
-func newLines(t *testing.T, server string) *lines {
+func newRelay(t *testing.T, server string) *relay {
 	t.Helper()
-	n := &lines{
+	r := &relay{
 		toxiproxy: startToxiproxy(t), server: server, proxies: map[string]*proxy{},
 		open: map[net.Conn]string{}, counts: map[string]int{},
 	}
 	for _, role := range roles {
-		require.NoError(t, n.renew(t.Context(), role))
+		require.NoError(t, r.renew(t.Context(), role))
 	}
 	var err error
-	n.listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	r.listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	n.address = n.listener.Addr().String()
-	n.group.Go(func() {
+	r.address = r.listener.Addr().String()
+	r.group.Go(func() {
 		for {
-			c, err := n.listener.Accept()
+			c, err := r.listener.Accept()
 			if err != nil {
 				return
 			}
-			if n.enter(c, "") {
-				n.group.Go(func() { n.carry(context.WithoutCancel(t.Context()), c) })
+			if r.enter(c, "") {
+				r.group.Go(func() { r.carry(context.WithoutCancel(t.Context()), c) })
 			}
 		}
 	})
 	t.Cleanup(func() {
-		_ = n.listener.Close()
-		n.mu.Lock()
-		n.ended = true
-		n.mu.Unlock()
-		n.kill(append([]string{""}, roles...)...)
-		_ = n.Stop()
-		n.group.Wait()
+		_ = r.listener.Close()
+		r.mu.Lock()
+		r.ended = true
+		r.mu.Unlock()
+		r.kill(append([]string{""}, roles...)...)
+		_ = r.Stop()
+		r.group.Wait()
 	})
-	return n
+	return r
 }
 
 // enter notes what a connection is for. false: all has ended.
-func (n *lines) enter(c net.Conn, role string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.ended {
+func (r *relay) enter(c net.Conn, role string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
 		_ = c.Close()
 		return false
 	}
-	n.open[c] = role
-	n.counts[role]++
+	r.open[c] = role
+	r.counts[role]++
 	return true
 }
 
 // kill resets the open connections of some roles.
-func (n *lines) kill(victims ...string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for c, role := range n.open {
+func (r *relay) kill(victims ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c, role := range r.open {
 		if slices.Contains(victims, role) {
 			reset(c)
 		}
@@ -215,42 +215,42 @@ func reset(c net.Conn) {
 }
 
 // hold stops the next connection of a role when it comes.
-func (n *lines) hold(role string) *arrival {
+func (r *relay) hold(role string) *arrival {
 	a := &arrival{role: role, here: make(chan struct{}), on: make(chan struct{})}
-	n.arrival.Store(a)
+	r.arrival.Store(a)
 	return a
 }
 
 // release lets the connection go on, and those after it.
-func (n *lines) release(a *arrival) {
-	n.arrival.CompareAndSwap(a, nil)
+func (r *relay) release(a *arrival) {
+	r.arrival.CompareAndSwap(a, nil)
 	a.once.Do(func() { close(a.on) })
 }
 
 // carry carries a connection of Gatehouse's as long as it lives.
-func (n *lines) carry(ctx context.Context, c net.Conn) {
+func (r *relay) carry(ctx context.Context, c net.Conn) {
 	defer func() {
-		n.mu.Lock()
-		delete(n.open, c)
-		n.mu.Unlock()
+		r.mu.Lock()
+		delete(r.open, c)
+		r.mu.Unlock()
 		_ = c.Close()
 	}()
 	client := bufio.NewReader(c)
-	role, first, greetings, err := n.greet(ctx, c, client)
-	if err != nil || !n.enter(c, role) {
+	role, first, greetings, err := r.greet(ctx, c, client)
+	if err != nil || !r.enter(c, role) {
 		return
 	}
-	if a := n.arrival.Load(); a != nil && a.role == role && n.arrival.CompareAndSwap(a, nil) {
+	if a := r.arrival.Load(); a != nil && a.role == role && r.arrival.CompareAndSwap(a, nil) {
 		close(a.here)
 		<-a.on
 	}
-	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.proxy(role).address)
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.proxy(role).address)
 	if err != nil {
 		reset(c)
 		return
 	}
 	defer func() { _ = server.Close() }()
-	n.group.Go(func() {
+	r.group.Go(func() {
 		if _, err := server.Write(append(greetings.text, first...)); err == nil {
 			_, _ = io.Copy(server, client)
 		}
@@ -269,7 +269,7 @@ func (n *lines) carry(ctx context.Context, c net.Conn) {
 	if err == nil {
 		_, err = io.Copy(c, answers)
 	}
-	if n.resets.Load() || errors.Is(err, syscall.ECONNRESET) {
+	if r.resets.Load() || errors.Is(err, syscall.ECONNRESET) {
 		reset(c)
 	}
 	_, _ = io.Copy(io.Discard, answers)
@@ -283,8 +283,8 @@ type greetings struct {
 
 // greet answers what tells nothing of what a connection is for, in Redis's own
 // words, until something does: first.
-func (n *lines) greet(ctx context.Context, c net.Conn, client *bufio.Reader) (role string, first []byte, g greetings, err error) {
-	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.server)
+func (r *relay) greet(ctx context.Context, c net.Conn, client *bufio.Reader) (role string, first []byte, g greetings, err error) {
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.server)
 	if err != nil {
 		return "", nil, g, err
 	}
@@ -360,18 +360,18 @@ func message(r *bufio.Reader) ([]byte, error) {
 
 // The relay must tell the connections of a Gatehouse apart, and break the right
 // ones.
-func TestLinesKnowWhatTheyAreFor(t *testing.T) {
+func TestRelayKnowsWhatConnectionsAreFor(t *testing.T) {
 	begin(t, "redis-server", "toxiproxy-server")
 	server := proctest.StartRedis(t)
-	n := newLines(t, server.Addr)
-	g := startGate(t, newSecrets(t), "redis://"+n.address, "redis: {cache: {heartbeat: 100ms}}")
+	r := newRelay(t, server.Addr)
+	g := startGate(t, newSecrets(t), "redis://"+r.address, "redis: {cache: {heartbeat: 100ms}}")
 	direct := redis.NewClient(&redis.Options{Addr: server.Addr})
 	t.Cleanup(func() { _ = direct.Close() })
 	l := startLoad(t, g, loadOptions{rate: 200}, g.session(t, "alice"), g.session(t, "bob").strict())
 	await(t, "one of the roles was not seen", func() bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return !slices.ContainsFunc(roles, func(role string) bool { return n.counts[role] == 0 })
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return !slices.ContainsFunc(roles, func(role string) bool { return r.counts[role] == 0 })
 	})
 	await(t, "the server doesn't know the subscriber", func() bool {
 		list, err := direct.ClientList(t.Context()).Result()
@@ -381,10 +381,10 @@ func TestLinesKnowWhatTheyAreFor(t *testing.T) {
 	for _, role := range []string{subscriber, tracker, prober} {
 		g.coherent(t)
 		before := g.figures(t)
-		require.NoError(t, n.poison(t.Context(), role, toxic{Type: "timeout", Stream: downstream, Attributes: map[string]int64{"timeout": 0}}))
+		require.NoError(t, r.poison(t.Context(), role, toxic{Type: "timeout", Stream: downstream, Attributes: map[string]int64{"timeout": 0}}))
 		await(t, "it is not felt by the "+role, func() bool { return g.figures(t).drops > before.drops })
 		l.flows(t, 20) // the lines for data were left alone
-		require.NoError(t, n.heal(t.Context()))
+		require.NoError(t, r.heal(t.Context()))
 	}
 	g.coherent(t)
 	l.end()
