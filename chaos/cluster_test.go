@@ -2,12 +2,9 @@ package chaos
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest"
 )
@@ -48,10 +45,7 @@ func (n *clusterNetwork) throughLines() string {
 // touches reports whether a node has a key that a check of a session asks for.
 func (n *clusterNetwork) touches(t *testing.T, node *redistest.Node, c *credential) bool {
 	t.Helper()
-	cookie, err := url.PathUnescape(strings.TrimPrefix(c.headers["cookie"], "sessionId="))
-	require.NoError(t, err)
-	id, _, _ := strings.Cut(strings.TrimPrefix(cookie, "s:"), ".")
-	return n.Owner("sess:"+id) == node || n.Owner("user:"+c.user) == node
+	return n.Owner("sess:"+c.id(t)) == node || n.Owner("user:"+c.user) == node
 }
 
 // clusterFaults are what happens to one of three masters, in the order of a run.

@@ -147,11 +147,11 @@ func requireNoRefresh(t *testing.T, gates []*gate, v *victim, o callOutcome) {
 		return
 	}
 	for _, g := range gates {
-		require.Eventually(t, func() bool {
+		await(t, v.way, func() bool {
 			accepted, known := v.refreshes(t.Context(), g)
 			require.False(t, accepted, v.way)
 			return known
-		}, patience, 10*time.Millisecond, v.way)
+		})
 	}
 }
 

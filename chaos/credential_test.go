@@ -28,14 +28,17 @@ type credential struct {
 	user    string            // whom it stands for
 	policy  string            // that is asked about
 	headers map[string]string // that show it
-	grace   time.Duration     // how much longer its policy lets it in than others, once it has ended
 
-	of           *credential  // the same under another policy, which knows when it ends
-	ending, over atomic.Int64 // times of the run; 0: not
+	of           *credential  // the same under another policy, which alone knows when it ends
+	begins, done atomic.Int64 // times of its end; use the methods
 }
 
-func (c *credential) ends()  { c.life().ending.CompareAndSwap(0, int64(now())) }
-func (c *credential) ended() { c.life().over.CompareAndSwap(0, int64(now())) }
+func (c *credential) ends()  { c.life().begins.CompareAndSwap(0, int64(now())) }
+func (c *credential) ended() { c.life().done.CompareAndSwap(0, int64(now())) }
+
+// ending is when its end began, over when that was acknowledged. 0: not yet.
+func (c *credential) ending() time.Duration { return time.Duration(c.life().begins.Load()) }
+func (c *credential) over() time.Duration   { return time.Duration(c.life().done.Load()) }
 
 func (c *credential) life() *credential {
 	if c.of != nil {
@@ -81,12 +84,12 @@ func judge(c *credential, a answer, over, sent, got, stale time.Duration) (verdi
 		return unknown, ""
 	case a.status == http.StatusOK && a.user != c.user:
 		return wrong, fmt.Sprintf("passes as %q", a.user)
-	case a.status == http.StatusOK && over != 0 && sent > over+stale+c.grace:
+	case a.status == http.StatusOK && over != 0 && sent > over+stale:
 		return wrong, fmt.Sprintf("passes %v after its acknowledged end", sent-over)
 	case a.status == http.StatusOK:
 		return right, ""
 	case a.status == http.StatusUnauthorized:
-		if ending := time.Duration(c.life().ending.Load()); ending == 0 || got < ending {
+		if ending := c.ending(); ending == 0 || got < ending {
 			return wrong, "a good credential is called bad"
 		}
 		return right, ""

@@ -28,11 +28,11 @@ policies:
 // changes are revocations and logins that go on while something is broken.
 type changes struct {
 	gate    *gate
-	load    *load
 	victims []*victim
 	stop    context.CancelFunc
 	group   sync.WaitGroup
 
+	mu       sync.Mutex
 	outcomes map[callOutcome]int
 	logins   map[int]int // by status
 	wrong    []string
@@ -61,7 +61,7 @@ func (c *changes) shown() (all []*credential) {
 func (c *changes) start(t *testing.T, l *load, pause time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	c.load, c.stop = l, cancel
+	c.stop = cancel
 	t.Cleanup(c.end)
 	for i, v := range c.victims {
 		c.group.Go(func() {
@@ -72,8 +72,8 @@ func (c *changes) start(t *testing.T, l *load, pause time.Duration) {
 			}
 			o, why := v.end(context.WithoutCancel(ctx))
 			fresh, status, err := c.gate.login(context.WithoutCancel(ctx), fmt.Sprintf("late-%d", now()))
-			l.mu.Lock()
-			defer l.mu.Unlock()
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			c.outcomes[o]++
 			c.logins[status]++
 			if o == failed && why[:3] != "503" && why[:3] != "500" {
@@ -108,7 +108,7 @@ func (c *changes) finish(t *testing.T) string {
 // replicated waits until the replicas have all that was written so far.
 func (n *network) replicated(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool {
+	await(t, "the replicas are behind", func() bool {
 		c := n.Master().Client().Conn()
 		defer func() { _ = c.Close() }()
 		if c.Set(t.Context(), "chaos:replicated", 1, time.Minute).Err() != nil {
@@ -116,7 +116,7 @@ func (n *network) replicated(t *testing.T) {
 		}
 		replicas, err := c.Do(t.Context(), "wait", len(n.Nodes)-1, 1000).Int()
 		return err == nil && replicas == len(n.Nodes)-1
-	}, patience, 10*time.Millisecond)
+	})
 }
 
 // masterFault is something that happens to a master.

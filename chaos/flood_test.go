@@ -61,7 +61,7 @@ func floodChecks(t *testing.T, g *gate, all []*credential) (checks []floodCheck)
 		f := startFlood(t, g.check, checks, floodOptions{connections: 1, most: 1, learn: true})
 		for i := range checks {
 			f.callers[0].send(nil, time.Now(), 1, i)
-			require.Eventually(t, func() bool { return f.open.Load() == 0 }, patience, 10*time.Microsecond)
+			await(t, "a check that is never answered", func() bool { return f.open.Load() == 0 })
 		}
 		f.end(t)
 	}
@@ -523,7 +523,7 @@ func refused(message []byte) (reason, text string) {
 func (f *flood) end(t *testing.T) {
 	t.Helper()
 	f.stop()
-	require.Eventually(t, func() bool { return f.open.Load() == 0 }, patience, 10*time.Millisecond, "checks that were never answered")
+	await(t, "checks that were never answered", func() bool { return f.open.Load() == 0 })
 	f.close()
 	require.Empty(t, f.samples, "wrong answers (the first ones)")
 }

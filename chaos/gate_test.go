@@ -190,12 +190,13 @@ func (g *gate) send(ctx context.Context, method, path string, body any, headers 
 	return response.StatusCode, answer, err
 }
 
-// session begins a session.
-func (g *gate) session(t *testing.T, user string) *credential {
+// session begins a session, as soon as that can be done.
+func (g *gate) session(t *testing.T, user string) (c *credential) {
 	t.Helper()
-	c, status, err := g.login(t.Context(), user)
-	require.NoError(t, err)
-	require.Equal(t, http.StatusCreated, status)
+	patiently(t, http.StatusCreated, func() (status int, err error) {
+		c, status, err = g.login(t.Context(), user)
+		return status, err
+	})
 	return c
 }
 

@@ -21,6 +21,22 @@ const (
 	checkPatience = 10 * time.Second
 )
 
+// await waits until something is so, as long as the tests' patience lasts.
+func await(t *testing.T, otherwise string, so func() bool) {
+	t.Helper()
+	awaitFor(t, patience, otherwise, so)
+}
+
+// awaitFor waits until something is so, for a time at the most.
+func awaitFor(t *testing.T, most time.Duration, otherwise string, so func() bool) {
+	t.Helper()
+	end := time.Now().Add(most)
+	for pause := 50 * time.Microsecond; !so(); pause = min(2*pause, 10*time.Millisecond) {
+		require.True(t, time.Now().Before(end), otherwise)
+		time.Sleep(pause)
+	}
+}
+
 // loadOptions configure a load. Rate is required.
 type loadOptions struct {
 	rate    int           // checks per second
@@ -102,8 +118,7 @@ func (l *load) client(ctx context.Context, delay, pause time.Duration) {
 func (l *load) check(ctx context.Context, c *credential) {
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkPatience)
 	defer cancel()
-	over := time.Duration(c.life().over.Load())
-	sent := now()
+	over, sent := c.over(), now()
 	a := l.door.ask(call, c)
 	got := now()
 	stale := l.o.stale
@@ -135,14 +150,14 @@ func (l *load) since(from time.Duration) (records []record) {
 func (l *load) flows(t *testing.T, n int) {
 	t.Helper()
 	from := now()
-	require.Eventually(t, func() bool {
+	await(t, "the load doesn't flow, or not again", func() bool {
 		records := l.since(from)
 		if len(records) < n {
 			return false
 		}
 		last := records[len(records)-n:]
 		return !slices.ContainsFunc(last, func(r record) bool { return r.verdict != right })
-	}, patience, 10*time.Millisecond, "the load doesn't flow, or not again")
+	})
 }
 
 // warm has each credential checked once, so that the cache knows it.
@@ -157,9 +172,9 @@ func (l *load) warm(t *testing.T) {
 func (l *load) fails(t *testing.T) {
 	t.Helper()
 	from := now()
-	require.Eventually(t, func() bool {
+	await(t, "the fault is not felt", func() bool {
 		return slices.ContainsFunc(l.since(from), func(r record) bool { return r.verdict == unknown })
-	}, patience, 5*time.Millisecond, "the fault is not felt")
+	})
 }
 
 // end ends the load. It can be called twice.
@@ -231,8 +246,8 @@ func TestJudge(t *testing.T) {
 	const ending, over, stale = 10 * time.Second, 11 * time.Second, time.Second
 	alive := &credential{user: "alice"}
 	dead := &credential{user: "alice"}
-	dead.ending.Store(int64(ending))
-	dead.over.Store(int64(over))
+	dead.begins.Store(int64(ending))
+	dead.done.Store(int64(over))
 	for _, tc := range []struct {
 		what      string
 		c         *credential
@@ -254,7 +269,7 @@ func TestJudge(t *testing.T) {
 		{"let in within the bound", dead, answer{status: 200, user: "alice"}, over + stale, over + stale + 1, right},
 		{"let in after the bound", dead, answer{status: 200, user: "alice"}, over + stale + 1, over + stale + 2, wrong},
 	} {
-		got, why := judge(tc.c, tc.a, time.Duration(tc.c.over.Load()), tc.sent, tc.got, stale)
+		got, why := judge(tc.c, tc.a, tc.c.over(), tc.sent, tc.got, stale)
 		require.Equal(t, tc.want, got, "%s: %s", tc.what, why)
 	}
 }

@@ -98,10 +98,10 @@ func TestOverload(t *testing.T) {
 
 	// It recovers without help: there is a second in which all is well again.
 	var after span10
-	require.Eventually(t, func() bool {
+	awaitFor(t, 2*patience, "it doesn't recover", func() bool {
 		_, after, _ = run(calm, time.Second)
 		return after.accepted == after.offered
-	}, 2*patience, time.Millisecond, "it doesn't recover")
+	})
 	recovery := time.Since(mended) - time.Second
 	rest := g.weigh(t)
 	require.Less(t, rest.goroutines, idle.goroutines+100, "goroutines were left over")
@@ -152,7 +152,7 @@ func TestTenThousandStreams(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, http2.NewFramer(conn, nil).WriteSettings())
 	}
-	require.Eventually(t, func() bool { return g.weigh(t).goroutines > rest.goroutines+2*float64(idle) }, patience, 20*time.Millisecond, "they are not connected")
+	await(t, "they are not connected", func() bool { return g.weigh(t).goroutines > rest.goroutines+2*float64(idle) })
 	l.flows(t, 20)
 	withIdle := g.weigh(t)
 
@@ -167,11 +167,11 @@ func TestTenThousandStreams(t *testing.T) {
 	}
 	require.Zero(t, f.sum(0, time.Hour).held, "all were sent")
 	var most weight
-	require.Eventually(t, func() bool {
+	awaitFor(t, 2*patience, "checks without a message last", func() bool {
 		w := g.weigh(t)
 		most.goroutines, most.rss = max(most.goroutines, w.goroutines), max(most.rss, w.rss)
 		return f.open.Load() == 0
-	}, 2*patience, 20*time.Millisecond, "checks without a message last")
+	})
 	mended := now()
 	f.end(t)
 	streams := float64(connections * perConnection)
@@ -179,7 +179,7 @@ func TestTenThousandStreams(t *testing.T) {
 	require.Less(t, most.goroutines, withIdle.goroutines+streams+float64(5*connections)+500)
 	require.Less(t, most.rss-withIdle.rss, 100e3*streams+50e6, "more than 100 kB for a stream")
 	require.Less(t, withIdle.rss-rest.rss, 150e3*float64(idle)+50e6, "more than 150 kB for a connection")
-	require.Eventually(t, func() bool { return g.weigh(t).goroutines < withIdle.goroutines+100 }, patience, 50*time.Millisecond, "goroutines were left over")
+	await(t, "goroutines were left over", func() bool { return g.weigh(t).goroutines < withIdle.goroutines+100 })
 
 	result := l.finish(t, fmt.Sprintf("%d checks without a message, %d silent connections", connections*perConnection, idle), broken, mended)
 	result.note = fmt.Sprintf("%v at rest, %v with the connections, %v with the streams, which all ended; p99 of others' checks %v before, %v meanwhile",

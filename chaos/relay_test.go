@@ -33,8 +33,8 @@ const (
 var roles = []string{subscriber, tracker, prober, data}
 
 // relay is a network between Gatehouse and a Redis whose connections can be broken
-// by what they are for, though all go to one address: Gatehouse connects to a relay,
-// which sees in the first commands what the connection is for, and takes it through
+// by what they are for, though all go to one address: Gatehouse connects to it, and
+// it sees in the first commands what the connection is for, and takes it through
 // toxiproxy's proxy of that name.
 type relay struct {
 	*toxiproxy

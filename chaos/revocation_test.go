@@ -33,6 +33,9 @@ func (s secrets) passwords(t *testing.T, n int) string {
 	return "users: {file: users.yaml}"
 }
 
+// mobileUser is the i-th user of passwords.
+func mobileUser(i int) string { return fmt.Sprintf("mobile-%d", i) }
+
 // victim is a user with what is to be revoked.
 type victim struct {
 	way     string
@@ -78,29 +81,19 @@ func (v *victim) refreshes(ctx context.Context, g *gate) (accepted, known bool) 
 	return status == http.StatusOK, err == nil && (status == http.StatusOK || status == http.StatusUnauthorized)
 }
 
-// patiently makes a call until it isn't refused with 503 any more: a busy machine
-// can make the Sentinels change the master when nobody asked them to.
+// patiently makes a call until it isn't refused with 503 any more: a fault that was
+// mended may still be felt, and a busy machine can make the Sentinels change the
+// master when nobody asked them to.
 func patiently(t *testing.T, want int, call func() (status int, err error)) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	await(t, "it is refused with 503", func() bool {
 		status, err := call()
 		require.NoError(t, err)
-		if status == http.StatusServiceUnavailable && time.Now().Before(end) {
-			continue
+		if status != http.StatusServiceUnavailable {
+			require.Equal(t, want, status)
 		}
-		require.Equal(t, want, status)
-		return
-	}
-}
-
-// user begins a session of the i-th user of passwords.
-func (g *gate) user(t *testing.T, i int) (c *credential) {
-	t.Helper()
-	patiently(t, http.StatusCreated, func() (status int, err error) {
-		c, status, err = g.login(t.Context(), fmt.Sprintf("mobile-%d", i))
-		return status, err
+		return status == want
 	})
-	return c
 }
 
 // login is a refresh family and an access token of it.
@@ -113,7 +106,7 @@ type login struct {
 func (g *gate) mobile(t *testing.T, i int) login {
 	t.Helper()
 	var reply struct{ AccessToken, RefreshToken string }
-	user := fmt.Sprintf("mobile-%d", i)
+	user := mobileUser(i)
 	patiently(t, http.StatusOK, func() (int, error) {
 		return g.call(t.Context(), http.MethodPost, "/auth/token", map[string]string{
 			"email": user + "@example.com", "password": password, "client": "mobile",
@@ -129,13 +122,13 @@ func (g *gate) mobile(t *testing.T, i int) login {
 // a theft if it was repeated, so another login is.
 func (g *gate) refreshed(t *testing.T, i int) (m login, successor string) {
 	t.Helper()
-	require.Eventually(t, func() bool {
+	await(t, "nobody can refresh", func() bool {
 		m = g.mobile(t, i)
 		var reply struct{ RefreshToken string }
 		status, err := g.call(t.Context(), http.MethodPost, "/auth/refresh", map[string]string{"refreshToken": m.refresh}, &reply, map[string]string{})
 		successor = reply.RefreshToken
 		return err == nil && status == http.StatusOK
-	}, patience, 10*time.Millisecond)
+	})
 	return m, successor
 }
 
@@ -167,7 +160,7 @@ func (g *gate) current(t *testing.T, c *credential) string {
 // ways are the calls that revoke. Each prepares the i-th user of passwords.
 var ways = []func(t *testing.T, g *gate, i int) *victim{
 	func(t *testing.T, g *gate, i int) *victim {
-		session := g.user(t, i)
+		session := g.session(t, mobileUser(i))
 		return &victim{way: "logout of a session", shown: []*credential{session}, done: http.StatusOK, revoke: func(ctx context.Context) (int, []byte, error) {
 			return g.send(ctx, http.MethodPost, "/auth/logout", nil, session.headers)
 		}}
@@ -179,7 +172,7 @@ var ways = []func(t *testing.T, g *gate, i int) *victim{
 		}}
 	},
 	func(t *testing.T, g *gate, i int) *victim {
-		session, other := g.user(t, i), g.user(t, i)
+		session, other := g.session(t, mobileUser(i)), g.session(t, mobileUser(i))
 		path := "/auth/sessions/" + g.current(t, session)
 		return &victim{way: "DELETE /auth/sessions/{handle}", shown: []*credential{session}, done: http.StatusOK, revoke: func(ctx context.Context) (int, []byte, error) {
 			return g.send(ctx, http.MethodDelete, path, nil, other.headers)
@@ -198,17 +191,17 @@ var ways = []func(t *testing.T, g *gate, i int) *victim{
 		}}
 	},
 	func(t *testing.T, g *gate, i int) *victim {
-		user := fmt.Sprintf("mobile-%d", i)
+		user := mobileUser(i)
 		m := g.mobile(t, i)
-		all := []*credential{g.user(t, i), m.access, g.token(t, user)}
+		all := []*credential{g.session(t, user), m.access, g.token(t, user)}
 		return &victim{way: "/auth/revoke-all-sessions", shown: all, refresh: m.refresh, done: http.StatusOK, revoke: func(ctx context.Context) (int, []byte, error) {
 			return g.send(ctx, http.MethodPost, "/auth/revoke-all-sessions", map[string]string{"userId": user}, nil)
 		}}
 	},
 	func(t *testing.T, g *gate, i int) *victim {
-		user := fmt.Sprintf("mobile-%d", i)
+		user := mobileUser(i)
 		m := g.mobile(t, i)
-		all := []*credential{g.user(t, i), m.access, g.token(t, user)}
+		all := []*credential{g.session(t, user), m.access, g.token(t, user)}
 		return &victim{way: "PATCH …/sessions {disabled: true}", shown: all, refresh: m.refresh, done: http.StatusOK, revoke: func(ctx context.Context) (int, []byte, error) {
 			return g.send(ctx, http.MethodPatch, "/auth/users/"+user+"/sessions", map[string]bool{"disabled": true}, nil)
 		}}

@@ -141,12 +141,12 @@ func (p *peer) read(framer *http2.Framer) {
 // ends waits until the connection is closed.
 func (p *peer) ends(t *testing.T) (told, gone time.Duration, code http2.ErrCode) {
 	t.Helper()
-	require.Eventually(t, func() bool {
+	await(t, "the connection stays open", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		told, gone, code = p.told, p.gone, p.code
 		return gone != 0
-	}, patience, 5*time.Millisecond, "the connection stays open")
+	})
 	return told, gone, code
 }
 

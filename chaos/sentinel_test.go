@@ -135,9 +135,9 @@ func rejoin(t *testing.T, node *redistest.Node) {
 func (n *network) restart(t *testing.T, node *redistest.Node) {
 	t.Helper()
 	node.Restart()
-	require.Eventually(t, func() bool { // the Sentinels may end the connection
+	await(t, "it becomes no replica", func() bool { // the Sentinels may end the connection
 		return node.Client().Do(t.Context(), "replicaof", "127.0.0.1", n.Master().Port).Err() == nil
-	}, patience, 10*time.Millisecond)
+	})
 }
 
 // whole waits until the master has two replicas in line, and the Sentinels see
@@ -151,7 +151,7 @@ func (n *network) whole(t *testing.T) {
 	}
 	look(50)
 	defer look(10000)
-	require.Eventually(t, func() bool {
+	await(t, "the set is not whole again", func() bool {
 		master := n.Master()
 		info, err := master.Client().Info(t.Context(), "replication").Result()
 		if err != nil || strings.Count(info, "state=online") != len(n.Nodes)-1 {
@@ -169,5 +169,5 @@ func (n *network) whole(t *testing.T) {
 			}
 		}
 		return true
-	}, patience, 10*time.Millisecond, "the set is not whole again")
+	})
 }

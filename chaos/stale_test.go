@@ -215,7 +215,7 @@ func (s *staleness) upTo(d time.Duration) time.Duration {
 
 // ask makes a check and notes what came of it.
 func (s *staleness) ask(ctx context.Context, c *credential) answer {
-	over, sent := time.Duration(c.life().over.Load()), now()
+	over, sent := c.over(), now()
 	a := s.gate.ask(ctx, c)
 	s.asked.Add(1)
 	switch {
@@ -244,8 +244,8 @@ func startStaleness(t *testing.T, heartbeat time.Duration, config ...string) *st
 	s.other = session.New(s.redis, session.Options{Profiles: true, Rolling: true, Timeout: patience})
 	config = append(config, fmt.Sprintf("redis: {cache: {heartbeat: %v}}", heartbeat))
 	s.gate = startGate(t, newSecrets(t), "redis://"+s.relay.address, config...)
-	s.load = startLoad(t, s, loadOptions{rate: 400, clients: 16, stale: s.bound}, s.gate.someSession(t, "first"))
-	s.strict = startLoad(t, s, loadOptions{rate: 50, clients: 2}, s.gate.someSession(t, "second").strict())
+	s.load = startLoad(t, s, loadOptions{rate: 400, clients: 16, stale: s.bound}, s.gate.session(t, "first"))
+	s.strict = startLoad(t, s, loadOptions{rate: 50, clients: 2}, s.gate.session(t, "second").strict())
 	return s
 }
 
@@ -261,9 +261,6 @@ func (s *staleness) finish(t *testing.T) {
 		t.Logf("toxiproxy hung %d times, and was worked around", hung)
 	}
 }
-
-// only has a load ask about nothing else.
-func (l *load) only(credentials ...*credential) { l.known.Store(&credentials) }
 
 // mistakes are the first wrong answers.
 func (l *load) mistakes() []string {
@@ -294,11 +291,11 @@ func (s *staleness) play(t *testing.T, sc scenario) (outcome outcome) {
 		}
 	}()
 	user := func(what string) string { return what + "-" + strconv.Itoa(sc.number) }
-	r.victim, r.token = s.gate.someSession(t, user("victim")), s.gate.token(t, user("token"))
-	r.strict = s.gate.someSession(t, user("strict")).strict()
-	r.good = []*credential{s.gate.someSession(t, user("good")), s.gate.token(t, user("good-token")), s.gate.someSession(t, user("good-strict")).strict()}
-	s.load.only(r.victim, r.token, r.good[0], r.good[1])
-	s.strict.only(r.strict, r.good[2])
+	r.victim, r.token = s.gate.session(t, user("victim")), s.gate.token(t, user("token"))
+	r.strict = s.gate.session(t, user("strict")).strict()
+	r.good = []*credential{s.gate.session(t, user("good")), s.gate.token(t, user("good-token")), s.gate.session(t, user("good-strict")).strict()}
+	s.load.replace(r.victim, r.token, r.good[0], r.good[1])
+	s.strict.replace(r.strict, r.good[2])
 	s.gate.coherent(t)
 	for _, c := range []*credential{r.victim, r.token} { // in the cache now
 		r.settle(c, http.StatusOK)
@@ -322,7 +319,7 @@ func (s *staleness) play(t *testing.T, sc scenario) (outcome outcome) {
 		r.settle(c, http.StatusUnauthorized)
 	}
 	for _, c := range r.good {
-		if c.life().over.Load() == 0 {
+		if c.over() == 0 {
 			r.settle(c, http.StatusOK)
 		}
 	}
@@ -445,19 +442,6 @@ func (r *round) revoke() {
 	end(r.token, tokenWays[r.turn%len(tokenWays)])
 }
 
-// someSession begins a session, as soon as that can be done: the round before may
-// still be felt, since a connection that was forgotten is noticed when it is used.
-func (g *gate) someSession(t *testing.T, user string) (c *credential) {
-	t.Helper()
-	await(t, "nobody can log in", func() bool {
-		var status int
-		var err error
-		c, status, err = g.login(t.Context(), user)
-		return err == nil && status == http.StatusCreated
-	})
-	return c
-}
-
 // figures are what a Gatehouse tells of its cache.
 type figures struct{ coherent, hits, drops float64 }
 
@@ -486,14 +470,6 @@ func (g *gate) coherent(t *testing.T) {
 		f := g.figures(t)
 		return f.coherent == 1 && f.hits > first.hits
 	})
-}
-
-// await waits until something is so.
-func await(t *testing.T, otherwise string, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !so(); time.Sleep(5 * time.Millisecond) {
-		require.True(t, time.Now().Before(end), otherwise)
-	}
 }
 
 // outcome is what came of a round, or of several of one harm.

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -14,10 +13,10 @@ import (
 // strictly is what a Gatehouse answers now about a credential, when it knows.
 func strictly(t *testing.T, g *gate, c *credential) (status int) {
 	t.Helper()
-	require.Eventually(t, func() bool {
+	await(t, c.name+" is not answered for", func() bool {
 		status = g.ask(t.Context(), c.strict()).status
 		return status == http.StatusOK || status == http.StatusUnauthorized
-	}, patience, 10*time.Millisecond)
+	})
 	return status
 }
 
@@ -144,12 +143,12 @@ func TestFailoverFromALivingMaster(t *testing.T) {
 		master := n.Master()
 		replicas := n.Replicas()
 		isolateFromSentinels(t, master)
-		require.Eventually(t, func() bool {
+		await(t, "none takes over", func() bool {
 			return slices.ContainsFunc(replicas, func(r *redistest.Node) bool {
 				role, err := r.Client().Do(t.Context(), "role").Slice()
 				return err == nil && role[0] == "master"
 			})
-		}, patience, time.Millisecond)
+		})
 		end := func(g *gate, c *credential) {
 			status, _, err := g.send(t.Context(), http.MethodPost, "/auth/logout", nil, c.headers)
 			require.NoError(t, err)
@@ -166,11 +165,11 @@ func TestFailoverFromALivingMaster(t *testing.T) {
 		rejoin(t, master)
 		n.whole(t)
 		for i := range first {
-			if second[i].over.Load() != 0 {
+			if second[i].over() != 0 {
 				require.Equal(t, http.StatusUnauthorized, strictly(t, both, second[i]), "both had it")
 				kept++
 			}
-			if first[i].over.Load() != 0 && strictly(t, one, first[i]) == http.StatusOK {
+			if first[i].over() != 0 && strictly(t, one, first[i]) == http.StatusOK {
 				lost++
 			}
 		}

@@ -130,7 +130,7 @@ func (s *staleness) profiled(t *testing.T, user string) *subject {
 // does it.
 func (s *staleness) recorded(t *testing.T, user string) *subject {
 	t.Helper()
-	c := s.gate.someSession(t, user)
+	c := s.gate.session(t, user)
 	key := "sess:" + c.id(t)
 	text, err := s.redis.Get(t.Context(), key).Bytes()
 	require.NoError(t, err)
