@@ -54,8 +54,52 @@ func release(ctx context.Context, p product, root, version, dist string, out io.
 	return nil
 }
 
-// rehearse builds a release twice, in two places and with two empty build caches,
-// and compares. It leaves nothing behind.
+// surroundings are what two machines, and two people, differ in.
+type surroundings struct {
+	place []string // below a temporary directory
+	env   map[string]string
+	umask int
+}
+
+var farApart = []surroundings{
+	{[]string{"here"}, map[string]string{"TZ": "UTC", "LANG": "C", "LC_ALL": "C"}, 0o022},
+	{[]string{"somewhere", "far", "away"}, map[string]string{"TZ": "Pacific/Chatham", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"}, 0o077},
+}
+
+// enter moves this process, and those that it starts from now on, there. back undoes it.
+func (s surroundings) enter() (back func(), err error) {
+	zone, err := time.LoadLocation(s.env["TZ"])
+	if err != nil {
+		return nil, err
+	}
+	var undo []func()
+	for name, value := range s.env {
+		before, set := os.LookupEnv(name)
+		if err := os.Setenv(name, value); err != nil {
+			return nil, err
+		}
+		undo = append(undo, func() {
+			if set {
+				_ = os.Setenv(name, before)
+			} else {
+				_ = os.Unsetenv(name)
+			}
+		})
+	}
+	local, umask := time.Local, setUmask(s.umask)
+	time.Local = zone
+	return func() {
+		time.Local = local
+		setUmask(umask)
+		for _, f := range undo {
+			f()
+		}
+	}, nil
+}
+
+// rehearse builds a release twice, in two places and with two empty build caches, for
+// people with other time zones, languages and umasks, and compares. It leaves nothing
+// behind.
 func rehearse(ctx context.Context, p product, root, version string, out io.Writer) error {
 	if err := pinned(root); err != nil {
 		return err
@@ -65,18 +109,8 @@ func rehearse(ctx context.Context, p product, root, version string, out io.Write
 		return err
 	}
 	var first map[string][]byte
-	for _, far := range []string{"here", filepath.Join("somewhere", "far", "away")} {
-		work, err := os.MkdirTemp("", "gatehouse-release-")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = os.RemoveAll(work) }() // at most two
-		place := filepath.Join(work, far)
-		if err := os.MkdirAll(place, 0o755); err != nil { //nolint:gosec // temporary, and no secret
-			return err
-		}
-		fmt.Fprintf(out, "building in %s, nothing cached\n", place)
-		files, err := build(ctx, p, root, version, head, place, []string{"GOCACHE=" + filepath.Join(work, "cache"), "TZ=Pacific/Chatham"})
+	for _, s := range farApart {
+		files, err := rehearseIn(ctx, s, p, root, version, head, out)
 		if err != nil {
 			return err
 		}
@@ -90,6 +124,26 @@ func rehearse(ctx context.Context, p product, root, version string, out io.Write
 	}
 	fmt.Fprintf(out, "both builds are the same to the byte\n%s", first[sumsFile])
 	return nil
+}
+
+// rehearseIn is one of the builds.
+func rehearseIn(ctx context.Context, s surroundings, p product, root, version string, head commit, out io.Writer) (map[string][]byte, error) {
+	back, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer back()
+	work, err := os.MkdirTemp("", "gatehouse-release-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	place := filepath.Join(append([]string{work}, s.place...)...)
+	if err := os.MkdirAll(place, 0o755); err != nil { //nolint:gosec // temporary, and no secret
+		return nil, err
+	}
+	fmt.Fprintf(out, "building in %s, nothing cached, TZ %s, LANG %s, umask %03o\n", place, s.env["TZ"], s.env["LANG"], s.umask)
+	return build(ctx, p, root, version, head, place, []string{"GOCACHE=" + filepath.Join(work, "cache")})
 }
 
 // same is an error that names the files in which two builds differ.

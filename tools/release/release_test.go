@@ -336,6 +336,28 @@ func TestRehearsalBuildsTwiceAndLeavesNothing(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(root, "dist"))
 }
 
+// What two builds are to differ in, what they start sees; and it ends with them.
+func TestSurroundingsOfRehearsalsDiffer(t *testing.T) {
+	see := func() []string {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", `umask; echo "$LANG $LC_ALL"; date +%z`).Output()
+		require.NoError(t, err)
+		return append(strings.Fields(string(out)), time.Unix(0, 0).Format("-0700"))
+	}
+	before := see()
+	var seen [][]string
+	for _, s := range farApart {
+		back, err := s.enter()
+		require.NoError(t, err)
+		seen = append(seen, see())
+		back()
+		require.Equal(t, before, see())
+	}
+	require.Len(t, seen[0], 5)
+	for i := range seen[0] {
+		require.NotEqual(t, seen[0][i], seen[1][i])
+	}
+}
+
 func TestDynamicProgramIsRefused(t *testing.T) {
 	shell, err := exec.LookPath("sh")
 	require.NoError(t, err)
