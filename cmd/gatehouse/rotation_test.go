@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,7 +134,10 @@ func TestPasswordAndCertificateRotate(t *testing.T) {
 	server.Do("config", "set", "tls-ca-cert-file", next.CAFile)
 	killed()
 
-	require.Greater(t, stop(), int64(100))
+	checks := stop()
+	require.Greater(t, checks, int64(100))
+	t.Attr("requests", strconv.FormatInt(checks, 10))
+	t.Logf("%d checks, none refused", checks)
 
 	// Announcements come by the new connections.
 	server.Do("del", "sess:id-a")
