@@ -81,10 +81,7 @@ var clusterFaults = []struct {
 // One of three masters of a Cluster fails: what lies on the others goes on being
 // answered.
 func TestClusterFailover(t *testing.T) {
-	begin(t, "redis-server")
-	if !*full {
-		t.Skip("in the long form only")
-	}
+	beginLong(t, "each case takes a failover", "redis-server")
 	const victims = 24
 	n := startClusterNetwork(t)
 	s := newSecrets(t)

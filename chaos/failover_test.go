@@ -259,10 +259,7 @@ const splitBound = 2*time.Second + 400*time.Millisecond
 // and the replicas on the other one, where another Gatehouse revokes: the first
 // must not go on believing the old master.
 func TestSplitNetwork(t *testing.T) {
-	begin(t, "redis-server")
-	if !*full {
-		t.Skip("in the long form only; authz/session has a short test of it")
-	}
+	beginLong(t, "authz/session has a short test of it", "redis-server")
 	n := startNetwork(t)
 	s := newSecrets(t)
 	config := s.passwords(t, 2*len(ways))

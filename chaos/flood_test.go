@@ -270,6 +270,10 @@ func startFlood(t *testing.T, addr string, checks []floodCheck, o floodOptions) 
 		f.readers.Go(c.read)
 	}
 	t.Cleanup(f.close)
+	results.judges(t, func() (requests, wrong int) {
+		s := f.sum(0, time.Hour)
+		return s.offered - s.held, s.wrong
+	})
 	if o.learn || o.mute {
 		return f
 	}

@@ -77,6 +77,7 @@ func startLoad(t *testing.T, d door, o loadOptions, credentials ...*credential) 
 	l := &load{door: d, o: o, stop: cancel}
 	l.known.Store(&credentials)
 	t.Cleanup(l.end)
+	results.judges(t, l.judged)
 	pause := time.Duration(o.clients) * time.Second / time.Duration(o.rate)
 	for i := range o.clients {
 		l.group.Go(func() { l.client(ctx, time.Duration(i)*pause/time.Duration(o.clients), pause) })
@@ -175,6 +176,12 @@ func (l *load) fails(t *testing.T) {
 	await(t, "the fault is not felt", func() bool {
 		return slices.ContainsFunc(l.since(from), func(r record) bool { return r.verdict == unknown })
 	})
+}
+
+// judged counts the checks so far, and the wrong answers among them.
+func (l *load) judged() (requests, wrong int) {
+	r := l.result("", 0, 0)
+	return r.requests, r.wrong
 }
 
 // end ends the load. It can be called twice.

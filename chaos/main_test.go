@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9/logging"
 
+	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
@@ -39,26 +40,48 @@ func run(m *testing.M) int {
 	}
 	runDir = dir
 	defer func() { _ = os.RemoveAll(dir) }()
+	if *reportFile == "" {
+		return m.Run()
+	}
+	if err := results.start(*reportFile); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	code := m.Run()
-	if *reportFile != "" {
-		if err := results.write(*reportFile); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+	if err := results.finish(code); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	return code
 }
 
-// begin skips a fault where it can't run: without its programs, or in the quick
-// run under the race detector, for which the tests of the packages are the right
-// ones.
+// begin takes a test into the report, and skips it where it can't run: without its
+// programs, or in the quick run under the race detector, for which the tests of the
+// packages are the right ones.
 func begin(t *testing.T, programs ...string) {
 	t.Helper()
+	tr := results.begin(t)
+	skip := func(why string) {
+		tr.skipped = why
+		t.Skip(why)
+	}
 	if testing.Short() {
-		t.Skip("faults take their time: run the tests without -short")
+		skip("faults take their time: run the tests without -short")
 	}
 	for _, p := range programs {
+		if _, err := proc.Find(p); err != nil {
+			tr.skipped = err.Error()
+		}
 		proctest.Need(t, p)
+	}
+}
+
+// beginLong is begin for what has no short form.
+func beginLong(t *testing.T, why string, programs ...string) {
+	t.Helper()
+	begin(t, programs...)
+	if !*full {
+		t.Skip("in the long form only: " + why)
 	}
 }
 

@@ -64,10 +64,7 @@ func TestUnconfirmedRevocationsCanBeLost(t *testing.T) {
 // Which number makes the promise true, with two replicas: the sentences of
 // docs/high-availability.md.
 func TestHowManyReplicas(t *testing.T) {
-	begin(t, "redis-server")
-	if !*full {
-		t.Skip("in the long form only: each case takes a failover")
-	}
+	beginLong(t, "each case takes a failover", "redis-server")
 	for _, tc := range []struct {
 		what string
 		// prepare may make the laggard look better; falls is what happens to the one
@@ -123,10 +120,7 @@ func TestHowManyReplicas(t *testing.T) {
 // impatient): until the other replica is told of the new one, it hears the old
 // master, and confirms what is about to be lost. One is too few then; all are not.
 func TestFailoverFromALivingMaster(t *testing.T) {
-	begin(t, "redis-server")
-	if !*full {
-		t.Skip("in the long form only: each try takes a failover")
-	}
+	beginLong(t, "each try takes a failover", "redis-server")
 	n := startNetwork(t)
 	s := newSecrets(t)
 	one := startGate(t, s, n.url(), "redis: {confirm_replicas: 1}")

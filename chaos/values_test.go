@@ -55,14 +55,21 @@ func (s *subject) age(n int, sent time.Duration) (age time.Duration, next int) {
 
 // values is what was seen of the subjects.
 type values struct {
-	mu                     sync.Mutex
-	answers, refused, back int
-	oldest                 time.Duration
-	mistakes               []string
+	mu                            sync.Mutex
+	answers, wrong, refused, back int
+	oldest                        time.Duration
+	mistakes                      []string // the first wrong ones
 }
 
-// mistake notes one, the first ones at least.
+func (v *values) judged() (requests, wrong int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.answers, v.wrong
+}
+
+// mistake notes a wrong answer; v.mu is held.
 func (v *values) mistake(format string, args ...any) {
+	v.wrong++
 	if len(v.mistakes) < 10 {
 		v.mistakes = append(v.mistakes, fmt.Sprintf(format, args...))
 	}
@@ -204,6 +211,7 @@ func (s *staleness) watchValues(t *testing.T, slow slowness) result {
 		}
 	}
 	var seen values
+	results.judges(t, seen.judged)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var watchers, writers sync.WaitGroup
