@@ -104,10 +104,25 @@ api_keys: [{name: chaos, sha256: %q, auth_api: true}]
 	g.file = filepath.Join(s.dir, fmt.Sprintf("gatehouse-%d.yaml", ports[2]))
 	require.NoError(t, os.WriteFile(g.file, text, 0o600))
 	g.launch(t)
-	g.conn, err = grpc.NewClient("passthrough:///"+g.check, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = g.conn.Close() })
+	g.conn = g.connect(t)
 	return g
+}
+
+// connect makes a connection to the check listener, which lasts until the test ends.
+func (g *gate) connect(t *testing.T) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+g.check, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// again is the same Gatehouse by another connection.
+func (g *gate) again(t *testing.T) *gate {
+	t.Helper()
+	other := *g
+	other.conn = g.connect(t)
+	return &other
 }
 
 // launch runs the process, for the first time or again, and waits until it is ready.
