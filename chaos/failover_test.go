@@ -207,7 +207,7 @@ func TestFailover(t *testing.T) {
 			graced = append(graced, c.under("tolerant"), c.under("accepting"))
 		}
 	}
-	for i, fault := range masterFaults[:of(1, len(masterFaults))] {
+	for i, fault := range masterFaults[:of(2, len(masterFaults))] { // killed and frozen at least
 		t.Run(fault.name, func(t *testing.T) {
 			ch := prepareChanges(t, g, i*victims, victims)
 			l := startLoad(t, g, loadOptions{rate: 500, stale: cacheLease}, append(ch.shown(), all...)...)
@@ -239,6 +239,8 @@ func TestFailover(t *testing.T) {
 			note := ch.finish(t)
 			r := l.finish(t, "Sentinel: "+fault.name, broken, mended)
 			withGrace := gracedLoad.finish(t, "", broken, mended)
+			// Tokens are let in, and sessions that the policy remembers.
+			require.Less(t, withGrace.refused, withGrace.requests/10, "of %d with grace", withGrace.requests)
 			r.requests += withGrace.requests
 			if fault.fails {
 				note = fmt.Sprintf("the Sentinels took %v; %s", span(promoted), note)
@@ -303,6 +305,7 @@ func TestSplitNetwork(t *testing.T) {
 	require.Positive(t, ch.outcomes[acknowledged])
 	results.add(t, elsewhere.finish(t, "Sentinel: split network, the side of the Sentinels", broken, 0))
 	r := l.finish(t, "Sentinel: split network, the side of the old master", broken, mended)
+	require.Positive(t, r.refused, "the split is not felt")
 	r.note = note
 	results.add(t, r)
 }

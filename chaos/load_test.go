@@ -150,8 +150,14 @@ func (l *load) since(from time.Duration) (records []record) {
 // flows waits until the last n checks, sent from now on, were all right.
 func (l *load) flows(t *testing.T, n int) {
 	t.Helper()
+	l.flowsWithin(t, patience, n)
+}
+
+// flowsWithin is flows with less patience.
+func (l *load) flowsWithin(t *testing.T, most time.Duration, n int) {
+	t.Helper()
 	from := now()
-	await(t, "the load doesn't flow, or not again", func() bool {
+	awaitFor(t, most, "the load doesn't flow, or not again", func() bool {
 		records := l.since(from)
 		if len(records) < n {
 			return false

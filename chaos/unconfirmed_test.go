@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"testing"
@@ -118,7 +119,9 @@ func TestHowManyReplicas(t *testing.T) {
 
 // A failover from a master that lives (the Sentinels can't reach it, or are too
 // impatient): until the other replica is told of the new one, it hears the old
-// master, and confirms what is about to be lost. One is too few then; all are not.
+// master, and confirms what is about to be lost. One can be too few then; all are
+// not. Whether one is, is a race, which need not be lost here: TestHowManyReplicas has
+// it for sure.
 func TestFailoverFromALivingMaster(t *testing.T) {
 	beginLong(t, "each try takes a failover", "redis-server")
 	n := startNetwork(t)
@@ -127,8 +130,9 @@ func TestFailoverFromALivingMaster(t *testing.T) {
 	both := startGate(t, s, n.url(), "redis: {confirm_replicas: 2}")
 	n.ownUsers(t)
 	const tries = 6
-	lost, kept := 0, 0
-	for i := range tries {
+	began := now()
+	lost, kept, byOne, all := 0, 0, 0, 0
+	for i := 0; i < tries && lost == 0; i++ {
 		var first, second []*credential
 		for range 20 {
 			first, second = append(first, one.session(t, "first")), append(second, one.session(t, "second"))
@@ -163,14 +167,17 @@ func TestFailoverFromALivingMaster(t *testing.T) {
 				require.Equal(t, http.StatusUnauthorized, strictly(t, both, second[i]), "both had it")
 				kept++
 			}
-			if first[i].over() != 0 && strictly(t, one, first[i]) == http.StatusOK {
-				lost++
+			if first[i].over() != 0 {
+				byOne++
+				if strictly(t, one, first[i]) == http.StatusOK {
+					lost++
+				}
 			}
 		}
-		t.Logf("try %d: of the revocations that were acknowledged, %d by both are kept, %d by one are lost", i+1, kept, lost)
-		if lost > 0 {
-			return
-		}
+		all += len(first) + len(second)
 	}
-	require.Positive(t, lost, "the documentation says that one can be too few")
+	results.add(t, result{
+		fault: "Sentinel: failover from a master that lives", requests: all, window: now() - began,
+		note: fmt.Sprintf("revocations: %d that both replicas confirmed, none of them lost; %d that one did, %d of them lost", kept, byOne, lost),
+	})
 }
