@@ -64,8 +64,9 @@ func (c *crowd) make(t *testing.T) func(int) floodCheck {
 }
 
 // As many sessions as a large application has, each shown twice, with a cache that
-// holds them all; and a quarter of them with the cache of the usual size, which holds
-// a part of those. In the short form all of it is small.
+// holds them all, and has all of them the second time; and a quarter of them with the
+// cache of the usual size, which holds a part of those. In the short form all of it is
+// small.
 func TestAMillionSessions(t *testing.T) {
 	begin(t, "redis-server")
 	n := of(10_000, 1_000_000)
@@ -88,7 +89,11 @@ func TestAMillionSessions(t *testing.T) {
 		began := now()
 		var note string
 		var all span10
-		for _, pass := range []string{"first", "second"} {
+		cached, passes := false, 0
+		for ; passes < 2 || !cached; passes++ {
+			// A cache that lost touch with Redis for a moment, as it can on a busy machine,
+			// begins anew.
+			require.Less(t, passes, 5, "the cache doesn't hold them: %s", note)
 			hits, from := g.metric(t, "gatehouse_cache_answers_total", `"hit"`), time.Now()
 			f := startFlood(t, g.check, nil, floodOptions{connections: 4, most: 64, each: n, make: c.make(t), user: c.user})
 			f.group.Wait()
@@ -100,10 +105,8 @@ func TestAMillionSessions(t *testing.T) {
 			require.Equal(t, n, sum.accepted+sum.unknown+sum.shed+sum.late+sum.held, "each has its answer")
 			require.Greater(t, sum.accepted, n*9/10)
 			hits = g.metric(t, "gatehouse_cache_answers_total", `"hit"`) - hits
-			if pass == "second" && !cache.evicts && g.metric(t, "gatehouse_cache_drops_total", "") == 0 {
-				require.Greater(t, hits, float64(n)*9/10, "the cache holds them")
-			}
-			note += fmt.Sprintf("%s time %.0f/s, %.0f %% from the cache, p99 %v; ", pass, float64(n)/took.Seconds(), 100*hits/float64(n), sum.percentile(.99))
+			cached = cache.evicts || hits > float64(n)*9/10
+			note += fmt.Sprintf("time %d: %.0f/s, %.0f %% from the cache, p99 %s; ", passes+1, float64(n)/took.Seconds(), 100*hits/float64(n), millis(sum.percentile(.99)))
 		}
 		evicted := g.metric(t, "gatehouse_cache_evictions_total", "")
 		require.Equal(t, cache.evicts, evicted > 0)
@@ -114,8 +117,8 @@ func TestAMillionSessions(t *testing.T) {
 		// up as is in use.
 		require.Less(t, full.rss-empty.rss, 200e6+2000*float64(min(n, cache.entries)), "more than 2 kB for a session")
 		results.add(t, result{
-			fault:    fmt.Sprintf("%d sessions, each shown twice, and %s", n, cache.name),
-			requests: 2 * n, refused: all.unknown + all.shed, wrong: all.wrong, window: now() - began,
+			fault:    fmt.Sprintf("%d sessions, each shown %d times, and %s", n, passes, cache.name),
+			requests: passes * n, refused: all.unknown + all.shed, wrong: all.wrong, window: now() - began,
 			note: note + fmt.Sprintf("%.0f entries of %.0f MB, %.0f evicted; %v, empty %v",
 				entries, g.metric(t, "gatehouse_cache_bytes", "")/1e6, evicted, full, empty),
 		})
