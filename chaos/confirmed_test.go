@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,81 +37,130 @@ var moments = []struct {
 
 // A revocation that was acknowledged with redis.confirm_replicas is never lost,
 // though the master is killed at that very moment. Two Gatehouses, from the cache
-// and strictly, are asked about it all the time.
+// and strictly, are asked about it all the time. Most of a round is waiting for the
+// Sentinels, so several sets of servers take their turns at the same time.
 func TestAcknowledgedMeansRevoked(t *testing.T) {
 	begin(t, "redis-server")
 	rounds := of(2, 200)
-	n := startNetwork(t)
-	s := newSecrets(t)
-	config := s.passwords(t, rounds)
-	var gates []*gate
-	for range 2 {
-		gates = append(gates, startGate(t, s, n.url(), config, graceConfig, fmt.Sprintf("redis: {confirm_replicas: %d}", len(n.Nodes)-1)))
+	turns := make(chan int, rounds)
+	for i := range rounds {
+		turns <- i
 	}
-	control := gates[0].session(t, "nobody-revokes-me")
-	var loads []*load
-	for _, g := range gates {
-		loads = append(loads, startLoad(t, g, loadOptions{rate: 250, clients: 16, stale: cacheLease}, control, control.strict()))
+	close(turns)
+	var sets []*killSet
+	var group sync.WaitGroup
+	for i := range of(1, 3) {
+		k := &killSet{}
+		sets = append(sets, k)
+		group.Go(func() {
+			t.Run(fmt.Sprintf("set %d", i), func(t *testing.T) {
+				k.start(t, rounds)
+				for turn := range turns {
+					k.play(t, turn)
+				}
+				k.finish(t)
+			})
+		})
 	}
-	var victims []*victim // whose revocation was acknowledged
+	group.Wait()
+	if t.Failed() {
+		return
+	}
 	var all []killRound
 	var windows []time.Duration
-	started := now()
-	for i := range rounds {
-		// The short form begins with the kill right after the acknowledgement.
-		prepare, moment := ways[of(3*i, i)%len(ways)], moments[of(2-i, i+i/len(ways))%len(moments)]
-		v := prepare(t, gates[i%len(gates)], i)
-		shown := []*credential{control, control.strict()}
-		for _, c := range v.shown {
-			shown = append(shown, c, c.strict())
-		}
-		for _, l := range loads {
-			l.replace(shown...)
-			l.warm(t)
-		}
-		n.replicated(t)
-		broken := now()
-		r := revokeAndKill(t, n, v, moment.least+rand.N(moment.spread+1), moment.acknowledged)
-		r.way, r.moment = v.way, moment.name
-		for _, l := range loads {
-			l.flows(t, 10)
-			windows = append(windows, l.result("", broken, 0).window)
-		}
-		if r.outcome == acknowledged {
-			victims = append(victims, v)
-		} else {
-			r.lost = slices.ContainsFunc(v.shown, func(c *credential) bool { return strictly(t, gates[0], c) == http.StatusOK })
-		}
-		if v.refresh != "" {
-			requireNoRefresh(t, gates, v, r.outcome)
-		}
-		n.whole(t)
-		all = append(all, r)
-		if i%20 == 19 {
-			t.Logf("%d rounds, %v each", i+1, span((now()-started)/time.Duration(i+1)))
-		}
+	sum := result{fault: fmt.Sprintf("master killed at the moment of a revocation, %d times", rounds)}
+	for _, k := range sets {
+		all, windows = append(all, k.rounds...), append(windows, k.windows...)
+		sum.requests, sum.refused = sum.requests+k.sum.requests, sum.refused+k.sum.refused
 	}
-	// None has come back, at the end of all.
-	for _, v := range victims {
+	require.Len(t, all, rounds)
+	require.True(t, slices.ContainsFunc(all, func(r killRound) bool { return r.outcome == acknowledged }), "no revocation was acknowledged: nothing is proven")
+	report(t, all)
+	slices.Sort(windows)
+	sum.window = windows[len(windows)-1]
+	sum.note = fmt.Sprintf("%s; half of the windows at most %v", summary(all), span(windows[len(windows)/2]))
+	results.add(t, sum)
+}
+
+// killSet is a Redis behind Sentinels whose masters are killed, and two Gatehouses.
+type killSet struct {
+	network *network
+	gates   []*gate
+	loads   []*load
+	control *credential // which nobody revokes
+
+	victims []*victim // whose revocation was acknowledged
+	rounds  []killRound
+	windows []time.Duration
+	sum     result
+}
+
+func (k *killSet) start(t *testing.T, victims int) {
+	t.Helper()
+	k.network = startNetwork(t)
+	s := newSecrets(t)
+	config := s.passwords(t, victims)
+	for range 2 {
+		k.gates = append(k.gates, startGate(t, s, k.network.url(), config, graceConfig, fmt.Sprintf("redis: {confirm_replicas: %d}", len(k.network.Nodes)-1)))
+	}
+	k.control = k.gates[0].session(t, "nobody-revokes-me")
+	for _, g := range k.gates {
+		k.loads = append(k.loads, startLoad(t, g, loadOptions{rate: 200, clients: 16, stale: cacheLease}, k.control, k.control.strict()))
+	}
+}
+
+// play plays the round of a number.
+func (k *killSet) play(t *testing.T, i int) {
+	t.Helper()
+	// The short form begins with the kill right after the acknowledgement.
+	prepare, moment := ways[of(3*i, i)%len(ways)], moments[of(2-i, i+i/len(ways))%len(moments)]
+	v := prepare(t, k.gates[i%len(k.gates)], i)
+	shown := []*credential{k.control, k.control.strict()}
+	for _, c := range v.shown {
+		shown = append(shown, c, c.strict())
+	}
+	for _, l := range k.loads {
+		l.replace(shown...)
+		l.warm(t)
+	}
+	k.network.replicated(t)
+	broken := now()
+	r := revokeAndKill(t, k.network, v, moment.least+rand.N(moment.spread+1), moment.acknowledged)
+	r.way, r.moment = v.way, moment.name
+	for _, l := range k.loads {
+		l.flows(t, 10)
+		k.windows = append(k.windows, l.result("", broken, 0).window)
+	}
+	if r.outcome == acknowledged {
+		k.victims = append(k.victims, v)
+	} else {
+		r.lost = slices.ContainsFunc(v.shown, func(c *credential) bool { return strictly(t, k.gates[0], c) == http.StatusOK })
+	}
+	if v.refresh != "" {
+		requireNoRefresh(t, k.gates, v, r.outcome)
+	}
+	k.network.whole(t)
+	k.rounds = append(k.rounds, r)
+}
+
+// finish demands that nothing has come back, at the end of all.
+func (k *killSet) finish(t *testing.T) {
+	t.Helper()
+	for _, v := range k.victims {
 		for _, c := range v.shown {
-			for _, g := range gates {
+			for _, g := range k.gates {
 				require.Equal(t, http.StatusUnauthorized, strictly(t, g, c), c.name)
 				require.NotEqual(t, http.StatusOK, g.ask(t.Context(), c).status, c.name)
 			}
 		}
 		if v.refresh != "" {
-			requireNoRefresh(t, gates, v, acknowledged)
+			requireNoRefresh(t, k.gates, v, acknowledged)
 		}
 	}
-	report(t, all)
-	slices.Sort(windows)
-	r := loads[0].finish(t, fmt.Sprintf("master killed at the moment of a revocation, %d times", rounds), started, 0)
-	other := loads[1].finish(t, "", started, 0)
-	r.requests, r.refused = r.requests+other.requests, r.refused+other.refused
-	r.window, r.recovery = windows[len(windows)-1], 0
-	r.note = fmt.Sprintf("%s; half of the windows at most %v", summary(all), span(windows[len(windows)/2]))
-	results.add(t, r)
-	require.NotEmpty(t, victims, "no revocation was acknowledged: nothing is proven")
+	for _, l := range k.loads {
+		r := l.finish(t, "", 0, 0)
+		k.sum.requests, k.sum.refused = k.sum.requests+r.requests, k.sum.refused+r.refused
+	}
 }
 
 // revokeAndKill revokes, kills the master some time before or after that, and waits
