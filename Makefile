@@ -105,8 +105,9 @@ bench: build ## compare through a real Envoy: no filter, a no-op server, the usu
 	$(GO) run ./bench $(BENCH_FLAGS)
 
 .PHONY: chaos
-chaos: ## all that docs/reliability.md promises, long: faults under load, attacks; writes dist/chaos.md (50 minutes)
-	@for part in envoy redis toxiproxy nginx node; do scripts/tools.sh $$part; done
+chaos: ## all that docs/reliability.md promises, long: faults under load, attacks; writes dist/chaos.md (45 minutes)
+	@for part in envoy redis toxiproxy; do scripts/tools.sh $$part; done
+	@for part in nginx node; do scripts/tools.sh $$part || true; done # what needs them is skipped
 	@rm -f dist/chaos.md
 	@status=0; \
 	$(GO) test ./chaos -count=1 -timeout 120m -v $(CHAOS_FLAGS) -args -full -report $(CURDIR)/dist/chaos.md || status=$$?; \
