@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +110,9 @@ func TestAttacksOnTheShippedGateway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g.attack(t).requireAllHeld(t)
+			r := g.attack(t)
+			r.requireAllHeld(t)
+			t.Attr("requests", strconv.Itoa(r.Held))
 		})
 	}
 }

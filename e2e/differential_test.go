@@ -319,6 +319,7 @@ func TestPathsMeanTheSameToEnvoyGatehouseAndServices(t *testing.T) {
 	shipped := s.watchedGateway(t, territoryRoutes)
 	bare := s.watchedGateway(t, append(slices.Clone(variants[defenceOff]), territoryRoutes)...)
 	n, seed := cases(t)
+	t.Attr("requests", strconv.Itoa(n))
 
 	outcomes := make([]outcome, n)
 	var clients sync.WaitGroup

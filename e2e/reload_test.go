@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -165,6 +166,7 @@ routes: [{path: /p/flips, policy: flips}, {path: /p/any, policy: any}, {path: /p
 	}
 	require.GreaterOrEqual(t, sent.Load(), int64(requests))
 	require.Greater(t, exact.Load(), int64(requests/100), "requests at moments when it was known what runs")
+	t.Attr("requests", strconv.FormatInt(sent.Load(), 10))
 	t.Logf("%d requests, %d reloads; %d at moments when one answer only was right", sent.Load(), reloads, exact.Load())
 	text, err := r.metrics(t.Context())
 	require.NoError(t, err)
