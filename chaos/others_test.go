@@ -56,7 +56,9 @@ func TestPromisesOfOtherPackages(t *testing.T) {
 		_ = input.Close()
 	}()
 	said, rows := map[string]string{}, map[string]*result{}
-	for lines := bufio.NewScanner(output); lines.Scan(); {
+	lines := bufio.NewScanner(output)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
 		var e event
 		if json.Unmarshal(lines.Bytes(), &e) != nil || e.Test == "" {
 			continue
@@ -82,8 +84,8 @@ func TestPromisesOfOtherPackages(t *testing.T) {
 			r.note = passed + took
 			results.add(t, *r)
 		case e.Action == "skip":
-			lines := strings.Split(strings.TrimSpace(said[name]), "\n")
-			r.note = skipped + ": " + lines[max(len(lines)-2, 0)]
+			text := strings.Split(strings.TrimSpace(said[name]), "\n")
+			r.note = skipped + ": " + text[max(len(text)-2, 0)]
 			results.add(t, *r)
 		case e.Action == "fail":
 			r.note = "**" + failing + "**" + took
@@ -91,6 +93,7 @@ func TestPromisesOfOtherPackages(t *testing.T) {
 			t.Errorf("%s\n%s", r.fault, ends(said[name], 3000))
 		}
 	}
+	require.NoError(t, lines.Err())
 	<-p.Done()
 	for _, name := range tests {
 		if r := rows[name]; r == nil || r.note == "" {
@@ -114,7 +117,7 @@ func ends(text string, n int) string {
 // module, and these packages.
 func declared(t *testing.T, named [][]string) (tests, packages []string) {
 	t.Helper()
-	places := map[string]string{}
+	places := map[string][]string{}
 	require.NoError(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -130,22 +133,21 @@ func declared(t *testing.T, named [][]string) (tests, packages []string) {
 		}
 		for _, declaration := range file.Decls {
 			if f, ok := declaration.(*ast.FuncDecl); ok && f.Recv == nil {
-				places[f.Name.Name] = filepath.Dir(path)
+				places[f.Name.Name] = append(places[f.Name.Name], filepath.Dir(path))
 			}
 		}
 		return nil
 	}))
 	for _, name := range named {
-		place := places[name[1]]
-		if place == "" || place == "../chaos" || slices.Contains(tests, name[1]) {
-			continue
-		}
-		tests = append(tests, name[1])
-		if !slices.Contains(packages, place) {
-			packages = append(packages, place)
+		others := slices.DeleteFunc(places[name[1]], func(place string) bool { return place == "../chaos" })
+		if len(others) > 0 {
+			tests, packages = append(tests, name[1]), append(packages, others...)
 		}
 	}
 	require.NotEmpty(t, tests, "the page names none")
+	slices.Sort(tests)
+	slices.Sort(packages)
+	tests, packages = slices.Compact(tests), slices.Compact(packages)
 	return tests, packages
 }
 

@@ -56,7 +56,9 @@ type trial struct {
 	skipped string                         // why
 	judges  []func() (requests, wrong int) // what was asked and misjudged so far
 	rows    int
-	outcome string // "" as long as it runs
+	outcome string  // "" as long as it runs
+	passes  bool    // as it seems: a panic looks the same to a test's cleanups
+	own     *result // its row, where it added none
 }
 
 // The outcomes of a trial.
@@ -71,7 +73,10 @@ const (
 func (all *table) begin(t *testing.T) *trial {
 	t.Helper()
 	tr := &trial{test: t.Name()}
-	all.change(func() { all.trials = append(all.trials, tr) })
+	all.change(func() {
+		all.settle()
+		all.trials = append(all.trials, tr)
+	})
 	t.Cleanup(func() {
 		switch {
 		case t.Failed():
@@ -85,27 +90,44 @@ func (all *table) begin(t *testing.T) *trial {
 	return tr
 }
 
-// end notes what came of a trial. What passed has a row of its own if it added none.
+// end notes what came of a trial.
 func (all *table) end(tr *trial, outcome string) {
-	r := result{fault: tr.test}
-	for _, judged := range tr.judges {
-		requests, wrong := judged()
-		r.requests, r.wrong = r.requests+requests, r.wrong+wrong
-	}
-	switch outcome {
-	case failing:
-		r.note = "**" + failing + "**: the output tells why"
-	case skipped:
-		r.note = skipped + ": " + cmp.Or(tr.skipped, "the output tells why")
-	default:
-		r.note = outcome
-	}
 	all.change(func() {
-		tr.outcome, tr.judges = outcome, nil
-		if outcome != passed || tr.rows == 0 {
-			all.rows = append(all.rows, r)
+		r := result{fault: tr.test}
+		for _, judged := range tr.judges {
+			requests, wrong := judged()
+			r.requests, r.wrong = r.requests+requests, r.wrong+wrong
 		}
+		tr.judges = nil
+		switch outcome {
+		case passed:
+			tr.passes = true
+			if tr.rows == 0 {
+				r.note, tr.own = passed, &r
+			}
+			return
+		case failing:
+			r.note = "**" + failing + "**: the output tells why"
+		case skipped:
+			r.note = skipped + ": " + cmp.Or(tr.skipped, "the output tells why")
+		}
+		tr.outcome = outcome
+		all.rows = append(all.rows, r)
 	})
+}
+
+// settle has the trials that seemed to pass have passed: the run goes on. Those that
+// added no row get one. all.mu is held.
+func (all *table) settle() {
+	for _, tr := range all.trials {
+		if !tr.passes || tr.outcome != "" {
+			continue
+		}
+		tr.outcome = passed
+		if tr.own != nil {
+			all.rows = append(all.rows, *tr.own)
+		}
+	}
 }
 
 // judges has a trial that fails tell how many answers were wrong.
@@ -162,7 +184,10 @@ func (all *table) start(file string) error {
 
 // finish ends it with the code of the run.
 func (all *table) finish(code int) error {
-	all.change(func() { all.ended, all.code = true, code })
+	all.change(func() {
+		all.settle()
+		all.ended, all.code = true, code
+	})
 	return all.failure
 }
 
@@ -281,11 +306,14 @@ func TestReport(t *testing.T) {
 	}
 	require.Regexp(t, `^Commit .+ processors`, all.head)
 	const row = "| Redis is killed | 1200 | 0 | 30 | 1.23s | – | started \\| again |\n"
+	const unended = "| TestReport | – | – | – | – | – | **DID NOT END** |\n"
 	t.Run("fault", func(t *testing.T) { // it is of the trial of its parent
 		all.trials = []*trial{{test: "TestReport"}}
 		all.add(t, result{fault: "Redis is killed", requests: 1200, refused: 30, window: 1234567 * time.Microsecond, note: "started | again"})
-		require.Equal(t, row+"| TestReport | – | – | – | – | – | **DID NOT END** |\n", rows())
+		require.Equal(t, row+unended, rows())
 		all.end(all.trials[0], passed)
+		require.Equal(t, row+unended, rows(), "it may be a panic")
+		all.change(all.settle)
 		require.Equal(t, row, rows())
 	})
 	for outcome, want := range map[string]string{
@@ -305,6 +333,7 @@ func TestReport(t *testing.T) {
 			all.judges(t, func() (int, int) { return 1300, 0 })
 		}
 		all.end(tr, outcome)
+		all.change(all.settle)
 		require.Equal(t, want, rows())
 	}
 	require.NoError(t, all.finish(1))
