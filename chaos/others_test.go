@@ -50,7 +50,10 @@ func TestPromisesOfOtherPackages(t *testing.T) {
 	args := append([]string{"test", "-json", "-count=1", "-p=1", "-timeout=20m", "-run", "^(" + strings.Join(tests, "|") + ")$"}, packages...)
 	p, err := proc.Start(t.Context(), "go", args, proc.Options{Env: more, Output: input, Grace: patience})
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = p.Stop() })
+	t.Cleanup(func() {
+		_ = output.Close() // so that nobody waits for a reader
+		_ = p.Stop()
+	})
 	go func() {
 		<-p.Done()
 		_ = input.Close()

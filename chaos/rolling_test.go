@@ -165,14 +165,26 @@ func (p *peer) ends(t *testing.T) (told, gone time.Duration, code http2.ErrCode)
 }
 
 // SIGTERM under load: not ready, for gRPC and HTTP; checks on old connections and new
-// ones are answered all through the drain; GOAWAY, and no new connections; what is in
+// ones are answered in the drain; GOAWAY, and no new connections; what is in
 // flight is answered, a login as well, though somebody watches the health; the
 // connections end; the process ends.
 func TestDrainOrder(t *testing.T) {
 	begin(t, "redis-server")
-	const drain = 2 * time.Second
-	r := proctest.StartRedis(t)
-	g := startGate(t, newSecrets(t), "redis://"+r.Addr, fmt.Sprintf("{server: {drain: %v}, redis: {timeout: 10s}}", drain))
+	for drain := 2 * time.Second; drain <= 16*time.Second; drain *= 2 {
+		if r, inTime := drainsInOrder(t, drain); inTime {
+			results.add(t, r)
+			return
+		}
+	}
+	require.Fail(t, "this machine is too slow to try it")
+}
+
+// drainsInOrder is that with a drain, which must be long enough for what is to be done
+// within it: else it was too late to try.
+func drainsInOrder(t *testing.T, drain time.Duration) (r result, inTime bool) {
+	t.Helper()
+	server := proctest.StartRedis(t)
+	g := startGate(t, newSecrets(t), "redis://"+server.Addr, fmt.Sprintf("{server: {drain: %v}, redis: {timeout: 10s}}", drain))
 	c := g.session(t, "alice")
 	l := startLoad(t, g, loadOptions{rate: 300}, c, c.strict(), g.session(t, "bob"))
 
@@ -197,23 +209,25 @@ func TestDrainOrder(t *testing.T) {
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
 
-	// The gateways make up their minds.
-	late := startLoad(t, g.again(t), loadOptions{rate: 100}, c, c.strict())
-	drained := []*load{l, late}
+	// The gateways make up their minds, which takes half of the drain.
 	answered := 0
-	for _, one := range drained {
-		one.flows(t, 20)
-		one.end()
-		requests, wrong := one.judged()
-		require.Zero(t, wrong, one.samples)
-		require.Zero(t, one.result("", 0, 0).refused, "checks are answered during the drain")
-		answered += requests
+	for late := g.again(t); now() < signalled+drain/2; answered++ {
+		if a := late.ask(t.Context(), c); now() < signalled+drain {
+			require.Equal(t, answer{status: http.StatusOK, user: c.user}, a, "by a new connection, in the drain")
+		}
+	}
+	l.end()
+	for _, check := range l.since(signalled) {
+		if check.sent+check.took < signalled+drain {
+			require.Equal(t, right, check.verdict, "checks are answered in the drain: %v", l.samples)
+			answered++
+		}
 	}
 
 	// A check and a login are in flight as long as Redis hangs: until there is GOAWAY,
 	// and nobody can connect any more.
-	require.NoError(t, r.Signal(syscall.SIGSTOP))
-	t.Cleanup(func() { _ = r.Signal(syscall.SIGCONT) })
+	require.NoError(t, server.Signal(syscall.SIGSTOP))
+	t.Cleanup(func() { _ = server.Signal(syscall.SIGCONT) })
 	type ending struct {
 		status int
 		err    error
@@ -228,7 +242,9 @@ func TestDrainOrder(t *testing.T) {
 		_, status, err := g.login(context.WithoutCancel(t.Context()), "carol")
 		login <- ending{status, err, now()}
 	}()
-	require.Less(t, now(), signalled+drain, "this machine is too slow to try it")
+	if now() > signalled+drain*3/4 {
+		return result{}, false
+	}
 	told, code := p.goesAway(t)
 	require.Equal(t, http2.ErrCodeNo, code)
 	require.GreaterOrEqual(t, told-signalled, drain, "GOAWAY comes when the drain is over, not before")
@@ -242,7 +258,7 @@ func TestDrainOrder(t *testing.T) {
 		})
 	}
 	mended := now()
-	require.NoError(t, r.Signal(syscall.SIGCONT))
+	require.NoError(t, server.Signal(syscall.SIGCONT))
 	for name, one := range map[string]struct {
 		came   chan ending
 		status int
@@ -257,10 +273,10 @@ func TestDrainOrder(t *testing.T) {
 	require.Greater(t, gone, told)
 	<-g.Done()
 	require.NoError(t, g.Stop(), "it ended by itself, without an error")
-	results.add(t, result{
+	return result{
 		fault: "SIGTERM under load", requests: answered,
 		note: fmt.Sprintf("NOT_SERVING, %s on GOAWAY and no new connections, then a check and a login in flight answered, the end %s after that", span(told-notServing), span(now()-mended)),
-	})
+	}, true
 }
 
 // Connections that were opened together are not closed together: some are before
