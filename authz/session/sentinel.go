@@ -44,6 +44,7 @@ type masters struct {
 	server func(ctx context.Context, network, address string) (net.Conn, error)
 	client func(address string) *redis.Client // of a Sentinel
 	word   atomic.Pointer[word]
+	last   atomic.Pointer[poll] // nil: none has answered yet
 
 	mu        sync.Mutex
 	sentinels map[string]*sentinel // by address
@@ -52,6 +53,8 @@ type masters struct {
 	master    string               // address; "" before the first answer
 	epoch     int64                // of the configuration that named it
 	asked     time.Time            // when it was named last
+	most      int                  // Sentinels that answered one question; see sentinel_vote.go
+	counted   bool                 // they said how many there are: what the URL names counts no more
 	placed    map[*placed]struct{}
 	closed    bool
 }
@@ -59,7 +62,8 @@ type masters struct {
 // sentinel is one of them.
 type sentinel struct {
 	*redis.Client
-	silent bool // didn't answer last time: not waited for, where another one answers
+	id     string // "": not known yet
+	silent bool   // didn't answer last time: not waited for, where another one answers
 }
 
 // openSentinel returns a client with these options, which are those of a server.

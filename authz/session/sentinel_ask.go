@@ -1,19 +1,19 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // All Sentinels are asked at once, by one question for all who need the answer at the
-// same moment.
+// same moment. Who doesn't answer is not waited for, where the others are enough.
 
 // inquiry is a question to all Sentinels that others wait for.
 type inquiry struct {
@@ -37,7 +37,11 @@ func (m *masters) locate(ctx context.Context) (address string, err error) {
 	case <-q.done:
 		return q.address, q.err
 	case <-ctx.Done():
-		return "", fmt.Errorf("ask the Sentinels: %w", ctx.Err())
+		err = fmt.Errorf("ask the Sentinels: %w", ctx.Err())
+		if last := m.last.Load(); last != nil && !last.agreed { // why it takes so long
+			err = fmt.Errorf("%w; the last time: %s", err, m.doubt(last, last.newest.master))
+		}
+		return "", err
 	}
 }
 
@@ -55,22 +59,38 @@ func (m *masters) ask(ctx context.Context) *inquiry {
 
 func (m *masters) inquire(ctx context.Context, q *inquiry) {
 	ctx, cancel := context.WithTimeout(ctx, inquiryTime)
-	defer cancel()
+	var asking sync.WaitGroup
+	defer func() {
+		go func() { // who is slow may go on: it is awaited the next time when it has answered
+			asking.Wait()
+			cancel()
+		}()
+	}()
 	defer close(q.done)
 	q.err = errors.New("the question to the Sentinels was stopped") // should it panic
-	answer, err := m.askAll(ctx)
-	if err == nil {
-		err = m.believe(answer)
-	}
-	if err == nil && !answer.agreed && m.knowsMoreThan(answer.of) { // the URL names a few of them
-		if answer, err = m.askAll(ctx); err == nil {
-			err = m.believe(answer)
-		}
+	p, err := m.askThem(ctx, &asking)
+	if err == nil && !p.agreed && m.knowsMoreThan(p.asked) { // the URL names a few of them
+		p, err = m.askThem(ctx, &asking)
 	}
 	m.mu.Lock()
 	m.asking = nil
 	m.mu.Unlock()
-	q.address, q.err = answer.master, err
+	if q.err = err; err == nil {
+		q.address = p.newest.master
+	}
+}
+
+// askThem asks the Sentinels, and believes them.
+func (m *masters) askThem(ctx context.Context, asking *sync.WaitGroup) (*poll, error) {
+	p, err := m.askAll(ctx, asking)
+	if err != nil {
+		return nil, err
+	}
+	m.last.Store(p)
+	if len(p.answers) == 0 {
+		return nil, unansweredError{p}
+	}
+	return p, m.believe(p)
 }
 
 // knowsMoreThan reports whether there are more Sentinels to ask.
@@ -80,76 +100,65 @@ func (m *masters) knowsMoreThan(n int) bool {
 	return len(m.sentinels) > n
 }
 
-// askAll asks all Sentinels at once, waits for those that answered last time, and for
-// the others until more than half agree, and returns the newest of the answers.
-func (m *masters) askAll(ctx context.Context) (newest naming, err error) {
+// asked is what became of asking one.
+type asked struct {
+	address string
+	awaited bool
+	naming
+	err error
+}
+
+// askAll asks all Sentinels at once. It waits for those that answered last time, but
+// when more than half agree not for long, and for the others until more than half agree.
+// The group has those who still ask.
+func (m *masters) askAll(ctx context.Context, asking *sync.WaitGroup) (*poll, error) {
 	m.mu.Lock()
-	all := make(map[string]*sentinel, len(m.sentinels))
-	awaited := 0
-	silent := map[string]bool{}
+	if m.closed {
+		m.mu.Unlock()
+		return nil, errSentinelsClosed
+	}
+	p := newPoll(len(m.sentinels))
+	replies, awaited := make(chan asked, p.asked), 0
 	for address, s := range m.sentinels {
-		all[address] = s
-		silent[address] = s.silent
-		if !s.silent {
+		r := asked{address: address, awaited: !s.silent}
+		if r.awaited {
 			awaited++
 		}
+		asking.Go(func() {
+			r.naming, r.err = s.ask(ctx, m.name)
+			m.mu.Lock()
+			s.silent = r.err != nil
+			if r.err == nil {
+				s.id = r.id
+			}
+			m.mu.Unlock()
+			replies <- r
+		})
 	}
 	m.mu.Unlock()
-	type reply struct {
-		address string
-		naming
-		err error
-	}
-	replies := make(chan reply, len(all))
-	at := time.Now()
-	for address, s := range all {
-		go func() {
-			n, err := s.ask(ctx, m.name)
-			m.mu.Lock()
-			s.silent = err != nil
-			m.mu.Unlock()
-			replies <- reply{address, n, err}
-		}()
-	}
-	ids := map[string]bool{}
-	var others []string // all of which anybody knows; nobody names itself
-	p := &poll{at: at, votes: map[string]map[string]bool{}, ids: map[string]string{}}
-	agreed := false
-	var errs []error
 	var enough <-chan time.Time
-	for got := 0; got < len(all); got++ {
-		var r reply
+	for range p.asked {
 		select {
-		case r = <-replies: // each has its own timeouts
-		case <-enough:
-			got = len(all)
-			continue
-		}
-		if !silent[r.address] {
-			awaited--
-		}
-		if r.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.address, r.err))
-		} else {
-			ids[cmp.Or(r.id, r.address)] = true
-			others = append(append(others, r.address), r.others...)
-			agreed = m.agrees(p, r.address, r.naming) || agreed
-			if len(ids) == 1 || r.epoch > newest.epoch {
-				newest = r.naming
+		case r := <-replies: // each has its own timeouts
+			if r.awaited {
+				awaited--
 			}
+			if r.err != nil {
+				p.errs[r.address] = r.err
+			} else {
+				m.hear(p, r.address, r.naming)
+			}
+		case <-enough:
+			return p, nil
 		}
-		if agreed && awaited == 0 {
-			break
+		if p.agreed && awaited == 0 {
+			return p, nil
 		}
-		if agreed && enough == nil {
+		if p.agreed && enough == nil {
 			enough = time.After(afterAgreement)
 		}
 	}
-	if len(ids) == 0 {
-		return newest, fmt.Errorf("no Sentinel names the master: %w", errors.Join(errs...))
-	}
-	newest.others, newest.because, newest.of, newest.agreed = others, ids, len(all), agreed
-	return newest, nil
+	return p, nil
 }
 
 // ask asks one Sentinel.
@@ -171,10 +180,12 @@ func (s *sentinel) ask(ctx context.Context, name string) (n naming, err error) {
 		return n, errors.New("gives no address of the master")
 	}
 	n.master = net.JoinHostPort(where[0], where[1])
-	n.id, _ = id.Text()
 	about, err := pairs(facts.Val()), facts.Err()
 	if err != nil {
 		return n, err
+	}
+	if n.id, err = id.Text(); err != nil { // an address is not who it is: one may have two, and would count twice
+		return n, fmt.Errorf("doesn't say who it is, so it can't be counted: %w; it takes SENTINEL MYID, which Redis has since 6.2 and its user must be allowed", err)
 	}
 	n.epoch, _ = strconv.ParseInt(about["config-epoch"], 10, 64)
 	more, _ := strconv.Atoi(about["num-other-sentinels"])

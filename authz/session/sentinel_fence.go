@@ -108,7 +108,8 @@ func (p *placed) askLeave() error {
 			return fmt.Errorf("%w: %w", errMoved, io.EOF)
 		}
 	}
-	return fmt.Errorf("is %s still the master? Not more than half of the Sentinels say so: of those that there are, and of those that the URL names", p.address)
+	// Nothing is wrapped: for whoever reads it, this is no matter of the master's.
+	return fmt.Errorf("is %s still the master? %s", p.address, p.masters.doubt(p.masters.last.Load(), p.address))
 }
 
 // SetWriteDeadline implements [net.Conn].

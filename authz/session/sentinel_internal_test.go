@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"errors"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,21 +12,39 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func newMasters(t *testing.T) *masters {
+// newMasters knows of the Sentinels that a URL names.
+func newMasters(t *testing.T, named ...string) *masters {
 	t.Helper()
-	m := openSentinel(storeURL{kind: kindSentinel, master: "m", hosts: []string{"127.0.0.1:1"}},
+	m := openSentinel(storeURL{kind: kindSentinel, master: "m", hosts: named},
 		OpenOptions{}, clientOptions(storeURL{}, OpenOptions{})).masters
 	t.Cleanup(func() { _ = m.close() })
 	return m
 }
 
-// of is what Sentinels say, of which so many of three answered.
-func of(master string, epoch int64, answered ...string) naming {
-	n := naming{master: master, epoch: epoch, all: 3, because: map[string]bool{}}
-	for _, id := range answered {
-		n.because[id] = true
+// of is what Sentinels say, each of which knows of so many.
+func of(all int, master string, epoch int64, ids ...string) (answers []naming) {
+	for _, id := range ids {
+		answers = append(answers, naming{id: id, master: master, epoch: epoch, all: all})
 	}
-	return n
+	return answers
+}
+
+// heard is a question that was answered so, each Sentinel at an address that is its id.
+func heard(m *masters, answers ...naming) *poll {
+	p := newPoll(len(answers))
+	for _, n := range answers {
+		m.hear(p, n.id, n)
+	}
+	return p
+}
+
+// believes has it answered and believed, and reports whether it is the word of the
+// Sentinels.
+func believes(t *testing.T, m *masters, answers ...naming) (word bool) {
+	t.Helper()
+	p := heard(m, answers...)
+	require.NoError(t, m.believe(p))
+	return p.agreed
 }
 
 // line is a connection that remembers whether it was closed.
@@ -39,15 +59,15 @@ func (l *line) Close() error {
 }
 
 func TestConnectionsToAnotherMasterAreClosed(t *testing.T) {
-	m := newMasters(t)
-	require.NoError(t, m.believe(of("old:1", 1, "a", "b", "c")))
+	m := newMasters(t, "a")
+	believes(t, m, of(3, "old:1", 1, "a", "b", "c")...)
 	conn := &line{}
 	_, err := m.place(conn, "old:1")
 	require.NoError(t, err)
-	require.NoError(t, m.believe(of("old:1", 1, "a")))
+	believes(t, m, of(3, "old:1", 1, "a")...)
 	require.False(t, conn.closed)
-	require.NoError(t, m.believe(of("new:1", 2, "b")), "one that knows more is believed")
-	require.True(t, conn.closed)
+	believes(t, m, of(3, "new:1", 2, "b")...)
+	require.True(t, conn.closed, "one that knows more is believed")
 	require.Empty(t, m.placed)
 
 	late := &line{}
@@ -59,42 +79,143 @@ func TestConnectionsToAnotherMasterAreClosed(t *testing.T) {
 // A Sentinel that was cut off knows the old master; more than half of them that know of
 // nothing newer have been set up anew.
 func TestOlderConfigurationIsBelievedToAMajorityOnly(t *testing.T) {
-	m := newMasters(t)
-	require.NoError(t, m.believe(of("new:1", 7, "a", "b", "c")))
-	require.ErrorContains(t, m.believe(of("old:1", 6, "c")), "older configuration")
-	require.Equal(t, "new:1", m.master)
-	require.NoError(t, m.believe(of("other:1", 0, "a", "b")))
+	m := newMasters(t, "a", "b", "c")
+	believes(t, m, of(3, "new:1", 7, "a", "b", "c")...)
+	older := func(answers ...naming) {
+		t.Helper()
+		require.ErrorContains(t, m.believe(heard(m, answers...)), "older configuration")
+		require.Equal(t, "new:1", m.master)
+	}
+	older(of(3, "old:1", 6, "c")...)
+	older(of(1, "old:1", 0, "a")...) // begun anew: it knows no others
+	older(append(of(3, "other:1", 1, "a"), of(3, "old:1", 0, "b")...)...)
+	believes(t, m, of(3, "other:1", 0, "a", "b")...)
 	require.Equal(t, "other:1", m.master)
 }
 
+// One that begins anew on the small side of a split network knows no others, and names
+// the master of its configuration: it isn't believed alone, neither by who names all
+// of them nor by who learnt of them.
+func TestASentinelThatBeginsAnewIsNotBelievedAlone(t *testing.T) {
+	anew := of(1, "old:1", 9, "a")
+	for name, m := range map[string]*masters{
+		"named":             newMasters(t, "a", "b", "c"),
+		"answered":          newMasters(t, "a"),
+		"answered, of five": newMasters(t, "a"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			others := []string{"a", "b", "c"}
+			switch name {
+			case "answered, of five":
+				others = append(others, "d", "e")
+				fallthrough
+			case "answered":
+				require.True(t, believes(t, m, of(len(others), "new:1", 1, others...)...))
+			}
+			require.False(t, believes(t, m, anew...))
+			require.False(t, believes(t, m, anew...), "nor later")
+			both := of(2, "old:1", 9, "a", "b")
+			require.Equal(t, len(others) == 3, believes(t, m, both...))
+		})
+	}
+	require.True(t, believes(t, newMasters(t, "a"), anew...), "who knows of no other can't tell")
+}
+
+// Sentinels that are gone for good count no more when more than half of those that there
+// were say so.
+func TestSentinelsBecomeFewer(t *testing.T) {
+	all := []string{"a", "b", "c", "d", "e"}
+	say := func(n int) []naming { return of(n, "x:1", 1, all[:n]...) }
+	for name, m := range map[string]*masters{"named": newMasters(t, all...), "one named": newMasters(t, "a")} {
+		t.Run(name, func(t *testing.T) {
+			require.True(t, believes(t, m, say(5)...))
+			require.False(t, believes(t, m, say(2)...), "two of five are cut off")
+			require.True(t, believes(t, m, say(3)...), "three are more than half of five")
+			require.True(t, believes(t, m, of(3, "x:1", 1, "b", "c")...), "and two of three")
+			require.False(t, believes(t, m, of(3, "x:1", 1, "b")...))
+			require.True(t, believes(t, m, say(2)...))
+			require.False(t, believes(t, m, say(1)...), "who is left is cut off, perhaps")
+			require.True(t, believes(t, m, say(2)...))
+			require.True(t, believes(t, m, say(5)...), "others come")
+			require.False(t, believes(t, m, say(2)...))
+		})
+	}
+	t.Run("one is down that is still listed", func(t *testing.T) {
+		m := newMasters(t, all...)
+		require.True(t, believes(t, m, say(5)...))
+		require.True(t, believes(t, m, of(5, "x:1", 1, "a", "b", "c")...))
+		require.False(t, believes(t, m, say(2)...), "there are five")
+	})
+	t.Run("those that never answered are forgotten when they are listed no more", func(t *testing.T) {
+		m := newMasters(t, "a", "b", "c")
+		require.False(t, believes(t, m, of(9, "x:1", 1, "a", "b", "c")...))
+		require.True(t, believes(t, m, say(3)...))
+	})
+}
+
+// A Sentinel may be named by two names.
+func TestASentinelCountsOnce(t *testing.T) {
+	m := newMasters(t, "host", "a", "b", "c")
+	p := newPoll(4)
+	one := of(1, "x:1", 1, "1")[0]
+	for _, address := range []string{"host", "a"} {
+		m.sentinels[address].id = "1" // it told us
+		m.hear(p, address, one)
+	}
+	require.False(t, p.agreed, "one of three")
+	m.hear(p, "b", of(3, "x:1", 1, "2")[0])
+	require.True(t, p.agreed, "two of three, though four are named")
+	require.Equal(t, 3, p.of)
+}
+
+// Who reads it is told how many agree, what is with each of the others, and what to do.
+func TestADoubtIsExplained(t *testing.T) {
+	m := newMasters(t, "a:1", "b:1", "c:1", "d:1")
+	p := newPoll(4)
+	m.hear(p, "a:1", of(4, "x:1", 1, "1")[0])
+	m.hear(p, "b:1", of(4, "y:1", 2, "2")[0])
+	p.errs["d:1"], p.errs["c:1"] = errors.New("i/o timeout"), errors.New("NOAUTH")
+	const remedy = "; have the others start; 'SENTINEL RESET m' at those that are left forgets those that are gone for good; if these are half of them, restart Gatehouse with those that are left in redis.url"
+	require.Equal(t, "1 of 4 Sentinels say so, and more than half must; b:1 names y:1; c:1: NOAUTH; d:1: i/o timeout"+remedy, m.doubt(p, "x:1"))
+
+	p = heard(m, of(3, "x:1", 1, "1", "2", "3")...)
+	p.at = p.at.Add(-3 * time.Second)
+	require.Regexp(t, `^that the Sentinels say so took until 3(\.\d+)?s after they were asked, and counts for 2s only$`, m.doubt(p, "x:1"))
+}
+
 func TestSentinelsComeAndGo(t *testing.T) {
-	m := newMasters(t)
+	m := newMasters(t, "a")
 	known := func() (addresses []string) {
 		for address := range m.sentinels {
 			addresses = append(addresses, address)
 		}
 		return addresses
 	}
-	n := of("a:1", 1, "a")
-	n.others = []string{"127.0.0.1:2", "127.0.0.1:3"}
-	require.NoError(t, m.believe(n))
-	require.ElementsMatch(t, []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}, known())
-	n.others = []string{"127.0.0.1:3"}
-	require.NoError(t, m.believe(n))
-	require.ElementsMatch(t, []string{"127.0.0.1:1", "127.0.0.1:3"}, known(), "those of the URL stay")
+	a := of(3, "x:1", 1, "a")[0]
+	a.others = []string{"b", "c"}
+	require.False(t, believes(t, m, a))
+	require.ElementsMatch(t, []string{"a", "b", "c"}, known())
+	b := of(3, "x:1", 1, "b")[0]
+	b.others = []string{"a", "d"}
+	require.True(t, believes(t, m, slices.Concat([]naming{b}, of(3, "x:1", 1, "d"))...))
+	require.ElementsMatch(t, []string{"a", "b", "d"}, known(), "nobody lists itself, and those of the URL stay")
+	require.False(t, believes(t, m, of(1, "x:1", 1, "a")...))
+	require.ElementsMatch(t, []string{"a", "b", "d"}, known(), "one that begins anew has nobody forgotten")
 	require.NoError(t, m.close())
-	require.NoError(t, m.believe(n))
+	require.ErrorIs(t, m.believe(heard(m, b)), redis.ErrClosed)
 	require.Empty(t, known())
 	_, err := m.locate(context.Background())
-	require.Error(t, err)
+	require.ErrorIs(t, err, redis.ErrClosed)
+	require.NotContains(t, err.Error(), "%")
 }
 
 func TestNoSentinelIsInReach(t *testing.T) {
 	client, err := Open("redis+sentinel://127.0.0.1:1,127.0.0.1:2/the-master", OpenOptions{Timeout: time.Second})
 	require.NoError(t, err)
 	err = client.Ping(t.Context()).Err()
-	require.ErrorContains(t, err, "no Sentinel names the master: ")
-	require.ErrorContains(t, err, "127.0.0.1:2: ")
+	require.ErrorContains(t, err, "no Sentinel names the master: 127.0.0.1:1: ")
+	require.ErrorContains(t, err, "; 127.0.0.1:2: ")
+	require.NotContains(t, err.Error(), "\n")
 	require.NoError(t, client.Close())
 	require.ErrorIs(t, client.Ping(t.Context()).Err(), redis.ErrClosed)
 }

@@ -2,74 +2,139 @@ package session
 
 import (
 	"cmp"
-	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
-// Who says what of the set, who agrees, and what is believed.
+// Who says what, how many must agree, and what is believed.
+//
+// More than half of the Sentinels must agree. How many there are can't be left to what
+// they say: one that begins anew, from a configuration in which the master is one that
+// was replaced long ago, knows no others, and would be all of them. So half is counted
+// of whichever is most:
+//
+//   - those that there are by what they say now;
+//   - those that the URL names;
+//   - those that ever answered the same question.
+//
+// The last two are memory, in which those that are gone for good would stay. So when
+// more than half, counted like that, agree and know of fewer, these count from then on:
+// five become three, and three become two. Two never become one: who is left can't be
+// told from who is cut off.
 
-// naming is what Sentinels say of the set.
+// naming is what a Sentinel says of the set.
 type naming struct {
-	master  string
-	epoch   int64           // of the configuration; a failover counts it up
-	others  []string        // addresses of other Sentinels
-	all     int             // Sentinels, by what this one knows
-	id      string          // of the Sentinel
-	because map[string]bool // the ids of all who answered
-	of      int             // who were asked
-	agreed  bool            // more than half named one and the same
+	id     string   // its own
+	master string   // address
+	epoch  int64    // of the configuration; a failover counts it up
+	others []string // addresses of other Sentinels
+	all    int      // Sentinels that there are
 }
 
-// poll counts who names which master.
+// poll is what Sentinels say to one question.
 type poll struct {
-	at    time.Time                  // of the question
-	all   int                        // Sentinels that there are, by what they say
-	votes map[string]map[string]bool // by master: the ids of those who name it
-	ids   map[string]string          // of those who answered, by address
+	at      time.Time         // of the question
+	asked   int               // Sentinels
+	answers map[string]naming // by address; a Sentinel may have two
+	errs    map[string]error  // of the others, by address
+	newest  naming            // of the answers
+	of      int               // Sentinels that half was counted of
+	agreed  bool              // more than half name one and the same
 }
 
-// agrees adds an answer, and reports whether more than half name that master. It takes
-// it for the word of the Sentinels then. Half is of those that there are, or of those
-// that the URL names, whichever are more: one that begins anew knows no others.
-func (m *masters) agrees(p *poll, address string, n naming) bool {
-	id := cmp.Or(n.id, address)
-	p.ids[address] = id
-	p.all = max(p.all, n.all)
-	if p.votes[n.master] == nil {
-		p.votes[n.master] = map[string]bool{}
-	}
-	p.votes[n.master][id] = true
-	named := map[string]bool{} // one may be named twice
-	for _, address := range m.named {
-		named[cmp.Or(p.ids[address], address)] = true
-	}
-	if 2*len(p.votes[n.master]) <= max(p.all, len(named)) {
-		return false
-	}
-	m.word.Store(&word{n.master, p.at})
-	return true
+func newPoll(asked int) *poll {
+	return &poll{at: time.Now(), asked: asked, answers: map[string]naming{}, errs: map[string]error{}}
 }
 
-// believe takes an answer for true: it closes the connections to other servers, and
-// learns of other Sentinels. An older configuration than one that was seen before is
-// believed to more than half of the Sentinels only, which have been set up anew then.
-func (m *masters) believe(n naming) error {
-	m.mu.Lock()
-	if n.epoch < m.epoch && 2*len(n.because) <= n.all {
-		m.mu.Unlock()
-		return errors.New("the Sentinels in reach know of an older configuration only than was seen before")
+func (p *poll) add(address string, n naming) {
+	if len(p.answers) == 0 || n.epoch > p.newest.epoch {
+		p.newest = n
 	}
-	m.master, m.epoch, m.asked = n.master, n.epoch, time.Now()
-	var astray []*placed
-	for p := range m.placed {
-		if p.address != n.master {
-			astray = append(astray, p)
+	p.answers[address] = n
+}
+
+// say returns how many Sentinels name a master; "" for how many answered.
+func (p *poll) say(master string) int {
+	ids := map[string]bool{}
+	for _, n := range p.answers {
+		if master == "" || n.master == master {
+			ids[n.id] = true
 		}
 	}
-	gone := m.meet(n.others)
+	return len(ids)
+}
+
+// known is how many there are by what they say, and how many answered.
+func (p *poll) known() int {
+	most := p.say("")
+	for _, n := range p.answers {
+		most = max(most, n.all)
+	}
+	return most
+}
+
+// there is how many Sentinels there are, for half of them to be counted. m.mu is held.
+func (m *masters) there(p *poll) int { return max(p.known(), m.most, m.inURL()) }
+
+// inURL is how many the URL names; 0 when they have said how many there are.
+func (m *masters) inURL() int {
+	if m.counted {
+		return 0
+	}
+	named := map[string]bool{} // one may be named twice
+	for _, address := range m.named {
+		id := ""
+		if s := m.sentinels[address]; s != nil {
+			id = s.id
+		}
+		named[cmp.Or(id, address)] = true
+	}
+	return len(named)
+}
+
+// hear adds an answer, and takes it for the word of the Sentinels when more than half
+// of them name that master.
+func (m *masters) hear(p *poll, address string, n naming) {
+	p.add(address, n)
+	m.mu.Lock()
+	p.of = m.there(p)
 	m.mu.Unlock()
-	for _, p := range astray {
-		p.cut()
+	if 2*p.say(n.master) > p.of {
+		p.agreed = true
+		m.word.Store(&word{n.master, p.at})
+	}
+}
+
+// believe takes the newest answer for true: it closes the connections to other servers,
+// and learns of other Sentinels. An older configuration than one that was seen before is
+// believed to more than half of the Sentinels only, which have been set up anew then.
+func (m *masters) believe(p *poll) error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return errSentinelsClosed
+	}
+	if p.newest.epoch < m.epoch && 2*p.say(p.newest.master) <= m.there(p) {
+		m.mu.Unlock()
+		return fmt.Errorf("the Sentinels in reach know of an older configuration only than was seen before: is %s the master? %s", p.newest.master, m.doubt(p, p.newest.master))
+	}
+	m.remember(p)
+	gone := m.meet(p)
+	m.master, m.epoch, m.asked = p.newest.master, p.newest.epoch, time.Now()
+	var astray []*placed
+	for c := range m.placed {
+		if c.address != m.master {
+			astray = append(astray, c)
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range astray {
+		c.cut()
 	}
 	for _, s := range gone {
 		_ = s.Close()
@@ -77,18 +142,36 @@ func (m *masters) believe(n naming) error {
 	return nil
 }
 
-// meet adds the Sentinels that a Sentinel knows, and returns those that neither it nor
-// the URL names any more.
-func (m *masters) meet(others []string) (gone []*sentinel) {
-	if m.closed {
-		return nil
+// remember keeps how many there are. m.mu is held.
+func (m *masters) remember(p *poll) {
+	m.most = max(m.most, p.say(""))
+	if p.agreed {
+		m.most = min(max(m.most, m.inURL()), p.known())
+		m.counted = true
 	}
+}
+
+// meet adds the Sentinels that those know who answered, and returns those that nobody
+// names any more, neither they nor the URL: but only where more than half agree. One
+// that is cut off would have the others forgotten. m.mu is held.
+func (m *masters) meet(p *poll) (gone []*sentinel) {
 	stays := map[string]bool{}
-	for _, address := range append(others, m.named...) {
+	for _, address := range m.named {
 		stays[address] = true
+	}
+	for address, n := range p.answers { // nobody names itself
+		stays[address] = true
+		for _, other := range n.others {
+			stays[other] = true
+		}
+	}
+	for address := range stays {
 		if m.sentinels[address] == nil {
 			m.sentinels[address] = &sentinel{Client: m.client(address), silent: true} // until it has answered
 		}
+	}
+	if !p.agreed {
+		return nil
 	}
 	for address, s := range m.sentinels {
 		if !stays[address] {
@@ -98,3 +181,43 @@ func (m *masters) meet(others []string) (gone []*sentinel) {
 	}
 	return gone
 }
+
+// doubt says why there is no word for a master: how many name it, what is with each of
+// the others, and what to do.
+func (m *masters) doubt(p *poll, master string) string {
+	if len(p.answers) == 0 {
+		return unansweredError{p}.Error()
+	}
+	n := p.say(master)
+	if 2*n > p.of {
+		return fmt.Sprintf("that the Sentinels say so took until %v after they were asked, and counts for %v only", time.Since(p.at).Round(time.Millisecond), wordBound)
+	}
+	why := []string{fmt.Sprintf("%d of %d Sentinels say so, and more than half must", n, p.of)}
+	for _, address := range slices.Sorted(maps.Keys(p.answers)) {
+		if other := p.answers[address].master; other != master {
+			why = append(why, address+" names "+other)
+		}
+	}
+	why = append(why, p.reasons()...)
+	return strings.Join(append(why, fmt.Sprintf("have the others start; 'SENTINEL RESET %s' at those that are left forgets those that are gone for good; if these are half of them, restart Gatehouse with those that are left in redis.url", m.name)), "; ")
+}
+
+// reasons say why Sentinels didn't answer.
+func (p *poll) reasons() (why []string) {
+	for _, address := range slices.Sorted(maps.Keys(p.errs)) {
+		why = append(why, fmt.Sprintf("%s: %v", address, p.errs[address]))
+	}
+	return why
+}
+
+// unansweredError is that no Sentinel answered.
+type unansweredError struct{ poll *poll }
+
+func (e unansweredError) Error() string {
+	return "no Sentinel names the master: " + strings.Join(e.poll.reasons(), "; ")
+}
+
+// Unwrap implements what [errors.Is] looks for.
+func (e unansweredError) Unwrap() []error { return slices.Collect(maps.Values(e.poll.errs)) }
+
+var errSentinelsClosed = fmt.Errorf("ask the Sentinels: %w", redis.ErrClosed)
