@@ -175,7 +175,7 @@ func TestADoubtIsExplained(t *testing.T) {
 	m.hear(p, "a:1", of(4, "x:1", 1, "1")[0])
 	m.hear(p, "b:1", of(4, "y:1", 2, "2")[0])
 	p.errs["d:1"], p.errs["c:1"] = errors.New("i/o timeout"), errors.New("NOAUTH")
-	const remedy = "; have the others start; 'SENTINEL RESET m' at those that are left forgets those that are gone for good; if these are half of them, restart Gatehouse with those that are left in redis.url"
+	const remedy = "; have the others start; 'SENTINEL RESET m' at those that are left forgets those that are gone for good; if these are half of them, name those that are left in redis.url, and restart Gatehouse where it names just them already"
 	require.Equal(t, "1 of 4 Sentinels say so, and more than half must; b:1 names y:1; c:1: NOAUTH; d:1: i/o timeout"+remedy, m.doubt(p, "x:1"))
 
 	p = heard(m, of(3, "x:1", 1, "1", "2", "3")...)

@@ -199,7 +199,7 @@ func (m *masters) doubt(p *poll, master string) string {
 		}
 	}
 	why = append(why, p.reasons()...)
-	return strings.Join(append(why, fmt.Sprintf("have the others start; 'SENTINEL RESET %s' at those that are left forgets those that are gone for good; if these are half of them, restart Gatehouse with those that are left in redis.url", m.name)), "; ")
+	return strings.Join(append(why, fmt.Sprintf("have the others start; 'SENTINEL RESET %s' at those that are left forgets those that are gone for good; if these are half of them, name those that are left in redis.url, and restart Gatehouse where it names just them already", m.name)), "; ")
 }
 
 // reasons say why Sentinels didn't answer.
