@@ -166,6 +166,9 @@ func (v *validator) redis() {
 			v.refuse("redis.confirm_replicas", "embedded:// has no replicas; take this out")
 		}
 	}
+	if n := sentinelsIn(scheme, rest); n == 1 || n == 2 {
+		v.warn("redis.url", "names %d of the Sentinels: Gatehouse knows of no others when it begins, and would believe these alone when they have begun anew, cut off from the rest, and name a master that was replaced; name all of them, which should be three or five", n)
+	}
 	if v.given("redis.tls") && !strings.HasPrefix(scheme, "rediss") {
 		with := "take this out"
 		if strings.HasPrefix(scheme, "redis") {
@@ -191,6 +194,20 @@ func (v *validator) redis() {
 	if r.PasswordFile == "" && password == "" && (r.Username != "" || user != "") {
 		v.refuse(v.firstGiven("redis.username", "redis.url"), "a user without a password; give redis.password_file (for a user with nopass any word will do)")
 	}
+}
+
+// sentinelsIn counts the Sentinels that a URL names; 0 where it names none.
+func sentinelsIn(scheme, rest string) int {
+	if plainRedisScheme(scheme) != "redis+sentinel" {
+		return 0
+	}
+	hosts, _, _ := strings.Cut(rest, "/")
+	hosts = hosts[strings.LastIndexByte(hosts, '@')+1:]
+	named := map[string]bool{}
+	for host := range strings.SplitSeq(hosts, ",") {
+		named[strings.TrimSuffix(host, ":26379")] = true
+	}
+	return len(named)
 }
 
 func (v *validator) sentinel(s *Sentinel) {
