@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -173,12 +174,39 @@ func openStore(cfg *config.Config, log *slog.Logger) (*storeClient, error) {
 	return c, err
 }
 
-// pingAll reports whether every server that has keys of its own can be reached.
+// pingAll reports whether every server that has keys of its own, and that answers,
+// accepts us; one of them must. A master of a Cluster that is dead says nothing of a
+// password, and may be dead for long.
 func (c *storeClient) pingAll(ctx context.Context) error {
-	if cluster, ok := c.UniversalClient.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error { return server.Ping(ctx).Err() })
+	cluster, ok := c.UniversalClient.(*redis.ClusterClient)
+	if !ok {
+		return c.Ping(ctx).Err()
 	}
-	return c.Ping(ctx).Err()
+	var mu sync.Mutex
+	accepted := false
+	var silent []error
+	refused := cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
+		err := server.Ping(ctx).Err()
+		var answer redis.Error
+		if errors.As(err, &answer) && !redis.IsLoadingError(err) { // which comes after the login
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			silent = append(silent, err)
+		} else {
+			accepted = true
+		}
+		return nil
+	})
+	switch {
+	case refused != nil || accepted:
+		return refused
+	case len(silent) == 0: // there are no masters
+		return c.Ping(ctx).Err()
+	}
+	return errors.Join(silent...)
 }
 
 // usePasswords has new connections made with the passwords of this gate's

@@ -72,6 +72,9 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 			err = errors.Join(err, g.close())
 		}
 	}()
+	if passwordsInFiles(g.cfg) != passwordsInFiles(g.asked) { // no key is pending for it: it is the file that has changed
+		g.warnings = append(g.warnings, "the embedded store keeps the password that it has until the next start")
+	}
 	if err := g.takeTLS(c.files, before); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest"
 )
 
@@ -192,4 +194,51 @@ func TestPasswordOfTheSentinelsRotates(t *testing.T) {
 	g.coherent(t)
 	master.Do("del", "sess:id-a")
 	until(t, "a change at the new master is seen", func() bool { return as(t, conn, "id-a") == 401 })
+}
+
+// A master of a Cluster that is dead or hangs keeps no new password out, as long as the
+// others accept it; one that doesn't know it does.
+func TestPasswordRotatesThoughAMasterIsDead(t *testing.T) {
+	cluster := redistest.StartCluster(t, redistest.ClusterOptions{Options: redistest.Options{Config: []string{"cluster-require-full-coverage no"}}})
+	user := func(nodes []*redistest.Node, rule ...any) {
+		for _, n := range nodes {
+			n.Do(append([]any{"acl", "setuser", "app", "on", "~*", "&*", "+@all"}, rule...)...)
+		}
+	}
+	dead := cluster.Owner("sess:id-a")
+	others := slices.DeleteFunc(cluster.Masters(), func(n *redistest.Node) bool { return n == dead })
+	user(cluster.Nodes, ">password-one")
+	dir := t.TempDir()
+	save(t, dir+"/password", "password-one\n")
+	save(t, dir+"/gatehouse.yaml", rotating(`url: "redis+cluster://`+others[0].Addr+","+others[1].Addr+`", username: app, password_file: password`))
+	g := startAt(t, dir+"/gatehouse.yaml")
+	g.coherent(t)
+
+	dead.Freeze()
+	user(others, ">password-two")
+	g.applies(t, func() { saveOver(t, dir+"/password", "password-two\n") })
+	dead.Kill()
+	user(others, ">password-three")
+	g.applies(t, func() { saveOver(t, dir+"/password", "password-three\n") })
+	user(others[:1], ">password-four")
+	rejected := g.rejects(t, func() { saveOver(t, dir+"/password", "password-four\n") })
+	require.Contains(t, rejected.Error, "with the new password the store can't be reached: WRONGPASS")
+	require.NotContains(t, g.log.String(), "password-")
+}
+
+// An embedded store has its password for good, and a port that is taken while it runs:
+// the new one isn't tried, and that is said.
+func TestPasswordOfAnEmbeddedStoreWaits(t *testing.T) {
+	dir := t.TempDir()
+	save(t, dir+"/password", "password-one\n")
+	save(t, dir+"/gatehouse.yaml", rotating(fmt.Sprintf(`url: "embedded://127.0.0.1:%d", password_file: password`, proctest.FreePort(t))))
+	g := startAt(t, dir+"/gatehouse.yaml")
+	conn := g.dial(t)
+	require.Equal(t, 401, as(t, conn, "id-a"))
+	g.applies(t, func() { saveOver(t, dir+"/password", "password-two\n") })
+	until(t, "it is said", func() bool {
+		return strings.Contains(g.log.String(), "the embedded store keeps the password that it has until the next start")
+	})
+	require.Equal(t, 401, as(t, conn, "id-a"))
+	require.NotContains(t, g.log.String(), "password-")
 }
