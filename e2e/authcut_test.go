@@ -1,169 +1,23 @@
 package e2e
 
 import (
-	"bufio"
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"strconv"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest/line"
 )
-
-// cutter stands between Gatehouse and Redis, passes commands on one by one, and
-// from a chosen command on cuts every connection, as a Redis does that is
-// stopped in the middle of something.
-type cutter struct {
-	listener net.Listener
-	redis    string
-	wg       sync.WaitGroup
-
-	mu    sync.Mutex
-	left  int // commands until the cut; negative: no cut
-	cut   bool
-	conns map[net.Conn]struct{}
-}
-
-func newCutter(t *testing.T, redis string) *cutter {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	c := &cutter{listener: listener, redis: redis, left: -1, conns: map[net.Conn]struct{}{}}
-	c.wg.Go(c.accept)
-	t.Cleanup(func() {
-		_ = listener.Close()
-		c.arm(0)
-		c.passes()
-		c.wg.Wait()
-	})
-	return c
-}
-
-func (c *cutter) accept() {
-	for {
-		conn, err := c.listener.Accept()
-		if err != nil {
-			return
-		}
-		c.wg.Go(func() { c.serve(conn) })
-	}
-}
-
-// arm has the connection cut in place of the n-th command from now, 0 for
-// the next one.
-func (c *cutter) arm(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left = n
-}
-
-// heal lets everything through again and reports whether it was cut.
-func (c *cutter) heal() (wasCut bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	wasCut = c.cut
-	c.left, c.cut = -1, false
-	return wasCut
-}
-
-// passes says whether one more command passes; if not, it cuts all connections.
-// What keeps the connections and the readiness going is not counted.
-func (c *cutter) passes(command ...string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	background := len(command) > 0 && (command[0] == "PING" || command[0] == "CLIENT" || command[0] == "HELLO" || command[0] == "SELECT")
-	if !c.cut && (c.left < 0 || background) {
-		return true
-	}
-	if !c.cut && c.left > 0 {
-		c.left--
-		return true
-	}
-	c.cut = true
-	for conn := range c.conns {
-		_ = conn.Close()
-	}
-	clear(c.conns)
-	return false
-}
-
-func (c *cutter) serve(client net.Conn) {
-	defer func() { _ = client.Close() }()
-	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", c.redis)
-	if err != nil {
-		return
-	}
-	defer func() { _ = server.Close() }()
-	c.mu.Lock()
-	if c.cut {
-		c.mu.Unlock()
-		return
-	}
-	c.conns[client], c.conns[server] = struct{}{}, struct{}{}
-	c.mu.Unlock()
-	c.wg.Go(func() {
-		_, _ = io.Copy(client, server)
-		_ = client.Close()
-	})
-	in := bufio.NewReader(client)
-	for {
-		raw, name, err := readCommand(in)
-		if err != nil || !c.passes(name) {
-			return
-		}
-		if _, err := io.WriteString(server, raw); err != nil {
-			return
-		}
-	}
-}
-
-// readCommand reads one command as clients send it: an array of bulk strings.
-func readCommand(in *bufio.Reader) (raw, name string, err error) {
-	head, err := in.ReadString('\n')
-	if err != nil {
-		return "", "", err
-	}
-	parts, err := strconv.Atoi(strings.TrimRight(strings.TrimPrefix(head, "*"), "\r\n"))
-	if err != nil {
-		return "", "", err
-	}
-	raw = head
-	for i := range parts {
-		size, err := in.ReadString('\n')
-		if err != nil {
-			return "", "", err
-		}
-		n, err := strconv.Atoi(strings.TrimRight(strings.TrimPrefix(size, "$"), "\r\n"))
-		if err != nil {
-			return "", "", errors.Join(err, fmt.Errorf("in %q", size))
-		}
-		bulk := make([]byte, n+2)
-		if _, err := io.ReadFull(in, bulk); err != nil {
-			return "", "", err
-		}
-		if i == 0 {
-			name = strings.ToUpper(string(bulk[:n]))
-		}
-		raw += size + string(bulk)
-	}
-	return raw, name, nil
-}
 
 // TestCutInTheMiddle: Redis goes away at each of the commands of each call. The
 // answer says so, and afterwards all of it has happened, or nothing.
 func TestCutInTheMiddle(t *testing.T) {
 	s := start(t, options{})
-	c := newCutter(t, s.redis.Addr)
+	l := line.New(t, s.redis.Addr)
 	r := s.replicas[0]
 	require.NoError(t, r.Stop())
-	config, err := proc.MergeYAML(string(r.config), fmt.Sprintf("redis: {url: %q}", "redis://"+c.listener.Addr().String()+"/0"))
+	config, err := proc.MergeYAML(string(r.config), fmt.Sprintf("redis: {url: %q}", "redis://"+l.Addr+"/0"))
 	require.NoError(t, err)
 	r.config = config
 	require.NoError(t, r.restart(t, "/readyz"))
@@ -325,13 +179,13 @@ func TestCutInTheMiddle(t *testing.T) {
 	} {
 		t.Run(call.name, func(t *testing.T) {
 			cuts := 0
-			for at := 0; ; at++ {
+			for at := 1; ; at++ {
 				require.Less(t, at, 60, "this call takes more commands than any should")
 				require.NoError(t, s.store.FlushDB(t.Context()).Err())
 				do, look := call.prepare(t)
-				c.arm(at)
+				l.Arm(line.Cut{At: at})
 				answer := do()
-				wasCut := c.heal()
+				wasCut := l.Mend()
 				eventually(t, 401, func() reply { return g.get(t, "/users/me", cookie(signed(newSessionID(), secretCurrent))) })
 				done := answer.status < 300
 				if !done {

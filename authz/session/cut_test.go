@@ -1,17 +1,11 @@
 package session_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,148 +13,8 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest/line"
 )
-
-// wire stands between a client and Redis. It takes one command after the other
-// and cuts the line at one of them.
-type wire struct {
-	listener net.Listener
-	target   string
-
-	mu       sync.Mutex
-	commands int
-	cutAt    int  // before which command, counted from 1; 0: never
-	taken    bool // Redis still gets that command, only the reply is lost
-	heals    bool // a new connection works
-	down     bool
-	conns    []net.Conn
-	wg       sync.WaitGroup
-}
-
-func newWire(t *testing.T, target string) *wire {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	w := &wire{listener: listener, target: target}
-	w.wg.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			w.wg.Go(func() { w.serve(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		w.mu.Lock()
-		for _, c := range w.conns {
-			_ = c.Close()
-		}
-		w.mu.Unlock()
-		w.wg.Wait()
-	})
-	return w
-}
-
-// begin sets where the line is cut.
-func (w *wire) begin(cutAt int, taken, heals bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.commands, w.cutAt, w.taken, w.heals, w.down = 0, cutAt, taken, heals, false
-}
-
-func (w *wire) count() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.commands
-}
-
-func (w *wire) keep(conns ...net.Conn) (up bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.conns = append(w.conns, conns...)
-	return !w.down
-}
-
-// next counts a command, and says what becomes of it and of its reply.
-func (w *wire) next(command string) (forward, answer bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.down {
-		return false, false
-	}
-	if strings.HasPrefix(command, "CLIENT") || strings.HasPrefix(command, "HELLO") {
-		return true, true
-	}
-	w.commands++
-	if w.commands != w.cutAt {
-		return true, true
-	}
-	w.down = !w.heals
-	return w.taken, false
-}
-
-func (w *wire) serve(client net.Conn) {
-	defer func() { _ = client.Close() }()
-	server, err := net.Dial("tcp", w.target)
-	if err != nil {
-		return
-	}
-	defer func() { _ = server.Close() }()
-	if !w.keep(client, server) {
-		return
-	}
-	fromClient, fromServer := bufio.NewReader(client), bufio.NewReader(server)
-	for {
-		command, err := message(fromClient)
-		if err != nil {
-			return
-		}
-		name := strings.ToUpper(strings.Join(strings.Fields(string(command[:min(len(command), 60)]))[2:3], " "))
-		forward, answer := w.next(name)
-		if !forward {
-			return
-		}
-		if _, err := server.Write(command); err != nil {
-			return
-		}
-		reply, err := message(fromServer)
-		if err != nil || !answer {
-			return
-		}
-		if _, err := client.Write(reply); err != nil {
-			return
-		}
-	}
-}
-
-// message reads one message of the protocol, RESP 2, as it is.
-func message(r *bufio.Reader) ([]byte, error) {
-	line, err := r.ReadBytes('\n')
-	if err != nil {
-		return nil, err
-	}
-	n, _ := strconv.Atoi(strings.TrimSpace(string(line[1:])))
-	switch line[0] {
-	case '$':
-		if n < 0 {
-			return line, nil
-		}
-		text := make([]byte, n+2)
-		_, err := io.ReadFull(r, text)
-		return append(line, text...), err
-	case '*':
-		for range n {
-			part, err := message(r)
-			if err != nil {
-				return nil, err
-			}
-			line = append(line, part...)
-		}
-	}
-	return line, nil
-}
 
 var (
 	randomID   = regexp.MustCompile(`sess:[\w-]{32}`)
@@ -349,7 +203,7 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, backends[1])
 	direct := s.store(t, living)
-	w := newWire(t, strings.TrimPrefix(s.url, "redis://"))
+	l := line.New(t, strings.TrimPrefix(s.url, "redis://"))
 	for name, step := range multiSteps() {
 		t.Run(name, func(t *testing.T) {
 			options := living
@@ -361,13 +215,13 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 				before string // the state
 				again  func() error
 			}
-			run := func(cutAt int, taken, heals, scripts bool) outcome {
+			run := func(cut line.Cut, scripts bool) outcome {
 				require.NoError(t, direct.client.FlushAll(t.Context()).Err())
 				if !scripts {
 					require.NoError(t, direct.client.ScriptFlush(t.Context()).Err())
 				}
-				w.begin(0, false, true)
-				client, err := session.Open("redis://"+w.listener.Addr().String(), session.OpenOptions{Timeout: patience})
+				l.Arm(line.Cut{})
+				client, err := session.Open("redis://"+l.Addr, session.OpenOptions{Timeout: patience})
 				require.NoError(t, err)
 				defer func() { _ = client.Close() }()
 				f := direct
@@ -376,7 +230,7 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 				if !scripts {
 					require.NoError(t, direct.client.ScriptFlush(t.Context()).Err())
 				}
-				w.begin(cutAt, taken, heals)
+				l.Arm(cut)
 				o.answer, o.err = call(t.Context(), session.New(client, options))
 				o.again = func() error {
 					_, err := call(t.Context(), direct.Store)
@@ -385,15 +239,15 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 				return o
 			}
 			for _, scripts := range []bool{false, true} { // whether the server has them
-				whole := run(0, false, true, scripts)
+				whole := run(line.Cut{}, scripts)
 				require.NoError(t, whole.err)
-				after, commands := direct.state(t), w.count()
+				after, commands := direct.state(t), l.Commands()
 				require.GreaterOrEqual(t, commands, 2)
 				applied := 0
 				for cutAt := 1; cutAt <= commands; cutAt++ {
 					for _, taken := range []bool{false, true} {
 						at := fmt.Sprintf("command %d of %d, taken: %v", cutAt, commands, taken)
-						cut := run(cutAt, taken, false, scripts)
+						cut := run(line.Cut{At: cutAt, Taken: taken}, scripts)
 						requireReason(t, authz.ReasonStoreUnavailable, cut.err)
 						got := direct.state(t)
 						require.NotEqual(t, cut.before, after)
@@ -406,7 +260,7 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 							require.Equal(t, after, direct.state(t), "done again after %s", at)
 						}
 
-						healed := run(cutAt, taken, true, scripts)
+						healed := run(line.Cut{At: cutAt, Taken: taken, Heals: true}, scripts)
 						require.NoError(t, healed.err, at)
 						require.Equal(t, whole.answer, healed.answer, at)
 						require.Equal(t, after, direct.state(t), at)
@@ -415,13 +269,5 @@ func TestCutOffInTheMiddleAllOrNothingHappens(t *testing.T) {
 				require.Positive(t, applied, "at the last command, whose reply was lost")
 			}
 		})
-	}
-}
-
-func TestWireReadsTheProtocol(t *testing.T) {
-	for _, text := range []string{"+OK\r\n", ":1\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "$2\r\nab\r\n", "*2\r\n$1\r\na\r\n*1\r\n:1\r\n", "-ERR 3\r\n"} {
-		got, err := message(bufio.NewReader(bytes.NewBufferString(text + "rest")))
-		require.NoError(t, err)
-		require.Equal(t, text, string(got))
 	}
 }

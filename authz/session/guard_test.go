@@ -3,7 +3,6 @@ package session_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,89 +17,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest/line"
 )
-
-// lag stands between a client and a Redis, and has its answers come late, or not at
-// all.
-type lag struct {
-	addr  string
-	delay atomic.Int64 // of each answer
-	mute  atomic.Bool  // what comes is not even read
-}
-
-func newLag(t *testing.T, target string) *lag {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	l := &lag{addr: listener.Addr().String()}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	var conns []net.Conn
-	all.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			mu.Lock()
-			conns = append(conns, client, server)
-			mu.Unlock()
-			all.Go(func() { l.copy(server, client, false) })
-			all.Go(func() { l.copy(client, server, true) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		mu.Lock()
-		for _, c := range conns {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
-	return l
-}
-
-func (l *lag) copy(to, from net.Conn, late bool) {
-	defer func() { _ = to.Close(); _ = from.Close() }()
-	type chunk struct {
-		at   time.Time
-		text []byte
-	}
-	chunks := make(chan chunk, 1000)
-	defer close(chunks)
-	go func() {
-		for c := range chunks {
-			time.Sleep(time.Until(c.at))
-			if _, err := to.Write(c.text); err != nil {
-				_ = from.Close()
-			}
-		}
-	}()
-	buffer := make([]byte, 16<<10)
-	for {
-		n, err := from.Read(buffer)
-		if err != nil {
-			return
-		}
-		for l.mute.Load() {
-			time.Sleep(time.Millisecond)
-			if _, err := to.Write(nil); err != nil {
-				return
-			}
-		}
-		at := time.Now()
-		if late {
-			at = at.Add(time.Duration(l.delay.Load()))
-		}
-		chunks <- chunk{at, append([]byte(nil), buffer[:n]...)}
-	}
-}
 
 // changes collects what OnServer is told.
 type changes struct {
@@ -124,10 +42,10 @@ func (c *changes) answers() (answers []bool) {
 	return answers
 }
 
-// guardedStore is a store whose Redis is behind a lag, and a client around it.
+// guardedStore is a store whose Redis is behind a line, and a client around it.
 type guardedStore struct {
 	*session.Store
-	lag    *lag
+	lag    *line.Line
 	direct *redis.Client
 	told   *changes
 	writes *writeErrors
@@ -138,10 +56,10 @@ const guardedPool = 20
 func newGuarded(t *testing.T, o session.Options) guardedStore {
 	t.Helper()
 	r := proctest.StartRedis(t)
-	g := guardedStore{lag: newLag(t, r.Addr), told: &changes{}, writes: &writeErrors{}}
+	g := guardedStore{lag: line.New(t, r.Addr), told: &changes{}, writes: &writeErrors{}}
 	g.direct = redis.NewClient(&redis.Options{Addr: r.Addr, Protocol: 2, DisableIdentity: true})
 	t.Cleanup(func() { _ = g.direct.Close() })
-	client, err := session.Open("redis://"+g.lag.addr, session.OpenOptions{Timeout: o.Timeout, PoolSize: guardedPool, OnServer: g.told.add})
+	client, err := session.Open("redis://"+g.lag.Addr, session.OpenOptions{Timeout: o.Timeout, PoolSize: guardedPool, OnServer: g.told.add})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Close() })
 	o.Profiles, o.OnWriteError = true, g.writes.add
@@ -169,7 +87,7 @@ var knocked atomic.Int64
 // silence has the server be silent, and asks until the store knows.
 func (g guardedStore) silence(t *testing.T) {
 	t.Helper()
-	g.lag.mute.Store(true)
+	g.lag.Hold()
 	require.Eventually(t, func() bool {
 		var all sync.WaitGroup
 		for range 10 {
@@ -195,7 +113,7 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	}, patience, time.Millisecond)
 	g.put(t, "revoked", `{"userId":"v"}`)
 	// A new connection takes some round trips, of which there will be time for one.
-	g.lag.delay.Store(int64(20 * time.Millisecond))
+	g.lag.Delay(20 * time.Millisecond)
 	client := session.ClientOf(g.Store).(*redis.Client)
 	require.Eventually(t, func() bool {
 		var all sync.WaitGroup
@@ -208,7 +126,7 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context())) // brings the scripts there
 	require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "other"}))
 
-	g.lag.delay.Store(int64(slow))
+	g.lag.Delay(slow)
 	var asking sync.WaitGroup
 	var mostWaiting int
 	var unknown, refused, other atomic.Int64
@@ -249,7 +167,7 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	require.LessOrEqual(t, mostWaiting, 2*guardedPool)
 	require.NotZero(t, g.direct.Exists(t.Context(), "gatehouse:dead:{sess:revoked}").Val())
 
-	g.lag.delay.Store(0)
+	g.lag.Delay(0)
 	require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
 	var again sync.WaitGroup
 	for range guardedPool {
@@ -305,7 +223,7 @@ func TestASilentRedisIsNotWaitedFor(t *testing.T) {
 		go func() { ended <- g.End(context.Background(), authz.Ending{SessionID: "known"}) }()
 		requireReason(t, authz.ReasonStoreUnavailable, <-ended)
 
-		g.lag.mute.Store(false)
+		g.lag.Release()
 		require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
 		require.Zero(t, g.GuardStats().Silent)
 		for range 100 {
@@ -322,7 +240,7 @@ func TestASilentRedisIsNotWaitedFor(t *testing.T) {
 	}
 	require.Equal(t, []bool{false, true, false, true}, g.told.answers())
 	for _, change := range g.told.all {
-		require.Equal(t, g.lag.addr, change.Server)
+		require.Equal(t, g.lag.Addr, change.Server)
 		require.Equal(t, change.Answers, change.Err == nil)
 		require.Positive(t, change.After)
 	}
@@ -334,7 +252,7 @@ func TestAnyAnswerEndsTheSilence(t *testing.T) {
 	g := newGuarded(t, session.Options{Timeout: 100 * time.Millisecond})
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
 	g.silence(t)
-	g.lag.mute.Store(false)
+	g.lag.Release()
 	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
 	require.Zero(t, g.GuardStats().Silent)
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
@@ -347,7 +265,7 @@ func TestWhatIsNoSilence(t *testing.T) {
 	g := newGuarded(t, session.Options{Timeout: 100 * time.Millisecond})
 	require.NoError(t, g.direct.RPush(t.Context(), "sess:list", "x").Err())
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
-	g.lag.mute.Store(true)
+	g.lag.Hold()
 	for range 10 { // more than are taken for chance
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
@@ -357,7 +275,7 @@ func TestWhatIsNoSilence(t *testing.T) {
 		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
 	}
 	require.Zero(t, g.GuardStats().Opened)
-	g.lag.mute.Store(false)
+	g.lag.Release()
 	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
 	for range 100 {
 		_, err := g.Session(t.Context(), "list", authz.ReadOptions{})
@@ -508,7 +426,7 @@ func TestNoWriteWaitsForASilentRedis(t *testing.T) {
 	left := g.GuardStats().Skipped - before.Skipped
 	require.EqualValues(t, sessions, left)
 	require.Len(t, g.writes.all(), failed)
-	g.lag.mute.Store(false)
+	g.lag.Release()
 	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
 	ahead.Add(int64(2 * time.Second)) // when it is tried again
 	require.NoError(t, read(0))
