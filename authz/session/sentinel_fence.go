@@ -102,14 +102,14 @@ func (p *placed) askLeave() error {
 		case p.masters.vouched(p.address):
 			return nil
 		case err != nil:
-			return fmt.Errorf("is %s still the master? %w", p.address, err)
+			return fmt.Errorf("is %s the master? %w", p.address, err)
 		case address != p.address:
 			// For the client that is a connection which has ended: it tries again.
 			return fmt.Errorf("%w: %w", errMoved, io.EOF)
 		}
 	}
 	// Nothing is wrapped: for whoever reads it, this is no matter of the master's.
-	return fmt.Errorf("is %s still the master? %s", p.address, p.masters.doubt(p.masters.last.Load(), p.address))
+	return errors.New(p.masters.doubt(p.masters.last.Load(), p.address))
 }
 
 // SetWriteDeadline implements [net.Conn].

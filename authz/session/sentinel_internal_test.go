@@ -176,11 +176,11 @@ func TestADoubtIsExplained(t *testing.T) {
 	m.hear(p, "b:1", of(4, "y:1", 2, "2")[0])
 	p.errs["d:1"], p.errs["c:1"] = errors.New("i/o timeout"), errors.New("NOAUTH")
 	const remedy = "; have the others start; 'SENTINEL RESET m' at those that are left forgets those that are gone for good; if these are half of them, name those that are left in redis.url, and restart Gatehouse where it names just them already"
-	require.Equal(t, "1 of 4 Sentinels say so, and more than half must; b:1 names y:1; c:1: NOAUTH; d:1: i/o timeout"+remedy, m.doubt(p, "x:1"))
+	require.Equal(t, "is x:1 the master? 1 of 4 Sentinels say so, and more than half must; b:1 names y:1; c:1: NOAUTH; d:1: i/o timeout"+remedy, m.doubt(p, "x:1"))
 
 	p = heard(m, of(3, "x:1", 1, "1", "2", "3")...)
 	p.at = p.at.Add(-3 * time.Second)
-	require.Regexp(t, `^that the Sentinels say so took until 3(\.\d+)?s after they were asked, and counts for 2s only$`, m.doubt(p, "x:1"))
+	require.Regexp(t, `^is x:1 the master\? The Sentinels said so 3(\.\d+)?s after they were asked, and that counts for 2s only$`, m.doubt(p, "x:1"))
 }
 
 func TestSentinelsComeAndGo(t *testing.T) {

@@ -121,7 +121,7 @@ func (m *masters) believe(p *poll) error {
 	}
 	if p.newest.epoch < m.epoch && 2*p.say(p.newest.master) <= m.there(p) {
 		m.mu.Unlock()
-		return fmt.Errorf("the Sentinels in reach know of an older configuration only than was seen before: is %s the master? %s", p.newest.master, m.doubt(p, p.newest.master))
+		return fmt.Errorf("the Sentinels in reach know of an older configuration only than was seen before: %s", m.doubt(p, p.newest.master))
 	}
 	m.remember(p)
 	gone := m.meet(p)
@@ -190,9 +190,9 @@ func (m *masters) doubt(p *poll, master string) string {
 	}
 	n := p.say(master)
 	if 2*n > p.of {
-		return fmt.Sprintf("that the Sentinels say so took until %v after they were asked, and counts for %v only", time.Since(p.at).Round(time.Millisecond), wordBound)
+		return fmt.Sprintf("is %s the master? The Sentinels said so %v after they were asked, and that counts for %v only", master, time.Since(p.at).Round(time.Millisecond), wordBound)
 	}
-	why := []string{fmt.Sprintf("%d of %d Sentinels say so, and more than half must", n, p.of)}
+	why := []string{fmt.Sprintf("is %s the master? %d of %d Sentinels say so, and more than half must", master, n, p.of)}
 	for _, address := range slices.Sorted(maps.Keys(p.answers)) {
 		if other := p.answers[address].master; other != master {
 			why = append(why, address+" names "+other)
