@@ -61,3 +61,33 @@ func TestASilentRedisIsToldOnce(t *testing.T) {
 	require.Equal(t, 2, strings.Count(g.log.String(), "a Redis server doesn't answer"))
 	require.Equal(t, 2, strings.Count(g.log.String(), "a Redis server answers again"))
 }
+
+// The lines that a flood leaves out are counted to the last, though the server ends
+// before the second does.
+func TestTheEndTellsWhatTheLogLeftOut(t *testing.T) {
+	g := start(t, onePolicy(fmt.Sprintf("redis://127.0.0.1:%d", proctest.FreePorts(t, 1)[0])))
+	conn := g.dial(t)
+	const many = 30
+	for i := range many {
+		status, _ := ask(t, conn, cookie(t, fmt.Sprint("nobody-", i)))
+		require.Equal(t, 503, status)
+	}
+	g.signal()
+	require.Zero(t, g.wait(t))
+	told := 0
+	for line := range strings.Lines(g.log.String()) {
+		var entry struct {
+			Msg, Reason string
+			Count       int
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &entry))
+		switch {
+		case entry.Reason != "store_unavailable":
+		case entry.Msg == "check":
+			told++
+		default:
+			told += entry.Count
+		}
+	}
+	require.Equal(t, many, told)
+}

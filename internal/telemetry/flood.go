@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -19,27 +20,37 @@ const (
 type floods struct {
 	log *slog.Logger
 
-	mu    sync.Mutex
-	kinds map[string]*flood // from closed lists, so few
+	mu   sync.Mutex
+	each map[floodKind]*flood // few: levels and kinds are from closed lists
+}
+
+// floodKind is what lines of a flood have in common. Warnings are not left out for
+// lines that say less.
+type floodKind struct {
+	level slog.Level
+	name  string
 }
 
 // flood is what came of one kind in this second.
-type flood struct{ lines, left int }
+type flood struct {
+	lines, left int
+	end         *time.Timer
+}
 
 func newFloods(log *slog.Logger) *floods {
-	return &floods{log: log, kinds: map[string]*flood{}}
+	return &floods{log: log, each: map[floodKind]*flood{}}
 }
 
 // logs reports whether a line of this kind is to be logged. Of those that are not it
 // logs the number, at the same level, when the second is over.
-func (all *floods) logs(level slog.Level, kind string) bool {
+func (all *floods) logs(kind floodKind) bool {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	f := all.kinds[kind]
+	f := all.each[kind]
 	if f == nil {
 		f = &flood{}
-		all.kinds[kind] = f
-		time.AfterFunc(floodTime, func() { all.over(level, kind) })
+		f.end = time.AfterFunc(floodTime, func() { all.over(kind, f) })
+		all.each[kind] = f
 	}
 	if f.lines < floodLines {
 		f.lines++
@@ -49,13 +60,28 @@ func (all *floods) logs(level slog.Level, kind string) bool {
 	return false
 }
 
-// over ends the second of a kind.
-func (all *floods) over(level slog.Level, kind string) {
+// over ends the second of a kind, if nobody has yet.
+func (all *floods) over(kind floodKind, f *flood) {
 	all.mu.Lock()
-	left := all.kinds[kind].left
-	delete(all.kinds, kind)
+	if all.each[kind] != f {
+		all.mu.Unlock()
+		return
+	}
+	delete(all.each, kind)
 	all.mu.Unlock()
-	if left > 0 {
-		all.log.LogAttrs(context.Background(), level, "checks not logged one by one", slog.String("reason", kind), slog.Int("count", left))
+	f.end.Stop()
+	if f.left > 0 {
+		all.log.LogAttrs(context.Background(), kind.level, "checks not logged one by one",
+			slog.String("reason", kind.name), slog.Int("count", f.left))
+	}
+}
+
+// flush ends all seconds now.
+func (all *floods) flush() {
+	all.mu.Lock()
+	each := maps.Clone(all.each)
+	all.mu.Unlock()
+	for kind, f := range each {
+		all.over(kind, f)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -94,5 +95,75 @@ func TestFloodsAreLoggedByTheirNumber(t *testing.T) {
 			}
 		}
 		require.InDelta(t, 2008, counted, 0, "all of them")
+	})
+}
+
+// What an outage lets pass comes by the thousand; who is refused, or would be, during
+// one has a line all the same.
+func TestFloodsHideNoRefusal(t *testing.T) {
+	t.Parallel()
+	const many = 100
+	stale := &authz.Principal{Degraded: authz.OutageServeStale}
+	uncounted := authz.Quota{Limit: "partner", Uncounted: errors.New("no answer")}
+	for name, tc := range map[string]struct {
+		decision authz.Decision
+		refused  bool
+		lines    int
+		level    string
+	}{
+		"let through by grace":           {authz.Decision{Principal: stale, Reason: authz.ReasonAuthenticated}, false, 10, "INFO"},
+		"let through uncounted":          {authz.Decision{Quota: uncounted, Reason: authz.ReasonAuthenticated}, false, 10, "WARN"},
+		"let through uncounted, unknown": {authz.Decision{Quota: uncounted, Reason: authz.ReasonAnonymous}, false, 10, "WARN"},
+		"known by grace, and forbidden":  {authz.Decision{Principal: stale, Reason: authz.ReasonRole}, true, many, "INFO"},
+		"known by grace, and too many":   {authz.Decision{Principal: stale, Reason: authz.ReasonRateLimited}, true, many, "INFO"},
+		"known by grace, and too long":   {authz.Decision{Principal: stale, Reason: authz.ReasonIdentityTooLong}, true, many, "ERROR"},
+		"known by grace, and observed": {authz.Decision{
+			Principal: stale, Reason: authz.ReasonAuthenticated, Observed: authz.Refuse(authz.ReasonRole, "x"),
+		}, false, many, "INFO"},
+		"uncounted, and observed": {authz.Decision{
+			Quota: uncounted, Reason: authz.ReasonAuthenticated, Observed: authz.Refuse(authz.ReasonRole, "x"),
+		}, false, many, "WARN"},
+		"observed, and unknowable": {authz.Decision{Reason: authz.ReasonAnonymous, Observed: authz.Refuse(authz.ReasonStoreUnavailable, "x")}, false, 10, "INFO"},
+	} {
+		out := &lines{}
+		r := telemetry.NewRecorder(slog.New(slog.NewJSONHandler(out, nil)), prometheus.NewRegistry())
+		var err error
+		if tc.refused {
+			err = authz.Refuse(tc.decision.Reason, "x")
+		}
+		for range many {
+			r.Record(t.Context(), &authz.Request{Headers: authz.HeaderMap(nil)}, &tc.decision, err, time.Millisecond)
+		}
+		seen, _ := out.take(t)
+		require.Equal(t, map[string]int{tc.level + " check " + string(tc.decision.Reason): tc.lines}, seen, name)
+	}
+}
+
+// A flood of one level leaves the lines of others alone, and none ends unsaid.
+func TestFloodsAreToldApartAndToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		out := &lines{}
+		r := telemetry.NewRecorder(slog.New(slog.NewJSONHandler(out, nil)), prometheus.NewRegistry())
+		outage := authz.Refuse(authz.ReasonStoreUnavailable, "x")
+		for range 12 {
+			r.Record(t.Context(), &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{Reason: authz.ReasonAnonymous, Observed: outage}, nil, 0)
+		}
+		for range 13 {
+			r.Record(t.Context(), &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{Reason: authz.ReasonStoreUnavailable}, outage, 0)
+		}
+		seen, _ := out.take(t)
+		require.Equal(t, map[string]int{"INFO check anonymous": 10, "WARN check store_unavailable": 10}, seen)
+
+		r.Flush()
+		summaries := map[string]int{
+			"INFO checks not logged one by one store_unavailable": 1, "WARN checks not logged one by one store_unavailable": 1,
+		}
+		seen, _ = out.take(t)
+		require.Equal(t, summaries, seen, "at the end of the program")
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		seen, _ = out.take(t)
+		require.Empty(t, seen, "and not again")
 	})
 }

@@ -92,7 +92,7 @@ func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 //
 // During an outage or overload each request would have its line, and the lines would
 // be the next overload: of those the first ones of each second are logged, and how
-// many were not.
+// many were not. [Recorder.Flush] tells the last of these numbers.
 func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Decision, err error, took time.Duration) {
 	decision := "allow"
 	if err != nil {
@@ -119,7 +119,7 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if !r.log.Enabled(ctx, level) {
 		return
 	}
-	if flood := floodOf(d, level); flood != "" && !r.floods.logs(level, flood) { //nolint:contextcheck // the summary outlives the request
+	if flood := floodOf(d, level); flood != "" && !r.floods.logs(floodKind{level, flood}) { //nolint:contextcheck // the summary outlives the request
 		return
 	}
 	attrs := []slog.Attr{
@@ -149,6 +149,10 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	r.log.LogAttrs(ctx, level, "check", attrs...)
 }
 
+// Flush logs how many lines of this second were left out, instead of when it is
+// over. It is for the end of the program.
+func (r *Recorder) Flush() { r.floods.flush() }
+
 // What deserves more attention than a refusal usually does: mistakes that only
 // an operator can mend, and outages.
 var (
@@ -168,17 +172,23 @@ func levelOf(d *authz.Decision, err error) slog.Level {
 	return slog.LevelDebug
 }
 
-// floodOf names what a line is one of many about, "" where it is about its request.
+// floodOf names what a line is one of many about, "" where it is about its request:
+// who is refused, or would be, for something of their own has a line, also during an
+// outage.
 func floodOf(d *authz.Decision, level slog.Level) string {
+	why := d.Reason
+	if d.Observed != nil {
+		why = authz.ReasonOf(d.Observed)
+	}
 	switch {
+	case slices.Contains(outages, why):
+		return string(why)
+	case why != authz.ReasonAuthenticated && why != authz.ReasonAnonymous:
+		return ""
 	case d.Principal != nil && d.Principal.Degraded != "":
 		return string(d.Principal.Degraded)
-	case d.Observed != nil && slices.Contains(outages, authz.ReasonOf(d.Observed)):
-		return string(authz.ReasonOf(d.Observed))
-	case level == slog.LevelWarn && d.Quota.Uncounted != nil:
+	case level == slog.LevelWarn:
 		return "uncounted"
-	case slices.Contains(outages, d.Reason):
-		return string(d.Reason)
 	}
 	return ""
 }
