@@ -149,15 +149,6 @@ func (a *API) refusal(c *call, partial reply, err error) reply {
 	return r
 }
 
-// Shed answers a call without looking at it, there being too many: with 503.
-func Shed(w http.ResponseWriter, r *http.Request) {
-	answer := authz.AnswerTo(&authz.Decision{}, nil, authz.Refuse(authz.ReasonOverloaded, "more calls than can be answered"))
-	reply{
-		status: answer.Status, kind: jsonType, body: answer.Body,
-		header: []authz.Header{{Name: "Retry-After", Value: strconv.Itoa(answer.RetryAfter)}},
-	}.write(w, r.Method)
-}
-
 // afterPanic is the answer to a bug.
 func (a *API) afterPanic(c *call, p any) reply {
 	c.stack = string(debug.Stack())

@@ -228,9 +228,20 @@ func New(o Options) (*API, error) {
 }
 
 // ServeHTTP answers one call.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.Serve(w, r, anyNumber) }
+
+func anyNumber() bool { return true }
+
+// Serve answers one call where there may be too many at once: enter takes a place for
+// it, and is called once at most. Where it returns false, the call is shed, with 503,
+// logout with its 500. It is called when the call is there as a whole, so that nobody
+// holds a place by sending slowly. What asks nobody, such as the public keys, the
+// console's files and paths that don't exist, needs no place. Shed calls are counted
+// and have no line in the log: there would be too many.
+func (a *API) Serve(w http.ResponseWriter, r *http.Request, enter func() bool) {
 	start := time.Now()
 	c, err := a.newCall(w, r)
+	c.enter = enter
 	if err == nil && a.o.Console != nil && consolePath(c.request.Path) {
 		a.serveConsole(r.Context(), c, start)
 		return
@@ -257,12 +268,21 @@ func (a *API) serve(ctx context.Context, c *call, err error) (answer reply) {
 	}
 	ctx, cancel := c.op.context(ctx)
 	defer cancel()
+	if !c.request.SafeMethod() {
+		_, _ = c.readBody() // who needs it gets the error
+	}
+	if !c.op.document && !c.enter() {
+		return a.refusal(c, reply{}, errShed)
+	}
 	answer, err = c.op.handle(ctx, c)
 	if err != nil {
 		return a.refusal(c, answer, err)
 	}
 	return answer
 }
+
+// errShed refuses a call for which there is no place.
+var errShed = authz.Refuse(authz.ReasonOverloaded, "more calls than can be answered")
 
 // context is that of the operation: with its deadline, and for one that must
 // not stop half-way, whether or not the client waits for it.

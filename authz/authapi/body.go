@@ -30,7 +30,10 @@ const (
 
 // readBody returns the body of a call. Whatever is wrong with it is a bad
 // request; it must come within the time that the call has.
-func (c *call) readBody() ([]byte, error) {
+func (c *call) readBody() ([]byte, error) { return c.body() }
+
+// receiveBody is readBody, once.
+func (c *call) receiveBody() ([]byte, error) {
 	control := http.NewResponseController(c.w)
 	// Not every ResponseWriter can: then the server's own limits hold.
 	_ = control.SetReadDeadline(time.Now().Add(c.op.deadline()))

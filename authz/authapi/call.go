@@ -2,10 +2,12 @@ package authapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -19,6 +21,8 @@ type call struct {
 	request *authz.Request // the canonical form
 	op      *operation     // nil until it is known, and for what is none
 	params  map[string]string
+	enter   func() bool // takes its place
+	body    func() ([]byte, error)
 	// decision is about the caller, as far as it got; refusals are answered by
 	// it.
 	decision authz.Decision
@@ -45,7 +49,9 @@ func (a *API) newCall(w http.ResponseWriter, r *http.Request) (*call, error) {
 		Address:   inbound.ClientAddress(r, a.o.TrustedHops),
 		Headers:   inbound.Headers(r.Header),
 	})
-	return &call{w: w, r: r, request: request}, err
+	c := &call{w: w, r: r, request: request}
+	c.body = sync.OnceValues(c.receiveBody)
+	return c, err
 }
 
 func (c *call) header(name string) string {
@@ -149,6 +155,9 @@ func (a *API) note(ctx context.Context, c *call, status int, took time.Duration)
 	}
 	if a.o.Recorder != nil {
 		a.o.Recorder.RecordCall(name, status, took)
+	}
+	if errors.Is(c.err, errShed) {
+		return
 	}
 	attrs := []slog.Attr{slog.String("call", name), slog.Int("status", status)}
 	for _, a := range [...]struct{ key, value string }{

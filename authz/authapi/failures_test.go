@@ -2,6 +2,8 @@ package authapi_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -201,6 +203,71 @@ func TestBugAtEachStep(t *testing.T) {
 		require.Contains(t, line["stack"], "authapi.(*API)")
 	})
 }
+
+// A call for which there is no place is one that never began: nothing was asked,
+// changed or logged. It is counted.
+func TestShedCalls(t *testing.T) {
+	t.Parallel()
+	for name, scene := range scenes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			do := scene(t, b)
+			before, lines, guesses := b.store.snapshot(t), len(b.log.lines(t, "auth")), len(b.guesses.told)
+			b.store.expect(0, nil)
+			entered := 0
+			b.enter = func() bool { entered++; return false }
+			requireFailed(t, name, do())
+			require.Equal(t, 1, entered)
+			require.Empty(t, b.store.called())
+			require.Equal(t, before, b.store.snapshot(t))
+			require.Len(t, b.guesses.told, guesses)
+			require.Len(t, b.log.lines(t, "auth"), lines, "the log would be the next thing to be flooded")
+			require.Regexp(t, " 50[03]$", b.recorder.last())
+			b.enter = func() bool { entered++; return true }
+			require.Less(t, do().status, 400, "there is place again")
+			require.Equal(t, 2, entered)
+		})
+	}
+	b := newBench(t)
+	b.enter = func() bool { return false }
+	requireAnswer(t, b.get(t, "/auth/nothing"), 404, notFound)
+	for _, path := range []string{"/auth/console", "/.well-known/jwks.json", "/auth/openapi.yaml"} {
+		require.Equal(t, 200, b.get(t, path).status, "%s asks nobody", path)
+	}
+}
+
+// Who sends a call slowly, or never to its end, holds no place meanwhile.
+func TestACallTakesItsPlaceWhenItIsThere(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	entered := false
+	enter := func() bool { entered = true; return true }
+	body := func(text string, end error) io.Reader {
+		rest := strings.NewReader(text)
+		return readerFunc(func(p []byte) (int, error) {
+			require.False(t, entered, "its body is not there yet")
+			n, err := rest.Read(p[:min(1, len(p))])
+			if errors.Is(err, io.EOF) {
+				err = end
+			}
+			return n, err
+		})
+	}
+	w := httptest.NewRecorder()
+	b.api.Serve(w, httptest.NewRequest("POST", "/auth/login", body(`{"email":"bob@example.com","password":"`+bob.password+`"}`, io.EOF)), enter)
+	require.Equal(t, 200, w.Code)
+	require.True(t, entered)
+
+	entered = false
+	w = httptest.NewRecorder()
+	b.api.Serve(w, httptest.NewRequest("POST", "/auth/login", body(`{"email":"`, io.ErrUnexpectedEOF)), enter)
+	require.Equal(t, 400, w.Code, "what didn't come is the caller's mistake, as ever")
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // What was done and not confirmed by the replicas says so.
 func TestNotConfirmed(t *testing.T) {

@@ -99,6 +99,7 @@ type bench struct {
 	idp      *idp
 	recorder *recorder
 	log      *journal
+	enter    func() bool // nil: there is place for any number of calls
 }
 
 // newBench returns an API with all of its parts, or with what change makes of
@@ -268,7 +269,11 @@ func (b *bench) call(t *testing.T, method, target string, body any, headers ...s
 func (b *bench) serve(t *testing.T, r *http.Request, body string) answer {
 	t.Helper()
 	w := httptest.NewRecorder()
-	b.api.ServeHTTP(w, r)
+	if b.enter == nil {
+		b.api.ServeHTTP(w, r)
+	} else {
+		b.api.Serve(w, r, b.enter)
+	}
 	result := w.Result()
 	text, err := io.ReadAll(result.Body)
 	require.NoError(t, err)

@@ -24,6 +24,8 @@ type operation struct {
 	// finishes: what has begun is brought to its end, though the client has
 	// left. Else nothing more is done for nobody.
 	finishes bool
+	// document: it asks nobody, so there is place for any number of them.
+	document bool
 	// failure is the body, with status 500, that stands for every 503.
 	failure string
 }
@@ -80,8 +82,8 @@ func (a *API) available() []*operation {
 		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider}},
 		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true}},
 
-		{true, operation{name: "jwks", method: get, path: "/.well-known/jwks.json", handle: a.serveJWKS}},
-		{true, operation{name: "openapi", method: get, path: "/auth/openapi.yaml", handle: a.serveOpenAPI}},
+		{true, operation{name: "jwks", method: get, path: "/.well-known/jwks.json", handle: a.serveJWKS, document: true}},
+		{true, operation{name: "openapi", method: get, path: "/auth/openapi.yaml", handle: a.serveOpenAPI, document: true}},
 	} {
 		if row.on {
 			available = append(available, &row.operation)

@@ -131,7 +131,7 @@ type HTTPServer struct {
 	PublicURL   string  `yaml:"public_url" format:"origin" doc:"Scheme and host under which browsers reach the gateway."`
 	TrustedHops int     `yaml:"trusted_hops" default:"0" min:"0" max:"64" doc:"How many proxies in front append to X-Forwarded-For; the client's address is that many entries from the right. 0 takes the peer's address."`
 
-	MaxConcurrent int `yaml:"max_concurrent" default:"4096" min:"1" max:"1000000" doc:"How many requests may be under way: of forward-auth, and as many of the auth API and the console. More are refused at once, with 503."`
+	MaxConcurrent int `yaml:"max_concurrent" default:"4096" min:"1" max:"1000000" doc:"How many requests may be under way: of forward-auth, and as many of the auth API, which count when all of them has come. More are refused at once, with 503; documents, such as public keys, are not counted."`
 }
 
 // OpsServer is the operators' listener.

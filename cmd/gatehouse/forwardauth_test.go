@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -57,7 +61,11 @@ func TestHTTPListenerSheds(t *testing.T) {
 	l := &live{shedHTTP: func() { sheds++ }}
 	l.replace(&generation{leases: &leases{}, http: &httpDoor{
 		forward: forwardauth.NewHandler(nil, forwardauth.Options{}),
-		auth: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		auth: authFunc(func(w http.ResponseWriter, _ *http.Request, enter func() bool) {
+			if !enter() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
 			close(started)
 			<-release
 			w.WriteHeader(http.StatusNoContent)
@@ -74,23 +82,22 @@ func TestHTTPListenerSheds(t *testing.T) {
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/check", http.NoBody)
 	l.ServeHTTP(w, r)
 	require.Equal(t, http.StatusBadRequest, w.Code, "calls take no place of questions")
+	w = httptest.NewRecorder()
+	l.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/auth/login", http.NoBody))
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	require.Equal(t, 1, sheds)
+
 	l.http.forward.Add(1) // one that lasts
-	for path, headers := range map[string]map[string]string{
-		"/auth/login": nil,
-		"/check":      {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/orders", "X-Forwarded-Host": "gateway.example.com"},
-	} {
-		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, path, http.NoBody)
-		for name, value := range headers {
-			r.Header.Set(name, value)
-		}
-		l.ServeHTTP(w, r)
-		require.Equal(t, http.StatusServiceUnavailable, w.Code, path)
-		require.Equal(t, `{"error":"Authentication unavailable"}`, w.Body.String(), path)
-		require.Equal(t, "1", w.Header().Get("Retry-After"), path)
-		require.Equal(t, "no-store", w.Header().Get("Cache-Control"), path)
-		require.Equal(t, "application/json", w.Header().Get("Content-Type"), path)
-		require.Empty(t, w.Header().Values("Set-Cookie"), path)
+	w, r = httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/check", http.NoBody)
+	for name, value := range map[string]string{"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/orders", "X-Forwarded-Host": "gateway.example.com"} {
+		r.Header.Set(name, value)
 	}
+	l.ServeHTTP(w, r)
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	require.Equal(t, `{"error":"Authentication unavailable"}`, w.Body.String())
+	require.Equal(t, "1", w.Header().Get("Retry-After"))
+	require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
 	require.Equal(t, 2, sheds)
 
 	// nginx sees no more of a refusal than its headers.
@@ -106,4 +113,29 @@ func TestHTTPListenerSheds(t *testing.T) {
 	require.Equal(t, http.StatusNoContent, (<-done).Code)
 	require.Zero(t, l.http.auth.Load())
 	require.EqualValues(t, 1, l.http.forward.Load())
+}
+
+// authFunc is a function as the auth API.
+type authFunc func(w http.ResponseWriter, r *http.Request, enter func() bool)
+
+func (f authFunc) Serve(w http.ResponseWriter, r *http.Request, enter func() bool) { f(w, r, enter) }
+
+// Calls that are never sent to their end keep nobody out.
+func TestUnfinishedCallsKeepNobodyOut(t *testing.T) {
+	g := start(t, strings.Replace(onePolicy("embedded://"), `http: {listen: "127.0.0.1:0"}`, `http: {listen: "127.0.0.1:0", max_concurrent: 2}`, 1))
+	const many = 20
+	for i := range many {
+		conn, err := net.Dial("tcp", g.http)
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+		_, err = fmt.Fprintf(conn, "POST /auth/logout HTTP/1.1\r\nHost: gateway.example.com\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n")
+		require.NoError(t, err)
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		require.NoError(t, err, i)
+		require.Equal(t, "HTTP/1.1 100 Continue\r\n", line, "the body of call %d is waited for", i)
+	}
+	response, err := http.Post("http://"+g.http+"/auth/logout", "application/json", strings.NewReader(`{}`))
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode)
 }

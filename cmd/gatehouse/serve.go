@@ -127,7 +127,7 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	log, level := newLogger(c.cfg.Log, w)
 	registry := telemetry.NewRegistry()
 	recorder := telemetry.NewRecorder(log, registry)
-	defer recorder.Flush()
+	defer recorder.Flush() //nolint:contextcheck // when ctx has ended
 	admission := &extauthz.Admission{Recorder: recorder}
 	load := telemetry.NewLoad(registry, extauthz.Sheddings, admission.Waiting)
 	admission.Shed = load.Shed
