@@ -2,6 +2,7 @@ package extauthz
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -87,8 +88,15 @@ var processStart = time.Now()
 
 func sinceStart() time.Duration { return time.Since(processStart) }
 
-// arrivalKey is for the time of a check's arrival, where it is noted.
+// arrivalKey is for a check's [arrival], where it is noted.
 type arrivalKey struct{}
+
+type arrival struct {
+	at time.Duration
+	// patience is how long we take the caller to wait, who tells nothing, or more
+	// than is good; 0: its deadline tells.
+	patience time.Duration
+}
 
 // ServerOptions are for the server. They set its tap handle and its buffer pool.
 func (a *Admission) ServerOptions() []grpc.ServerOption {
@@ -105,68 +113,79 @@ func (a *Admission) arrive(ctx context.Context, call *tap.Info) (context.Context
 	if call.FullMethodName != checkMethod {
 		return ctx, nil // the health service's Watch is to last
 	}
+	note, most := arrival{at: sinceStart()}, messageTime
 	deadline, told := ctx.Deadline()
 	patience := time.Until(deadline)
-	most := messageTime
-	if !told {
-		most = longestDecision * 5 / 4 // which leaves longestDecision, see margin
-	}
-	if told && patience <= most {
+	switch {
+	case told && patience <= messageTime:
 		a.usual.CompareAndSwap(0, int64(patience.Round(time.Millisecond)))
 		if off := patience - time.Duration(a.usual.Load()); -time.Millisecond < off && off < time.Millisecond {
 			return ctx, nil // its deadline tells
 		}
-	} else {
-		var end context.CancelFunc
-		ctx, end = context.WithTimeout(ctx, most) //nolint:gosec // G118: it ends with its parent, which grpc cancels when the call ends
-		_ = end
+		return context.WithValue(ctx, arrivalKey{}, note), nil
+	case told:
+		note.patience = messageTime
+	default:
+		note.patience, most = longestDecision, 2*longestDecision
 	}
-	return context.WithValue(ctx, arrivalKey{}, sinceStart()), nil
+	// The end of it is an error; so it is well behind the time at which a check that
+	// waits is shed.
+	ctx, end := context.WithTimeout(ctx, most) //nolint:gosec // G118: it ends with its parent, which grpc cancels when the call ends
+	_ = end
+	return context.WithValue(ctx, arrivalKey{}, note), nil
 }
 
-// waited is how long ago a check arrived.
-func (a *Admission) waited(ctx context.Context, now time.Duration) (waited time.Duration, known bool) {
-	if arrived, ok := ctx.Value(arrivalKey{}).(time.Duration); ok {
-		return now - arrived, true
+// arrived is how long ago a check arrived, and how long we take its caller to wait
+// in all; 0: its deadline tells.
+func (a *Admission) arrived(ctx context.Context, now time.Duration) (waited, patience time.Duration, known bool) {
+	if noted, ok := ctx.Value(arrivalKey{}).(arrival); ok {
+		return now - noted.at, noted.patience, true
 	}
 	deadline, ok := ctx.Deadline()
 	usual := time.Duration(a.usual.Load())
-	return usual - (deadline.Sub(processStart) - now), ok && usual != 0
+	return usual - (deadline.Sub(processStart) - now), 0, ok && usual != 0
 }
 
-// turn is called when the handler of a check begins. It returns a reply where the
-// check is shed, and an error where nobody waits for one any more.
-func (a *Admission) turn(ctx context.Context) (shed *wireReply, err error) {
+// turn is called when the handler of a check begins. It returns the context that the
+// check is decided in, a reply where it is shed, and an error where nobody waits for
+// one any more.
+func (a *Admission) turn(ctx context.Context) (_ context.Context, shed *wireReply, err error) {
 	now := sinceStart()
-	waited, known := a.waited(ctx, now)
+	waited, patience, known := a.arrived(ctx, now)
 	if !known {
-		return nil, nil
+		return ctx, nil, nil
 	}
 	a.queue.note(now, waited)
-	if waited <= waitedAbove {
-		return nil, nil
+	if waited > waitedAbove {
+		a.busy.Store(int64(now + waitedAbove))
+		// The end of our patience is not the caller's, to whom an error could be an
+		// allow.
+		if err := ctx.Err(); err != nil && (patience == 0 || errors.Is(err, context.Canceled)) {
+			return ctx, nil, status.FromContextError(err).Err()
+		}
+		most := patience
+		if deadline, ok := ctx.Deadline(); ok && patience == 0 {
+			most = waited + time.Until(deadline)
+		}
+		if waited > most/lateShare {
+			r := wireReplies.Get().(*wireReply)
+			r.bytes = a.shed(ctx, r.bytes[:0], ShedLate, waited)
+			return ctx, r, nil
+		}
 	}
-	a.busy.Store(int64(now + waitedAbove))
-	if err := ctx.Err(); err != nil {
-		return nil, status.FromContextError(err).Err()
+	if patience == longestDecision {
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(ctx, (patience-waited)*5/4) //nolint:gosec // G118: as in arrive. Its margin leaves the rest of the patience
+		_ = end
 	}
-	patience := longestDecision
-	if deadline, ok := ctx.Deadline(); ok {
-		patience = waited + time.Until(deadline)
-	}
-	if waited <= patience/lateShare {
-		return nil, nil
-	}
-	r := wireReplies.Get().(*wireReply)
-	r.bytes = a.shed(ctx, r.bytes[:0], ShedLate, waited)
-	return r, nil
+	return ctx, nil, nil
 }
 
 // enter takes a place for a check that memory could not answer, of so many (0: any
 // number), or says why there is none.
 func (a *Admission) enter(ctx context.Context, limit int) (why string) {
 	if a.queue.standing.Load() {
-		if waited, known := a.waited(ctx, sinceStart()); known && waited > queueMost {
+		if waited, _, known := a.arrived(ctx, sinceStart()); known && waited > queueMost {
 			return ShedQueue
 		}
 	}

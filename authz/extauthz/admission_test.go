@@ -38,36 +38,58 @@ func requireShed(t *testing.T, reply *authv3.CheckResponse) {
 
 func TestShedWhenHalfOfThePatienceIsOver(t *testing.T) {
 	t.Parallel()
-	told := map[string]int{}
-	a := &extauthz.Admission{Shed: func(why string) { told[why]++ }}
-	second, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-
-	reply, err := extauthz.Turn(a, second, 20*time.Second)
-	require.NoError(t, err)
-	require.Nil(t, reply, "it is answered")
-
-	reply, err = extauthz.Turn(a, second, 61*time.Second) // of 121
-	require.NoError(t, err)
-	require.NotNil(t, reply)
-	var shed authv3.CheckResponse
-	require.NoError(t, proto.Unmarshal(reply, &shed))
-	requireShed(t, &shed)
-	require.Equal(t, map[string]int{extauthz.ShedLate: 1}, told)
-
-	gone, giveUp := context.WithCancel(t.Context())
-	giveUp()
-	reply, err = extauthz.Turn(a, gone, time.Second)
-	require.Equal(t, codes.Canceled, status.Code(err), "nobody waits for an answer")
-	require.Nil(t, reply)
-	require.Len(t, told, 1, "and none was shed")
-
-	reply, err = extauthz.Turn(a, t.Context(), 900*time.Millisecond)
-	require.NoError(t, err)
-	require.Nil(t, reply)
-	reply, err = extauthz.Turn(a, t.Context(), 1100*time.Millisecond)
-	require.NoError(t, err)
-	require.NotNil(t, reply, "who tells no deadline gets two seconds")
+	const never, ms = 0, time.Millisecond
+	for name, tc := range map[string]struct {
+		patience, waited time.Duration
+		left             bool // the caller, at last
+		shed             bool
+		code             codes.Code
+	}{
+		"in time":                              {patience: time.Second, waited: 400 * ms},
+		"late":                                 {patience: time.Second, waited: 600 * ms, shed: true},
+		"nobody waits any more":                {patience: time.Second, waited: 1100 * ms, code: codes.DeadlineExceeded},
+		"nobody waits, by its own word":        {patience: time.Second, waited: 600 * ms, left: true, code: codes.Canceled},
+		"who tells no deadline has 2 s":        {patience: never, waited: 900 * ms},
+		"which is late":                        {patience: never, waited: 1100 * ms, shed: true},
+		"though the caller may still be there": {patience: never, waited: 5 * time.Second, shed: true},
+		"or has left":                          {patience: never, waited: 3 * time.Second, left: true, code: codes.Canceled},
+		"who has a day has 10 s":               {patience: 24 * time.Hour, waited: 4 * time.Second},
+		"late of these":                        {patience: 24 * time.Hour, waited: 6 * time.Second, shed: true},
+		"and after them":                       {patience: 24 * time.Hour, waited: 11 * time.Second, shed: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			told := map[string]int{}
+			a := &extauthz.Admission{Shed: func(why string) { told[why]++ }}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tc.patience != never {
+				ctx, cancel = context.WithTimeout(ctx, tc.patience)
+				defer cancel()
+			}
+			arrived, err := extauthz.Arrive(a, ctx, "/envoy.service.auth.v3.Authorization/Check")
+			require.NoError(t, err)
+			time.Sleep(tc.waited)
+			if tc.left {
+				cancel()
+			}
+			decided, reply, err := extauthz.Turn(a, arrived)
+			require.Equal(t, tc.code, status.Code(err), name)
+			if !tc.shed {
+				require.Nil(t, reply, name)
+				require.Empty(t, told, name)
+				deadline, ok := decided.Deadline()
+				require.True(t, ok, name)
+				if tc.patience == never && err == nil {
+					require.LessOrEqual(t, time.Until(deadline), 2500*ms-tc.waited, name)
+				}
+				return
+			}
+			var shed authv3.CheckResponse
+			require.NoError(t, proto.Unmarshal(reply, &shed), name)
+			requireShed(t, &shed)
+			require.Equal(t, map[string]int{extauthz.ShedLate: 1}, told, name)
+		})
+	}
 }
 
 // Whether a check's arrival is noted or follows from its deadline, as for callers
@@ -206,30 +228,43 @@ func TestTooManyAtOnceAreShed(t *testing.T) {
 	require.EqualValues(t, 3, slow.begun.Load(), "there is place again")
 }
 
-// What memory answers takes no place.
+// What memory answers takes no place, also where credentials are taken out.
 func TestAnswersFromMemoryTakeNoPlace(t *testing.T) {
 	t.Parallel()
-	a := &extauthz.Admission{}
-	slow := &held{let: make(chan struct{})}
-	client := serveAdmission(t, a, extauthz.Options{MaxConcurrent: 1}, slow)
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		_, _ = client.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"}},
+	for _, strip := range []bool{false, true} {
+		a := &extauthz.Admission{}
+		slow := &held{let: make(chan struct{})}
+		client := serveAdmission(t, a, extauthz.Options{MaxConcurrent: 1, StripCredentials: strip, SessionCookie: "sessionId"}, slow)
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_, _ = client.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+				Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"}},
+			}})
+		}()
+		require.Eventually(t, func() bool { return slow.begun.Load() == 1 }, 5*time.Second, time.Millisecond)
+		reply, err := client.Check(t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+			ContextExtensions: map[string]string{"policy": "open"},
+			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+				Method: "GET", Path: "/", Headers: map[string]string{"cookie": "a=1; sessionId=secret", "authorization": "Bearer x"},
+			}},
 		}})
-	}()
-	require.Eventually(t, func() bool { return slow.begun.Load() == 1 }, 5*time.Second, time.Millisecond)
-	reply, err := client.Check(t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		ContextExtensions: map[string]string{"policy": "open"},
-		Request:           &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"}},
-	}})
-	require.NoError(t, err)
-	require.NotNil(t, reply.GetOkResponse())
-	cancel() // who gives up gives its place back
-	<-gone
-	require.Eventually(t, func() bool { return a.Waiting() == 0 }, 5*time.Second, time.Millisecond)
+		require.NoError(t, err)
+		require.NotNil(t, reply.GetOkResponse())
+		set := map[string]string{}
+		for _, h := range reply.GetOkResponse().GetHeaders() {
+			set[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+		}
+		if strip {
+			require.Equal(t, map[string]string{"cookie": "a=1"}, set)
+		} else {
+			require.Empty(t, set)
+		}
+		cancel() // who gives up gives its place back
+		<-gone
+		require.Eventually(t, func() bool { return a.Waiting() == 0 }, 5*time.Second, time.Millisecond)
+	}
 }
 
 // However long a caller would wait, a check whose message doesn't come ends.
@@ -244,7 +279,7 @@ func TestNoCheckLastsForEver(t *testing.T) {
 		ctx  context.Context //nolint:containedctx // what the case is about
 		most time.Duration
 	}{
-		"no deadline": {t.Context(), 2500 * time.Millisecond},
+		"no deadline": {t.Context(), 4 * time.Second},
 		"a day":       {day, 10 * time.Second},
 		"a second":    {second, time.Second},
 	} {

@@ -137,15 +137,19 @@ func askOnceOf(tb testing.TB, newAuthorizer func(testing.TB, directory) *authz.A
 	sameInWire(tb, s, req, response)
 
 	// The same from memory, where a reply is written in yet another way.
-	var told []authz.Reason
-	quick := extauthz.NewServer(authorizer, extauthz.Options{MaxHeaderBytes: 8192, Recorder: reasons{&told}})
-	want, err := quick.Check(tb.Context(), req)
-	require.NoError(tb, err)
-	sameInWire(tb, quick, req, want)
-	if len(told) == 2 { // else no client can send it
-		require.Equal(tb, told[0], told[1])
-	} else {
-		require.Len(tb, told, 1)
+	for _, strip := range []bool{false, true} {
+		var told []authz.Reason
+		quick := extauthz.NewServer(authorizer, extauthz.Options{
+			MaxHeaderBytes: 8192, Recorder: reasons{&told}, StripCredentials: strip, SessionCookie: "sessionId",
+		})
+		want, err := quick.Check(tb.Context(), req)
+		require.NoError(tb, err)
+		sameInWire(tb, quick, req, want)
+		if len(told) == 2 { // else no client can send it
+			require.Equal(tb, told[0], told[1])
+		} else {
+			require.Len(tb, told, 1)
+		}
 	}
 	return response
 }

@@ -48,7 +48,8 @@ func handler(a *Admission) grpc.MethodHandler {
 		return handle
 	}
 	return func(s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		switch reply, err := a.turn(ctx); {
+		ctx, reply, err := a.turn(ctx)
+		switch {
 		case err != nil:
 			return nil, err
 		case reply != nil:

@@ -29,18 +29,18 @@ func Arrive(a *Admission, ctx context.Context, method string) (context.Context, 
 	return a.arrive(ctx, &tap.Info{FullMethodName: method})
 }
 
-// Turn is a check's turn that waited for it; the reply is nil where it is not shed.
-func Turn(a *Admission, ctx context.Context, waited time.Duration) ([]byte, error) { //nolint:revive // as methods have it
-	shed, err := a.turn(context.WithValue(ctx, arrivalKey{}, sinceStart()-waited))
-	if shed == nil {
-		return nil, err
+// Turn is the turn of a check that arrived with ctx; the reply is nil where it is not shed.
+func Turn(a *Admission, ctx context.Context) (_ context.Context, reply []byte, err error) { //nolint:revive // as methods have it
+	ctx, shed, err := a.turn(ctx)
+	if shed != nil {
+		reply = shed.bytes
 	}
-	return shed.bytes, err
+	return ctx, reply, err
 }
 
 // Waited is how long ago a check arrived; -1 where that is not known.
 func Waited(a *Admission, ctx context.Context) time.Duration { //nolint:revive // as methods have it
-	if waited, known := a.waited(ctx, sinceStart()); known {
+	if waited, _, known := a.arrived(ctx, sinceStart()); known {
 		return waited
 	}
 	return -1

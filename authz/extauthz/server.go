@@ -163,9 +163,6 @@ var works = sync.Pool{New: func() any { return &work{} }}
 // quick answers from memory what can be allowed from there, but for a rate limit;
 // ok is false for all else, of which nothing was recorded.
 func (s *Server) quick(ctx context.Context, w *wireRequest, to []byte, start time.Time) (reply []byte, ok bool) {
-	if s.o.StripCredentials {
-		return nil, false
-	}
 	defer func() {
 		if recover() != nil { // a bug, which the long way meets again, and tells
 			reply, ok = nil, false
@@ -185,10 +182,13 @@ func (s *Server) quick(ctx context.Context, w *wireRequest, to []byte, start tim
 	if err == nil && d.Principal != nil {
 		err = s.fits(d)
 	}
-	if err == nil {
-		reply = s.appendAllowed(to, d, d.Principal != nil)
-	} else {
+	switch {
+	case err != nil:
 		reply = appendMessage(to, s.denied(r, d, err))
+	case s.o.StripCredentials:
+		reply = appendMessage(to, s.allowed(r, d, d.Principal != nil))
+	default:
+		reply = s.appendAllowed(to, d, d.Principal != nil)
 	}
 	s.record(ctx, r, d, err, start)
 	return reply, true
