@@ -2,4 +2,8 @@
 
 package main
 
-const raceDetector = false
+const (
+	raceDetector = false
+	flood        = 20_000  // checks
+	cachedChecks = 100_000 // of each kind
+)

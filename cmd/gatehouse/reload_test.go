@@ -1178,10 +1178,9 @@ policies: {user: {credentials: [session]}, flips: {credentials: [session], roles
 routes: [{path: /flips, policy: flips}, {path: /open, policy: open}]
 default_policy: user`, url, 5+n/2%2, testSecret, header[i], role[i]))
 	}
-	const reloads = 100
-	checks := 20_000
+	reloads, checks := 100, 20_000
 	if raceDetector {
-		checks = 4_000
+		reloads, checks = 30, 3_000
 	}
 	g := start(t, text(0))
 	conn := g.dial(t)
