@@ -5,21 +5,28 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
 )
 
 // condition is how a replica is: what hostile bytes may have left behind in it.
-type condition struct{ goroutines, bytes int }
+type condition struct {
+	goroutines, collections int
+	heap                    int // bytes, with little garbage among them
+}
+
+// tidy has garbage collected often, so that what is in use shows.
+var tidy = []string{"GOGC=10"}
 
 func (r *replica) condition(t *testing.T) condition {
 	t.Helper()
@@ -32,26 +39,37 @@ func (r *replica) condition(t *testing.T) condition {
 		require.NoError(t, err)
 		return int(f)
 	}
-	return condition{value("go_goroutines"), value("process_resident_memory_bytes")}
+	return condition{value("go_goroutines"), value("go_gc_duration_seconds_count"), value("go_memstats_heap_alloc_bytes")}
 }
 
-// unharmed requires that a replica is as it was: no goroutine waits for a client that
-// is gone, memory has not grown by more than some requests may take, and it never
-// panicked.
-func (r *replica) unharmed(t *testing.T, before condition, since int) {
+// settled is the condition of a tidy replica when it has no more goroutines than that,
+// or in the end, and memory was collected since, pools included.
+func (r *replica) settled(t *testing.T, goroutines int) condition {
 	t.Helper()
-	const most = 256 << 20
-	deadline := time.Now().Add(patience)
-	var now condition
-	for {
-		now = r.condition(t)
-		if now.goroutines <= before.goroutines+5 || time.Now().After(deadline) {
-			break
-		}
+	now := r.condition(t)
+	for deadline := time.Now().Add(patience); now.goroutines > goroutines && time.Now().Before(deadline); now = r.condition(t) {
 		time.Sleep(50 * time.Millisecond)
 	}
-	require.LessOrEqual(t, now.goroutines, before.goroutines+5, "goroutines are left over")
-	require.Less(t, now.bytes, before.bytes+most, "memory is left over")
+	enough, left := now.collections+3, now.goroutines
+	waitFor(t, func() bool { // asking for it is what makes garbage
+		now = r.condition(t)
+		return now.collections >= enough
+	})
+	now.goroutines = left
+	return now
+}
+
+// unharmed requires that a tidy replica is as it was before it was sent so many bytes:
+// no goroutine waits for a client that is gone, what was sent is not kept, and it never
+// panicked.
+func (r *replica) unharmed(t *testing.T, before condition, since, sent int) {
+	t.Helper()
+	require.Greater(t, sent, 8<<20, "too little, beside what differs by chance")
+	most := before.goroutines + 5
+	now := r.settled(t, most)
+	t.Logf("%d bytes sent, the heap grew by %d", sent, now.heap-before.heap)
+	require.LessOrEqual(t, now.goroutines, most, "goroutines are left over")
+	require.Less(t, now.heap, before.heap+sent/2, "memory is left over")
 	require.NotContains(t, journal.since(since), "panic")
 	require.NotContains(t, journal.since(since), "goroutine ")
 }
@@ -60,7 +78,7 @@ func (r *replica) unharmed(t *testing.T, before condition, since int) {
 // it, or the connection is closed. It says nothing of its own failures, because there
 // are none, and it takes no length for another one.
 func TestHostileBytesAtTheHTTPListener(t *testing.T) {
-	s := start(t, options{})
+	s := start(t, options{env: tidy})
 	r := s.replicas[0]
 	direct := gateway{stack: s, addr: r.http}
 	session := cookie(s.login(t, bob))
@@ -70,7 +88,7 @@ func TestHostileBytesAtTheHTTPListener(t *testing.T) {
 		require.Contains(t, reply.body, `"userId":"bob"`)
 	}
 	requireAnswers()
-	before, since := r.condition(t), journal.len()
+	before, since := r.settled(t, math.MaxInt), journal.len()
 
 	texts := []string{
 		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "PRI * HTTP/2.0\n\nSM\n\n", "\x00", "GET", "\n\n\n\n", strings.Repeat("A", 70_000), "GET /auth/me HTTP/1.1\n" + strings.Repeat("X: y\n", 20_000),
@@ -85,10 +103,19 @@ func TestHostileBytesAtTheHTTPListener(t *testing.T) {
 	for _, tc := range smuggling {
 		texts = append(texts, strings.ReplaceAll(tc.text, "/users/me", "/auth/me"))
 	}
+	// As many bytes as would show if they were kept.
+	for range 100 {
+		texts = append(texts,
+			"GET /auth/me HTTP/1.1\nHost: h\nConnection: close\nAuthorization: Bearer "+strings.Repeat("e", 60_000)+"\n\n",
+			"POST /auth/login HTTP/1.1\nHost: h\nConnection: close\nContent-Length: 60000\n\n"+strings.Repeat("[", 60_000))
+	}
 	found := make([][]int, len(texts))
 	errs := make([]error, len(texts))
+	var sent atomic.Int64
 	inParallel(len(texts), func(i int) {
-		found[i], errs[i] = direct.statuses(t.Context(), onWire(texts[i], session), silenceOnly)
+		request := onWire(texts[i], session)
+		sent.Add(int64(len(request)))
+		found[i], errs[i] = direct.statuses(t.Context(), request, silenceOnly)
 	})
 	for i, text := range texts {
 		require.NoError(t, errs[i])
@@ -100,7 +127,7 @@ func TestHostileBytesAtTheHTTPListener(t *testing.T) {
 		}
 	}
 	requireAnswers()
-	r.unharmed(t, before, since)
+	r.unharmed(t, before, since, int(sent.Load()))
 }
 
 // message is one gRPC message on the wire.
@@ -249,55 +276,47 @@ func (w *wire2) check(data []byte, more ...string) {
 // replies writes bytes and returns the messages on stream 1, and whether the call
 // ended with an OK, until nothing more comes.
 func (r *replica) replies(ctx context.Context, request []byte) (messages []byte, ok bool, err error) {
-	conn, err := (&gateway{addr: r.check}).dial(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	defer func() { _ = conn.Close() }()
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		_, _ = conn.Write(request) // it may have heard enough
-	}()
-	framer := http2.NewFramer(io.Discard, conn)
-	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	for {
-		_ = conn.SetReadDeadline(time.Now().Add(silenceOnly / 2))
-		frame, err := framer.ReadFrame()
-		if err != nil {
-			break
-		}
-		switch frame := frame.(type) {
-		case *http2.DataFrame:
-			if frame.StreamID == 1 {
-				messages = append(messages, frame.Data()...)
+	wait := silenceOnly / 2
+	err = (&gateway{addr: r.check}).exchange(ctx, request, &wait, func(conn io.Reader) func() error {
+		framer := newReader2(conn)
+		return func() error {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				return err
 			}
-		case *http2.MetaHeadersFrame:
-			for _, f := range frame.RegularFields() {
-				ok = ok || frame.StreamID == 1 && f.Name == "grpc-status" && f.Value == "0"
+			switch frame := frame.(type) {
+			case *http2.DataFrame:
+				if frame.StreamID == 1 {
+					messages = append(messages, frame.Data()...)
+				}
+			case *http2.MetaHeadersFrame:
+				for _, f := range frame.RegularFields() {
+					ok = ok || frame.StreamID == 1 && f.Name == "grpc-status" && f.Value == "0"
+				}
 			}
+			return nil
 		}
-	}
-	_ = conn.Close()
-	<-written
-	return messages, ok, nil
+	})
+	return messages, ok, err
 }
 
 // The check listener, asked by somebody who is no Envoy: nothing is an allow, and
 // nothing is left behind.
 func TestHostileBytesAtTheCheckListener(t *testing.T) {
-	s := start(t, options{})
+	s := start(t, options{env: tidy})
 	r := s.replicas[0]
 	session := cookie(s.login(t, bob))
 	require.Equal(t, 200, r.ask(t, "GET", "/users/me", session).status)
-	before, since := r.condition(t), journal.len()
+	before, since := r.settled(t, math.MaxInt), journal.len()
 
 	messages := make([][]byte, len(askings))
 	oks := make([]bool, len(askings))
 	errs := make([]error, len(askings))
+	var sent atomic.Int64
 	inParallel(len(askings), func(i int) {
 		w := newWire2()
 		askings[i].send(w)
+		sent.Add(int64(w.out.Len()))
 		messages[i], oks[i], errs[i] = r.replies(t.Context(), w.out.Bytes())
 	})
 	answered := 0
@@ -323,5 +342,5 @@ func TestHostileBytesAtTheCheckListener(t *testing.T) {
 	require.Positive(t, answered, "not even an empty check was answered: the test is no good any more")
 	require.Equal(t, 200, r.ask(t, "GET", "/users/me", session).status)
 	require.Equal(t, 401, r.ask(t, "GET", "/users/me").status)
-	r.unharmed(t, before, since)
+	r.unharmed(t, before, since, int(sent.Load()))
 }

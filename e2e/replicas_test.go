@@ -20,6 +20,8 @@ import (
 type traffic struct {
 	t       *testing.T
 	served  atomic.Int64
+	bears   atomic.Bool            // 503, which is counted then
+	refused atomic.Int64           // with it
 	failure atomic.Pointer[string] // the first one
 	stop    chan struct{}
 	clients sync.WaitGroup
@@ -56,6 +58,10 @@ func (g *gateway) startTraffic(t *testing.T) *traffic {
 				}
 				body, _ := io.ReadAll(response.Body)
 				_ = response.Body.Close()
+				if response.StatusCode == http.StatusServiceUnavailable && string(body) == unavailable && traffic.bears.Load() {
+					traffic.refused.Add(1)
+					continue
+				}
 				if response.StatusCode != http.StatusOK {
 					traffic.fail(fmt.Sprintf("%s %s %v", response.Status, body, response.Header))
 					continue
@@ -111,10 +117,22 @@ func waitFor(t *testing.T, condition func() bool) {
 // decisions returns how many requests a replica has let pass.
 func (r *replica) decisions(t *testing.T) int {
 	t.Helper()
+	return r.decided(t, `decision="allow"`)
+}
+
+// refusals returns how many requests a replica has refused for a reason.
+func (r *replica) refusals(t *testing.T, reason string) int {
+	t.Helper()
+	return r.decided(t, `decision="deny",policy="[^"]*",reason="`+reason+`"`)
+}
+
+// decided returns how many decisions a replica has made that have such labels.
+func (r *replica) decided(t *testing.T, labels string) int {
+	t.Helper()
 	text, err := r.metrics(t.Context())
 	require.NoError(t, err)
 	sum := 0
-	for _, m := range regexp.MustCompile(`(?m)^gatehouse_decisions_total\{[^}]*decision="allow"[^}]*\} (\d+)$`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^gatehouse_decisions_total\{[^}]*`+labels+`[^}]*\} (\d+)$`).FindAllStringSubmatch(text, -1) {
 		n, err := strconv.Atoi(m[1])
 		require.NoError(t, err)
 		sum += n
@@ -122,8 +140,8 @@ func (r *replica) decisions(t *testing.T) int {
 	return sum
 }
 
-// TestReplicas: of two replicas one may crash, and each may be restarted, one
-// after the other, without a failed request.
+// TestReplicas: of two replicas one may crash, and what it had in hand is 503 then and
+// nothing else; and each may be restarted, one after the other, without a failed request.
 func TestReplicas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 20 s: run the tests without -short")
@@ -144,8 +162,14 @@ func TestReplicas(t *testing.T) {
 	both()
 
 	for _, r := range s.replicas {
+		before := traffic.refused.Load()
+		traffic.bears.Store(true)
 		r.Kill()
 		traffic.flows(200)
+		traffic.bears.Store(false)
+		refused := traffic.refused.Load() - before
+		t.Logf("%d requests were refused when it was killed", refused)
+		require.Less(t, refused, int64(30), "it is not gone around")
 		require.NoError(t, r.restart(t, "/readyz"))
 		both()
 	}

@@ -183,38 +183,52 @@ func onWire(text, session string) []byte {
 // statuses writes bytes and returns the status of each answer until nothing more
 // comes.
 func (g *gateway) statuses(ctx context.Context, request []byte, wait time.Duration) (all []int, err error) {
+	err = g.exchange(ctx, request, &wait, func(conn io.Reader) func() error {
+		in := bufio.NewReader(conn)
+		return func() error {
+			response, err := http.ReadResponse(in, &http.Request{Method: method(request)})
+			if err != nil {
+				return err
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			all = append(all, response.StatusCode)
+			wait = silenceAfter
+			return nil
+		}
+	})
+	return all, err
+}
+
+// exchange writes bytes on a connection of their own, and has what comes back read
+// piece by piece, until that fails, or nothing comes for as long as wait says by then.
+// Its error is that it could not connect.
+func (g *gateway) exchange(ctx context.Context, request []byte, wait *time.Duration, reads func(conn io.Reader) (next func() error)) error {
 	conn, err := g.dial(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = conn.Close() }()
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		_, _ = conn.Write(request) // the gateway may have heard enough
+		_, _ = conn.Write(request) // the other side may have heard enough
 	}()
-	in := bufio.NewReader(conn)
-	for {
-		_ = conn.SetReadDeadline(time.Now().Add(wait))
-		response, err := http.ReadResponse(in, &http.Request{Method: method(request)})
-		if err != nil {
-			break
-		}
-		_, _ = io.Copy(io.Discard, response.Body)
-		_ = response.Body.Close()
-		all = append(all, response.StatusCode)
-		wait = silenceAfter
+	next := reads(conn)
+	for err == nil {
+		_ = conn.SetReadDeadline(time.Now().Add(*wait))
+		err = next()
 	}
 	_ = conn.Close()
 	<-written
-	return all, nil
+	return nil
 }
 
 // inParallel does something for each of n cases, some at a time: most of them wait.
 func inParallel(n int, each func(i int)) {
 	var clients sync.WaitGroup
 	next := make(chan int)
-	for range 16 {
+	for range 48 {
 		clients.Go(func() {
 			for i := range next {
 				each(i)
@@ -577,39 +591,35 @@ var smuggling2 = []struct {
 // statuses2 writes bytes and returns the status of each stream that was answered until
 // nothing more comes.
 func (g *gateway) statuses2(ctx context.Context, request []byte, wait time.Duration) (all map[uint32]int, err error) {
-	conn, err := g.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		_, _ = conn.Write(request) // the gateway may have heard enough
-	}()
 	all = map[uint32]int{}
+	err = g.exchange(ctx, request, &wait, func(conn io.Reader) func() error {
+		framer := newReader2(conn)
+		return func() error {
+			frame, err := framer.ReadFrame()
+			if err != nil && !errors.As(err, new(http2.StreamError)) {
+				return err
+			}
+			switch frame := frame.(type) {
+			case *http2.MetaHeadersFrame:
+				wait = silenceAfter
+				if status, err := strconv.Atoi(frame.PseudoValue("status")); err == nil && all[frame.StreamID] == 0 {
+					all[frame.StreamID] = status
+				}
+			case *http2.RSTStreamFrame:
+				wait = silenceAfter
+				all[frame.StreamID] = all[frame.StreamID] //nolint:staticcheck // SA4018: an entry, be it 0
+			}
+			return nil
+		}
+	})
+	return all, err
+}
+
+// newReader2 reads frames, with heads decoded.
+func newReader2(conn io.Reader) *http2.Framer {
 	framer := http2.NewFramer(io.Discard, conn)
 	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	for {
-		_ = conn.SetReadDeadline(time.Now().Add(wait))
-		frame, err := framer.ReadFrame()
-		if errors.Is(err, io.EOF) || err != nil && !errors.As(err, new(http2.StreamError)) {
-			break
-		}
-		switch frame := frame.(type) {
-		case *http2.MetaHeadersFrame:
-			wait = silenceAfter
-			if status, err := strconv.Atoi(frame.PseudoValue("status")); err == nil && all[frame.StreamID] == 0 {
-				all[frame.StreamID] = status
-			}
-		case *http2.RSTStreamFrame:
-			wait = silenceAfter
-			all[frame.StreamID] = all[frame.StreamID] //nolint:staticcheck // SA4018: an entry, be it 0
-		}
-	}
-	_ = conn.Close()
-	<-written
-	return all, nil
+	return framer
 }
 
 // The same over HTTP/2.

@@ -97,9 +97,10 @@ const extraRoutes = `
 
 // options configure a stack.
 type options struct {
-	config   string // YAML over baseConfig
-	replicas int    // of Gatehouse; 0 for 1
-	socket   bool   // the check listener is a Unix socket
+	config   string   // YAML over baseConfig
+	replicas int      // of Gatehouse; 0 for 1
+	socket   bool     // the check listener is a Unix socket
+	env      []string // of the replicas, beside the test's
 }
 
 // stack is Gatehouse with everything that it needs around it, but for the
@@ -123,6 +124,7 @@ type replica struct {
 	dir              string
 	check, http, ops string // addresses
 	config           []byte
+	env              []string
 }
 
 // gateway is a running Envoy in front of a stack.
@@ -210,7 +212,7 @@ func (s *stack) newReplica(o options) (*replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{dir: s.dir, check: proc.Local(ports[0]), http: proc.Local(ports[1]), ops: proc.Local(ports[2])}
+	r := &replica{dir: s.dir, env: o.env, check: proc.Local(ports[0]), http: proc.Local(ports[1]), ops: proc.Local(ports[2])}
 	if o.socket {
 		r.check = "unix://" + filepath.Join(s.dir, "check.sock")
 	}
@@ -249,7 +251,7 @@ func (r *replica) launch(ctx context.Context) error {
 	if err := os.WriteFile(file, r.config, 0o600); err != nil {
 		return err
 	}
-	r.Process, err = proc.Start(ctx, filepath.Join(bin, "gatehouse"), []string{"serve", file}, proc.Options{Output: journal, Grace: patience})
+	r.Process, err = proc.Start(ctx, filepath.Join(bin, "gatehouse"), []string{"serve", file}, proc.Options{Env: r.env, Output: journal, Grace: patience})
 	return err
 }
 
