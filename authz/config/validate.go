@@ -430,7 +430,7 @@ func (v *validator) issuerKeys(key string, issuer Issuer) {
 
 // plainHTTP warns of keys that are fetched without TLS from another machine.
 func (v *validator) plainHTTP(key, text string) {
-	if strings.HasPrefix(text, "http://") && !loopbackURL(text) {
+	if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !loopbackURL(text) { // in any case
 		v.warn(key, "fetched over plain http: whoever sits in between can sign tokens; use https")
 	}
 }
