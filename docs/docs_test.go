@@ -213,6 +213,13 @@ func TestPromisesNameWhatIsThere(t *testing.T) {
 		for _, m := range names {
 			require.True(t, there[m[1]], "%s names %s, which is no test", file, m[1])
 		}
+		// What was measured is a figure, or there is a reason why there is none.
+		for _, table := range regexp.MustCompile(`(?m)^\|.*\| measured \|\n\|[-|:]+\|\n((?:\|.*\n)+)`).FindAllStringSubmatch(page, -1) {
+			for row := range strings.Lines(table[1]) {
+				cells := strings.Split(strings.TrimSuffix(row, " |\n"), " | ")
+				require.Regexp(t, `[0-9]|^– \(.+\)`, cells[len(cells)-1], row)
+			}
+		}
 		// Each row of a table that says what holds it names a test, or a command.
 		for _, table := range regexp.MustCompile(`(?m)^\|.*\| held by \|.*\n\|[-|:]+\|\n((?:\|.*\n)+)`).FindAllStringSubmatch(page, -1) {
 			for row := range strings.Lines(table[1]) {
