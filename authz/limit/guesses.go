@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"math"
 	"net/netip"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // GuessOptions configure [Guesses]. What is not positive is the default; times
@@ -113,6 +115,7 @@ func NewGuesses(client redis.UniversalClient, o GuessOptions) *Guesses {
 		}
 		return max(wanted, time.Millisecond)
 	}
+	redisguard.Of(client) // watches it
 	return &Guesses{
 		client:  client,
 		account: bucket{cmp.Or(max(o.Account, 0), 10), every(o.AccountEvery, 30*time.Second)},
@@ -125,9 +128,10 @@ func NewGuesses(client redis.UniversalClient, o GuessOptions) *Guesses {
 // compares accounts by, and from an address, "" for unknown.
 // [authz.ReasonRateLimited], with how many seconds to wait, when there were too
 // many: then neither of the two was counted. [authz.ReasonStoreUnavailable]
-// when it can't be known. One round trip.
+// when it can't be known, and [authz.ReasonOverloaded] when too many tries come for the
+// store. One round trip.
 func (g *Guesses) Attempt(ctx context.Context, account, address string) (retryAfter int, err error) {
-	answer, err := g.run(ctx, attemptScript, account, address).Int64Slice()
+	answer, err := g.try(ctx, attemptScript, account, address).Int64Slice()
 	switch {
 	case err != nil:
 		return 0, unavailable(err)
@@ -149,6 +153,8 @@ func (g *Guesses) Attempt(ctx context.Context, account, address string) (retryAf
 // no more than this one is given back: who guesses from there at others' accounts
 // may well know the password of one.
 func (g *Guesses) Succeeded(ctx context.Context, account, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
 	if err := g.run(ctx, giveBackScript, account, address, 1).Err(); err != nil {
 		return unavailable(err)
 	}
@@ -158,20 +164,29 @@ func (g *Guesses) Succeeded(ctx context.Context, account, address string) error 
 // Undecided takes a try back of which it was never known whether the password
 // is right.
 func (g *Guesses) Undecided(ctx context.Context, account, address string) error {
-	if err := g.run(ctx, giveBackScript, account, address, 0).Err(); err != nil {
+	if err := g.try(ctx, giveBackScript, account, address, 0).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
 }
 
-func (g *Guesses) run(ctx context.Context, script *redis.Script, account, address string, more ...any) *redis.Cmd {
-	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+// try runs a script for who has shown nothing yet. Nobody else waits behind it at the
+// store.
+func (g *Guesses) try(ctx context.Context, script *redis.Script, account, address string, more ...any) *redis.Cmd {
+	ctx, cancel := redisguard.Guess(ctx, g.timeout)
 	defer cancel()
+	return g.run(ctx, script, account, address, more...)
+}
+
+func (g *Guesses) run(ctx context.Context, script *redis.Script, account, address string, more ...any) *redis.Cmd {
 	buckets := []any{g.account.interval.Milliseconds(), g.account.tries, g.address.interval.Milliseconds(), g.address.tries}
 	return script.Run(ctx, g.client, []string{accountKey(account), addressKey(address)}, append(buckets, more...)...)
 }
 
 func unavailable(err error) error {
+	if errors.Is(err, redisguard.ErrOverloaded) {
+		return authz.Refuse(authz.ReasonOverloaded, "count tries at a password: %w", err)
+	}
 	return authz.Refuse(authz.ReasonStoreUnavailable, "count tries at a password: %w", err)
 }
 

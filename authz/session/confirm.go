@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // scriptCall is one call of a script. reply is there when it was sent.
@@ -115,7 +117,7 @@ func (s *Store) sendConfirmed(ctx context.Context, client singleClient, calls []
 		return first
 	}
 	var wait *redis.Cmd
-	err = sendOnce(ctx, client.WithTimeout(2*s.o.Timeout), calls, firstOfScript, func(pipe redis.Pipeliner) {
+	err = sendOnce(ctx, redisguard.Long(client, 2*s.o.Timeout), calls, firstOfScript, func(pipe redis.Pipeliner) {
 		pipe.Set(ctx, mark(markConfirm, calls[0].keys[0]), s.o.Now().UnixMilli(), confirmLife)
 		wait = pipe.Do(ctx, "wait", s.o.ConfirmReplicas, s.o.Timeout.Milliseconds())
 	})

@@ -102,9 +102,10 @@ func (g guardedStore) silence(t *testing.T) {
 // answer so: few wait, and as many are answered as can be; sessions that are known
 // are answered from the cache; a revocation is done; and when Redis is fast again, so
 // is everything.
+//
+// It is not parallel: others would make a busy machine's Gatehouse as slow as Redis.
 func TestFewWaitForASlowRedis(t *testing.T) {
-	t.Parallel()
-	const timeout, slow = time.Second, 700 * time.Millisecond
+	const timeout, slow = 2 * time.Second, 700 * time.Millisecond
 	g := newGuarded(t, session.Options{Timeout: timeout, Cache: &session.CacheOptions{Heartbeat: 5 * time.Second}})
 	g.put(t, "known", `{"userId":"u"}`)
 	require.Eventually(t, func() bool {
@@ -115,14 +116,15 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	// A new connection takes some round trips, of which there will be time for one.
 	g.lag.Delay(20 * time.Millisecond)
 	client := session.ClientOf(g.Store).(*redis.Client)
-	require.Eventually(t, func() bool {
-		var all sync.WaitGroup
-		for range guardedPool {
-			all.Go(func() { _ = g.Ping(t.Context()) })
-		}
-		all.Wait()
-		return client.PoolStats().IdleConns == guardedPool
-	}, patience, time.Millisecond)
+	var conns []*redis.Conn
+	for range guardedPool {
+		conns = append(conns, client.Conn())
+		require.NoError(t, conns[len(conns)-1].Ping(t.Context()).Err())
+	}
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	require.EqualValues(t, guardedPool, client.PoolStats().IdleConns)
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context())) // brings the scripts there
 	require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "other"}))
 
@@ -130,7 +132,7 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	var asking sync.WaitGroup
 	var mostWaiting int
 	var unknown, refused, other atomic.Int64
-	const beats, perBeat = 400, 10 // some 2,000 a second
+	const beats, learnt, perBeat = 700, 500, 10 // some 2,000 a second
 	revoked := make(chan error, 1)
 	for beat := range beats {
 		for range perBeat {
@@ -144,10 +146,10 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 				counter.Add(1)
 			})
 		}
-		if beat == beats/2 {
+		if beat == learnt {
 			go func() { revoked <- g.End(context.Background(), authz.Ending{SessionID: "revoked"}) }()
 		}
-		if beat > beats/2 { // it has learnt how slow Redis is
+		if beat > learnt { // how slow Redis is; and who came before that has gone
 			mostWaiting = max(mostWaiting, g.GuardStats().Waiting)
 		}
 		got, err := g.Session(t.Context(), "known", authz.ReadOptions{})
@@ -163,7 +165,7 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	s := g.GuardStats()
 	t.Logf("%d answered, %d refused, at most %d waited: %+v", unknown.Load(), refused.Load(), mostWaiting, s)
 	require.Zero(t, s.Waiting)
-	// Without a bound there would be 1,400 of them.
+	// Without a bound there would be some thousands of them.
 	require.LessOrEqual(t, mostWaiting, 2*guardedPool)
 	require.NotZero(t, g.direct.Exists(t.Context(), "gatehouse:dead:{sess:revoked}").Val())
 
@@ -258,11 +260,11 @@ func TestAnyAnswerEndsTheSilence(t *testing.T) {
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
 }
 
-// Requests that have gone, and keys of a type that nobody expects, say nothing
+// Requests that have hardly waited, and keys of a type that nobody expects, say nothing
 // against Redis.
 func TestWhatIsNoSilence(t *testing.T) {
 	t.Parallel()
-	g := newGuarded(t, session.Options{Timeout: 100 * time.Millisecond})
+	g := newGuarded(t, session.Options{Timeout: patience}) // far more than twice of what they have
 	require.NoError(t, g.direct.RPush(t.Context(), "sess:list", "x").Err())
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
 	g.lag.Hold()
@@ -270,9 +272,6 @@ func TestWhatIsNoSilence(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
 		cancel()
-		ctx, cancel = context.WithCancel(t.Context())
-		time.AfterFunc(5*time.Millisecond, cancel)
-		require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
 	}
 	require.Zero(t, g.GuardStats().Opened)
 	g.lag.Release()

@@ -8,12 +8,32 @@
 //
 // For each server it has a breaker and a bulkhead. The breaker opens when nothing
 // but silence comes from a server (timeouts, refused connections, LOADING), and then
-// refuses at once; it asks the server itself, all the time, whether it answers again. The bulkhead lets as many wait as will be answered in time, as fast
-// as the server answers now, and refuses the next one at once.
+// refuses at once; it asks the server itself, all the time, whether it answers again.
+// The bulkhead lets as many wait as will be answered in time, as fast as the server
+// answers now, and refuses the next one at once.
 //
-// Only what is marked, by [Lookup] or [Touch], is ever refused. All other commands,
-// a revocation for one, always try. They are no evidence that a server is gone, since
-// some take long by themselves, but that it is back.
+// Only what is marked, by [Lookup], [Touch] or [Guess], is ever refused. All other
+// commands, a revocation for one, always try: they wait for their turn as long as their
+// context lasts. They are no evidence that a server is gone, since some take long by
+// themselves, but that it is there.
+//
+// The connections to a server are shared, so that nobody can take all of them: each
+// kind of commands has turns of its own, one at least, and as many as its share of the
+// connections (see [Guard]). A command takes its turn before it takes a connection,
+// and needs no other turn while it has one: what opens a connection, or asks a
+// Cluster for its servers, takes none. So those who wait for each other are never a
+// circle, and with fewer than four connections, which is fewer than there are kinds,
+// they also wait at the connections. (A WATCH would hold a connection from one command
+// to the next without a turn. Nobody does that by a client that is guarded.)
+//
+// What takes long holds its turn for so long. The only such command is WAIT, by which a
+// revocation is confirmed (confirm_replicas): up to redis.timeout, while replicas are
+// behind or gone. So it goes by [Long], and has the turns of the touches, which can be
+// left out: it holds up neither what else isn't marked, nor lookups or guesses. Then
+// there are turns / redis.timeout such revocations a second at most; turns are given in
+// the order in which they were asked for, and who had none in time was not sent. The
+// steps of a sweep (SCAN) take some milliseconds and a turn each, and stand in line
+// again for the next.
 //
 // It works by hooks in the client, so that in a Cluster each master is judged by what
 // it did itself, redirections and retries included.
@@ -31,6 +51,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"weak"
 
@@ -59,8 +80,31 @@ const (
 	unmarked purpose = iota
 	lookup
 	touch
+	guess
 	inside // what a guarded command needs to be sent: it opens a connection
 )
+
+// guarded reports whether what is sent for it may be refused.
+func (p purpose) guarded() bool { return p == lookup || p == touch || p == guess }
+
+// The shares of those who may be refused.
+const (
+	lookupShare = iota
+	touchShare
+	guessShare
+	shares
+)
+
+func shareOf(p purpose) int {
+	switch p {
+	case touch:
+		return touchShare
+	case guess:
+		return guessShare
+	case unmarked, lookup, inside:
+	}
+	return lookupShare
+}
 
 type markKey struct{}
 
@@ -84,15 +128,26 @@ func Touch(ctx context.Context, timeout time.Duration) (context.Context, context
 	return marked(ctx, touch, timeout)
 }
 
+// Guess is the context of what anybody can have sent who has no credential at all, as
+// often as they like: it counts a try at a password. It has a share of the connections
+// as small as a touch's, and none of anybody else's.
+func Guess(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return marked(ctx, guess, timeout)
+}
+
 func marked(ctx context.Context, p purpose, timeout time.Duration) (context.Context, context.CancelFunc) {
 	deadline := time.Now().Add(timeout)
 	return context.WithDeadline(context.WithValue(ctx, markKey{}, mark{p, deadline, timeout}), deadline)
 }
 
 // Guard watches the servers of one client. Safe for concurrent use.
+//
+// Of the connections to a server a quarter is for touches and what takes [Long], an
+// eighth for guesses, an eighth for what else is not marked, and what is left for
+// lookups; at least one for each.
 type Guard struct {
 	poolSize int
-	front    [2]bulkhead // before the servers of a Cluster, which may not be known yet: no turns
+	front    [shares]bulkhead // before the servers of a Cluster, which may not be known yet: no turns
 	notify   atomic.Pointer[func(Change)]
 
 	opened, broken, slow, full, skipped atomic.Int64
@@ -114,8 +169,8 @@ type Stats struct {
 	Silent  int   // servers that requests are not sent to now, since they don't answer
 	Waiting int   // lookups that wait for an answer, or for their turn to ask
 	Opened  int64 // times that a server ceased to answer
-	// Lookups that were refused at once: by the breaker, since the server answers too
-	// slowly for all that wait, and since too many wait.
+	// Lookups and guesses that were refused at once: by the breaker, since the server
+	// answers too slowly for all that wait, and since too many wait.
 	Broken, Slow, Full int64
 	Skipped            int64 // touches that were left out for any of these reasons
 }
@@ -136,15 +191,51 @@ func Of(client redis.UniversalClient) *Guard {
 	switch c := client.(type) {
 	case *redis.Client:
 		return known(c, c.Options().PoolSize, func(g *Guard) {
-			c.AddHook(hook{g, g.server(c)})
+			g.watch(c)
 		})
 	case *redis.ClusterClient:
 		return known(c, c.Options().PoolSize, func(g *Guard) {
 			c.AddHook(frontHook{g})
-			c.OnNewNode(func(node *redis.Client) { node.AddHook(hook{g, g.server(node)}) })
+			c.OnNewNode(g.watch)
 		})
 	}
 	return newGuard(defaultPoolSize)
+}
+
+// watch adds the hook to the client of one server.
+func (g *Guard) watch(client *redis.Client) {
+	h := hook{g: g, s: g.server(client)}
+	key := weak.Make(client)
+	hooks.Store(key, h)
+	runtime.AddCleanup(client, func(key weak.Pointer[redis.Client]) {
+		hooks.Delete(key)
+		g.leave(h.s)
+	}, key)
+	client.AddHook(h)
+}
+
+var hooks sync.Map // of clients of one server: weak pointer to the client → hook
+
+// Long returns a client that has the connections of another one, with this timeout of
+// reads and writes, for what takes long by itself. ([redis.Client.WithTimeout] forgets
+// the hooks, so that nothing would know of its commands.) What it sends must not be
+// marked.
+func Long(client interface {
+	WithTimeout(timeout time.Duration) *redis.Client
+}, timeout time.Duration,
+) *redis.Client {
+	long := client.WithTimeout(timeout)
+	if c, ok := client.(interface{ Inner() *redis.Client }); ok {
+		client = c.Inner()
+	}
+	if c, ok := client.(*redis.Client); ok {
+		if h, ok := hooks.Load(weak.Make(c)); ok {
+			h := h.(hook)
+			h.long = true
+			long.AddHook(h)
+		}
+	}
+	return long
 }
 
 var defaultPoolSize = 10 * runtime.GOMAXPROCS(0)
@@ -188,7 +279,17 @@ func (g *Guard) server(client *redis.Client) *server {
 	}
 	now := weak.Make(client)
 	s.client.Store(&now)
+	s.clients++
 	return s
+}
+
+// leave forgets a server of which no client is left: a Cluster's servers come and go.
+func (g *Guard) leave(s *server) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.clients--; s.clients == 0 {
+		delete(g.servers, s.name)
+	}
 }
 
 // Most is how many lookups, and how many touches, may wait for one server at once,
@@ -197,12 +298,18 @@ func (g *Guard) Most() int { return int(g.most()) }
 
 func (g *Guard) most() int32 { return mostWaiting * int32(min(g.lookupTurns(), 1<<20)) } //nolint:gosec // G115: as bounded
 
-// The connections to a server are shared: a quarter is for touches, and an eighth for
-// what is not marked. A revocation that had to wait for a connection until lookups
-// have been answered would be too late when the server is slow.
+// The connections to a server are shared, as [Guard] says. A revocation that had to wait
+// for a connection until lookups have been answered would be too late when the server
+// is slow.
 func (g *Guard) touchTurns() int { return max(g.poolSize/4, 1) }
 
-func (g *Guard) lookupTurns() int { return max(g.poolSize-g.touchTurns()-max(g.poolSize/8, 1), 1) }
+func (g *Guard) guessTurns() int { return max(g.poolSize/8, 1) }
+
+func (g *Guard) otherTurns() int { return max(g.poolSize/8, 1) }
+
+func (g *Guard) lookupTurns() int {
+	return max(g.poolSize-g.touchTurns()-g.guessTurns()-g.otherTurns(), 1)
+}
 
 // Notify has a function told of changes, in place of the one that was told before.
 // It is called by those who ask, and must not block.
@@ -225,7 +332,7 @@ func (g *Guard) Stats() Stats {
 		if one.open.Load() {
 			s.Silent++
 		}
-		s.Waiting += int(one.shares[shareOf(lookup)].within.Load())
+		s.Waiting += int(one.shares[lookupShare].within.Load())
 	}
 	return s
 }
@@ -245,8 +352,9 @@ func (g *Guard) count(p purpose, err error) {
 
 // hook stands before one server.
 type hook struct {
-	g *Guard
-	s *server
+	g    *Guard
+	s    *server
+	long bool // see Long
 }
 
 // DialHook has a connection that can't be made fail when it is used. For the client
@@ -265,12 +373,7 @@ func (h hook) DialHook(next redis.DialHook) redis.DialHook {
 func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		m, _ := ctx.Value(markKey{}).(mark)
-		if m.purpose == unmarked || m.purpose == inside {
-			err := next(ctx, cmd)
-			h.s.overhear(m, cmd.Name(), err)
-			return err
-		}
-		sent, err := h.s.ask(ctx, m, func(ctx context.Context) error { return next(ctx, cmd) })
+		sent, err := h.s.pass(ctx, m, h.long, cmd, func(ctx context.Context) error { return next(ctx, cmd) })
 		if !sent || Refused(err) {
 			cmd.SetErr(err)
 		}
@@ -280,15 +383,11 @@ func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		m, _ := ctx.Value(markKey{}).(mark)
-		if m.purpose == unmarked || m.purpose == inside {
-			err := next(ctx, cmds)
-			if len(cmds) > 0 {
-				h.s.overhear(m, cmds[0].Name(), err)
-			}
-			return err
+		if len(cmds) == 0 {
+			return next(ctx, cmds)
 		}
-		sent, err := h.s.ask(ctx, m, func(ctx context.Context) error { return next(ctx, cmds) })
+		m, _ := ctx.Value(markKey{}).(mark)
+		sent, err := h.s.pass(ctx, m, h.long, cmds[0], func(ctx context.Context) error { return next(ctx, cmds) })
 		if !sent || Refused(err) {
 			setErrors(cmds, err)
 		}
@@ -334,7 +433,7 @@ func (h frontHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 func (h frontHook) enter(ctx context.Context) (leave func(), err error) {
 	m, _ := ctx.Value(markKey{}).(mark)
-	if m.purpose == unmarked || m.purpose == inside {
+	if !m.purpose.guarded() {
 		return func() {}, nil
 	}
 	b := &h.g.front[shareOf(m.purpose)]
@@ -348,8 +447,13 @@ func (h frontHook) enter(ctx context.Context) (leave func(), err error) {
 // failed is a connection that could not be made.
 type failed struct{ err error }
 
-func (f failed) Read([]byte) (int, error)       { return 0, f.err }
-func (f failed) Write([]byte) (int, error)      { return 0, f.err }
+func (f failed) Read([]byte) (int, error)  { return 0, f.err }
+func (f failed) Write([]byte) (int, error) { return 0, f.err }
+
+// SyscallConn has the client throw it away before it is used, where it lies among those
+// that are not in use: its caller had gone before it failed.
+func (f failed) SyscallConn() (syscall.RawConn, error) { return nil, f.err }
+
 func (failed) Close() error                     { return nil }
 func (failed) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 func (failed) RemoteAddr() net.Addr             { return &net.TCPAddr{} }

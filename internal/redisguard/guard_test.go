@@ -3,9 +3,11 @@ package redisguard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
@@ -13,12 +15,14 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 const patience = 10 * time.Second
 
-// What it does with a real Redis, package session's tests have.
+// What it does with a real Redis behind a slow or silent line, package session's tests
+// have.
 
 // mute is the address of a server that takes connections and never says a word, until
 // hangUp.
@@ -127,4 +131,88 @@ func TestAClientHasOneGuard(t *testing.T) {
 	gone := guardOf(redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}}))
 	require.Eventually(t, func() bool { runtime.GC(); return gone.Value() == nil }, patience, time.Millisecond)
 	require.NotNil(t, redisguard.Of(redis.NewRing(&redis.RingOptions{})), "others are not guarded")
+}
+
+// A connection that could not be made, and whose caller has gone meanwhile, is not used
+// by the next one.
+func TestFailedConnectionsAreThrownAway(t *testing.T) {
+	const size = 6
+	r := proctest.StartRedis(t)
+	line := make(chan struct{})
+	var hung atomic.Int64
+	client := redis.NewClient(&redis.Options{
+		Addr: r.Addr, PoolSize: size, MaxRetries: -1, DialerRetries: 1, DialTimeout: time.Hour, ContextTimeoutEnabled: true,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			select {
+			case <-line: // is mended
+				return (&net.Dialer{}).DialContext(ctx, network, addr)
+			default:
+			}
+			hung.Add(1)
+			<-line
+			return nil, errors.New("no route to host")
+		},
+	})
+	defer func() { _ = client.Close() }()
+	redisguard.Of(client)
+	for range size {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		require.ErrorIs(t, client.Get(ctx, "key").Err(), context.DeadlineExceeded)
+		cancel()
+	}
+	require.EqualValues(t, size, hung.Load())
+	close(line)
+	require.Eventually(t, func() bool { return client.PoolStats().IdleConns == size }, patience, time.Millisecond)
+	for range 2 * size {
+		require.NoError(t, client.Ping(t.Context()).Err())
+	}
+}
+
+// What a guard knows of a server goes with the last client of it: a Cluster's servers
+// have other addresses each time. (go-redis drops those that are gone after a minute.)
+func TestServersThatAreGoneAreForgotten(t *testing.T) {
+	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})
+	defer func() { _ = cluster.Close() }()
+	guard := redisguard.Of(cluster)
+	node := func(port int) *redis.Client {
+		client := redis.NewClient(&redis.Options{Addr: fmt.Sprint("127.0.0.1:", port)})
+		guard.Watch(client)
+		return client
+	}
+	stays := node(1)
+	for port := range 5 {
+		require.NoError(t, node(port+1).Close())
+	}
+	require.Equal(t, 5, guard.Servers())
+	require.Eventually(t, func() bool { runtime.GC(); return guard.Servers() == 1 }, patience, time.Millisecond)
+	again := node(1)
+	require.NoError(t, stays.Close())
+	for range 3 {
+		runtime.GC()
+	}
+	require.Equal(t, 1, guard.Servers(), "the server has another client")
+	require.NoError(t, again.Close())
+	require.Eventually(t, func() bool { runtime.GC(); return guard.Servers() == 0 }, patience, time.Millisecond)
+}
+
+// What takes long is guarded by the same guard, be it that go-redis' copies are not.
+func TestLongHasTheGuardOfItsClient(t *testing.T) {
+	addr, hangUp := mute(t)
+	client := redis.NewClient(&redis.Options{Addr: addr, PoolSize: 4, MaxRetries: -1, ReadTimeout: time.Hour, PoolTimeout: time.Hour, ContextTimeoutEnabled: true})
+	defer func() { _ = client.Close() }()
+	redisguard.Of(client)
+	long := redisguard.Long(client, time.Hour)
+	ctx, giveUp := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	for range 10 {
+		waiting.Go(func() { _ = long.Get(ctx, "key").Err() })
+	}
+	require.Eventually(t, func() bool { return client.PoolStats().TotalConns > 0 }, patience, time.Millisecond)
+	late, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorContains(t, long.Get(late, "key").Err(), "not its turn")
+	require.EqualValues(t, 1, client.PoolStats().TotalConns, "and others have the rest")
+	giveUp()
+	hangUp()
+	waiting.Wait()
 }

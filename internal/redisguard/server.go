@@ -31,6 +31,9 @@ const (
 	// mostWaiting lookups, and as many touches, may wait for each connection that
 	// lookups have, at once.
 	mostWaiting = 64
+	// gap is how long there is nobody who comes and has to wait, at most, when it counts
+	// as a standstill of the server that nobody is answered.
+	gap = 10 * time.Millisecond
 )
 
 // errBroken is in refusals by the breaker.
@@ -41,8 +44,11 @@ type server struct {
 	g      *Guard
 	name   string
 	began  time.Time
-	shares [2]bulkhead // of lookups and touches
-	client atomic.Pointer[weak.Pointer[redis.Client]]
+	shares [shares]bulkhead                           // of those who may be refused
+	others chan struct{}                              // turns of what is not marked
+	client atomic.Pointer[weak.Pointer[redis.Client]] // the latest
+
+	clients int // that there are; g.mu guards it
 
 	failures atomic.Int32 // in a row
 	answered atomic.Int64 // when it answered last, since began
@@ -51,22 +57,75 @@ type server struct {
 }
 
 func newServer(g *Guard, name string) *server {
-	s := &server{g: g, name: name, began: time.Now()}
-	for p, turns := range map[purpose]int{lookup: g.lookupTurns(), touch: g.touchTurns()} {
-		b := &s.shares[shareOf(p)]
+	s := &server{g: g, name: name, began: time.Now(), others: make(chan struct{}, g.otherTurns())}
+	for i, turns := range [shares]int{lookupShare: g.lookupTurns(), touchShare: g.touchTurns(), guessShare: g.guessTurns()} {
+		b := &s.shares[i]
 		b.turns, b.most, b.began = make(chan struct{}, turns), g.most(), s.began
 	}
 	return s
 }
 
-func shareOf(p purpose) int {
-	if p == touch {
-		return 1
+func (s *server) now() time.Duration { return time.Since(s.began) }
+
+// pass sends a command, or a pipeline that begins with it, when it is its turn. sent is
+// false where that was never tried.
+func (s *server) pass(ctx context.Context, m mark, long bool, cmd redis.Cmder, send func(context.Context) error) (sent bool, err error) {
+	switch {
+	case m.purpose.guarded():
+		return s.ask(ctx, m, send)
+	case m.purpose == inside || keeps(cmd.Name()):
+		return true, send(ctx)
 	}
-	return 0
+	turns := s.others
+	if long {
+		turns = s.shares[touchShare].turns
+	}
+	return s.order(ctx, turns, cmd, send)
 }
 
-func (s *server) now() time.Duration { return time.Since(s.began) }
+// keeps reports whether a command is one by which a client keeps itself informed of a
+// Cluster. Others wait for the answer, so it must not wait for theirs.
+func keeps(name string) bool { return name == "cluster" || name == "command" }
+
+// order sends what is not marked. It waits for its turn as long as it has time, and is
+// never refused. Only when its turn comes in the last eighth of its time it isn't sent:
+// it would hardly be answered, cost the connection, and make those behind it as late.
+func (s *server) order(ctx context.Context, turns chan struct{}, cmd redis.Cmder, send func(context.Context) error) (sent bool, err error) {
+	came := time.Now()
+	select {
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < deadline.Sub(came)/8 {
+			return false, s.tooLate(came, context.DeadlineExceeded)
+		}
+	case <-ctx.Done():
+		return false, s.tooLate(came, ctx.Err())
+	}
+	err = send(inner(ctx))
+	if kindOf(err) == answer && needsKeys(cmd.Name()) {
+		s.answers(s.now())
+	}
+	return true, err
+}
+
+// tooLate is that something that is not marked had no turn while it had time.
+func (s *server) tooLate(came time.Time, err error) error {
+	err = fmt.Errorf("it was not its turn at the store in time: %w", err)
+	if s.answersOthers(came.Sub(s.began), err) {
+		return fmt.Errorf("%w: %w", ErrOverloaded, err)
+	}
+	return err
+}
+
+// needsKeys reports whether the answer to a command says that the server serves keys.
+// Others are answered, too, while it is still loading.
+func needsKeys(name string) bool {
+	switch name {
+	case "auth", "client", "config", "hello", "info", "select":
+		return false
+	}
+	return true
+}
 
 // ask sends something if it may. sent is false where that was never tried.
 func (s *server) ask(ctx context.Context, m mark, send func(context.Context) error) (sent bool, err error) {
@@ -105,7 +164,7 @@ func (s *server) refuse(p purpose, err error) error {
 // judge learns from how a command went.
 func (s *server) judge(ctx context.Context, m mark, began time.Duration, b *bulkhead, err error) {
 	now := s.now()
-	switch outcomeOf(ctx, m, err) {
+	switch outcomeOf(ctx, m, now-began, err) {
 	case answer:
 		b.took(now - began)
 		s.answers(now)
@@ -183,18 +242,6 @@ func (s *server) forget() {
 	s.open.Store(false)
 }
 
-// overhear learns from a command that is not guarded that the server answers. Of those that open a connection nothing can be learnt: they are answered while a
-// server is still loading.
-func (s *server) overhear(m mark, name string, err error) {
-	if m.purpose == inside || kindOf(err) != answer {
-		return
-	}
-	switch name {
-	case "ping", "get", "set", "multi", "eval", "evalsha":
-		s.answers(s.now())
-	}
-}
-
 type outcome int
 
 const (
@@ -203,11 +250,12 @@ const (
 	silence
 )
 
-// outcomeOf says what an error tells about the server. Whoever gave up before our own
-// deadline says nothing about it.
-func outcomeOf(ctx context.Context, m mark, err error) outcome {
+// outcomeOf says what an error tells about the server after so long a time. Whoever gave
+// up soon says nothing about it. Half of our own deadline is not soon: callers may never
+// have more patience than that.
+func outcomeOf(ctx context.Context, m mark, waited time.Duration, err error) outcome {
 	o := kindOf(err)
-	if o != silence {
+	if o != silence || waited >= m.timeout/2 {
 		return o
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(ctx.Err(), context.Canceled) {
@@ -257,6 +305,7 @@ type bulkhead struct {
 	takes    atomic.Int64 // how long an answer takes as a rule
 	last     atomic.Int64 // how long the last one took
 	progress atomic.Int64 // when a turn was taken or given back last, since began
+	queued   atomic.Int64 // when somebody came last who had to wait, since began
 }
 
 func (b *bulkhead) progresses() { b.progress.Store(int64(time.Since(b.began))) }
@@ -273,9 +322,7 @@ func (b *bulkhead) enter(ctx context.Context) error {
 		return nil
 	}
 	if rounds := (int(within) - 1) / cap(b.turns); rounds > 0 {
-		// When all have been waiting for an answer for a while, it takes that long at
-		// least.
-		takes := max(b.usual(), time.Since(b.began)-time.Duration(b.progress.Load()))
+		takes := max(b.usual(), b.stalled())
 		if tooLate(ctx, time.Duration(rounds+1)*takes) {
 			b.within.Add(-1)
 			return crowded("the store takes %v to answer, and %d requests wait for it already", takes.Round(time.Millisecond/10), within-1)
@@ -299,6 +346,17 @@ func (b *bulkhead) enter(ctx context.Context) error {
 		return crowded("the store takes %v to answer, and its turn came too late for that", takes.Round(time.Millisecond/10))
 	}
 	return nil
+}
+
+// stalled is how long all have been waiting for an answer: it takes that long at least.
+// It counts while somebody comes all the time who sees it. Else it may be that this
+// process stood still, and that the answers lie there.
+func (b *bulkhead) stalled() time.Duration {
+	now := time.Since(b.began)
+	if now-time.Duration(b.queued.Swap(int64(now))) > gap {
+		b.progress.Store(int64(now))
+	}
+	return now - time.Duration(b.progress.Load())
 }
 
 // tooLate reports whether what takes so long, and by chance somewhat longer, ends

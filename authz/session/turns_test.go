@@ -1,0 +1,254 @@
+package session_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/limit"
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+)
+
+// Far more of one kind of calls come than Redis can answer behind a slow line. That is
+// their own matter: every check is answered beside them, and nobody takes Redis for
+// silent. Anybody can try to log in, so behind logins nothing else waits at all.
+func TestAFloodHoldsUpNobodyElse(t *testing.T) {
+	const timeout, slow, callers = time.Second, 50 * time.Millisecond, 400
+	for _, tc := range []struct {
+		name string
+		one  func(ctx context.Context, g guardedStore, guesses *limit.Guesses, i int) (answered bool)
+		// Whether what is not marked is the flood itself.
+		unmarked bool
+	}{
+		{"of logins", func(ctx context.Context, _ guardedStore, guesses *limit.Guesses, i int) bool {
+			_, err := guesses.Attempt(ctx, fmt.Sprint("user-", i), "192.0.2.1")
+			return err == nil
+		}, false},
+		{"of other calls of the auth API", func(ctx context.Context, g guardedStore, _ *limit.Guesses, i int) bool {
+			_, err := g.Family(ctx, fmt.Sprint("family-", i))
+			return authz.ReasonOf(err) == authz.ReasonRefreshInvalid
+		}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := newGuarded(t, session.Options{Timeout: timeout})
+			guesses := limit.NewGuesses(session.ClientOf(g.Store), limit.GuessOptions{
+				Timeout: timeout, Account: 1 << 20, Address: 1 << 20,
+			})
+			// All scripts and connections are there, and it is known how slow Redis is.
+			g.lag.delay.Store(int64(slow))
+			for range 3 {
+				var all sync.WaitGroup
+				for range guardedPool {
+					all.Go(func() { g.knock(t.Context()) })
+				}
+				all.Wait()
+				_, err := guesses.Attempt(t.Context(), "user", "192.0.2.1")
+				require.NoError(t, err)
+				require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "nobody"}))
+			}
+			require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+
+			ctx, stop := context.WithCancel(t.Context())
+			var flood sync.WaitGroup
+			var answered, unanswered atomic.Int64
+			for i := range callers {
+				flood.Go(func() {
+					for ctx.Err() == nil {
+						if tc.one(ctx, g, guesses, i) {
+							answered.Add(1)
+							continue
+						}
+						unanswered.Add(1)
+						time.Sleep(10 * time.Millisecond) // or it would be about this machine
+					}
+				})
+			}
+			defer flood.Wait()
+			defer stop()
+			until := time.Now().Add(3 * timeout)
+			require.Eventually(t, func() bool { return unanswered.Load() > 0 }, patience, time.Millisecond, "it is no flood")
+			before, early := g.GuardStats(), answered.Load()
+			var checks sync.WaitGroup
+			var known, refused atomic.Int64
+			var other sync.Map
+			for range 20 {
+				checks.Go(func() {
+					for time.Now().Before(until) {
+						_, err := g.Session(t.Context(), fmt.Sprint("nobody-", knocked.Add(1)), authz.ReadOptions{})
+						if authz.ReasonOf(err) == authz.ReasonSessionUnknown {
+							known.Add(1)
+						} else {
+							refused.Add(1)
+							other.Store(fmt.Sprint(err), true)
+						}
+					}
+				})
+			}
+			if !tc.unmarked {
+				for range 10 {
+					require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "revoked"}))
+					_, err := g.Family(t.Context(), "none")
+					requireReason(t, authz.ReasonRefreshInvalid, err)
+				}
+			}
+			checks.Wait()
+			stats := g.GuardStats()
+			late := answered.Load() - early
+			t.Logf("flood: %d answered, %d not; checks: %d answered, %d not: %+v", late, unanswered.Load(), known.Load(), refused.Load(), stats)
+			other.Range(func(err, _ any) bool { t.Log(err); return true })
+			require.Positive(t, known.Load())
+			require.Zero(t, refused.Load())
+			require.Zero(t, stats.Opened)
+			require.Equal(t, before.Broken, stats.Broken)
+			require.Empty(t, g.told.answers())
+			require.Positive(t, late, "as many as can be are answered")
+		})
+	}
+}
+
+// There are more kinds of calls than connections: each kind gets its turn all the same,
+// and nobody waits for somebody who waits for them.
+func TestTheSmallestPoolIsEnoughForAll(t *testing.T) {
+	t.Parallel()
+	r := proctest.StartRedis(t)
+	for size := 1; size <= 3; size++ {
+		client, err := session.Open("redis://"+r.Addr, session.OpenOptions{Timeout: patience, PoolSize: size})
+		require.NoError(t, err)
+		defer func() { _ = client.Close() }()
+		store := session.New(client, session.Options{Timeout: patience, Rolling: true, TouchInterval: time.Millisecond, IdlePrecision: time.Millisecond})
+		guesses := limit.NewGuesses(client, limit.GuessOptions{Timeout: patience, Account: 1 << 20, Address: 1 << 20})
+		var all sync.WaitGroup
+		for i := range 10 {
+			id, err := store.Create(t.Context(), session.NewSession{Identity: authz.Identity{ID: fmt.Sprint("user-", i)}})
+			require.NoError(t, err)
+			all.Go(func() { // a lookup, and a touch as a rule
+				for range 30 {
+					if _, err := store.Session(t.Context(), id, authz.ReadOptions{}); err != nil {
+						t.Error(size, err)
+					}
+				}
+			})
+			all.Go(func() {
+				for range 30 {
+					if _, err := guesses.Attempt(t.Context(), "user", "192.0.2.1"); err != nil {
+						t.Error(size, err)
+					}
+				}
+			})
+			all.Go(func() {
+				for range 30 {
+					if err := store.End(t.Context(), authz.Ending{SessionID: fmt.Sprint("none-", i)}); err != nil {
+						t.Error(size, err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		require.Zero(t, store.GuardStats())
+	}
+}
+
+// A revocation that replicas don't confirm keeps its turn for as long as it waits for
+// them. That is at the cost of other revocations and of touches alone.
+func TestWhoWaitsForReplicasHoldsUpNoCheck(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	g := newGuarded(t, session.Options{Timeout: timeout, ConfirmReplicas: 1}) // and there is none
+	guesses := limit.NewGuesses(session.ClientOf(g.Store), limit.GuessOptions{Timeout: timeout, Account: 1 << 20, Address: 1 << 20})
+	var revocations sync.WaitGroup
+	for i := range 3 * guardedPool {
+		revocations.Go(func() {
+			if err := g.End(t.Context(), authz.Ending{SessionID: fmt.Sprint(i)}); err == nil {
+				t.Error("nobody has confirmed it")
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); revocations.Wait() }()
+	for asked := 0; ; asked++ {
+		select {
+		case <-ended:
+			require.Positive(t, asked)
+			require.Zero(t, g.GuardStats().Opened)
+			return
+		default:
+		}
+		_, err := g.Session(t.Context(), "nobody", authz.ReadOptions{})
+		requireReason(t, authz.ReasonSessionUnknown, err)
+		_, err = guesses.Attempt(t.Context(), "user", "192.0.2.1")
+		require.NoError(t, err)
+		_, err = g.Family(t.Context(), "none")
+		requireReason(t, authz.ReasonRefreshInvalid, err)
+	}
+}
+
+// Callers may never have as much patience as the store: that they got no answer in half
+// of its deadline counts, too.
+func TestImpatientCallersNoticeASilence(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, session.Options{Timeout: 200 * time.Millisecond})
+	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+	g.lag.mute.Store(true)
+	for _, end := range []func() (context.Context, context.CancelFunc){
+		func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(t.Context(), 150*time.Millisecond)
+		},
+		func() (context.Context, context.CancelFunc) { // whose caller has given up
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(150*time.Millisecond, cancel)
+			return ctx, cancel
+		},
+	} {
+		require.Eventually(t, func() bool {
+			ctx, cancel := end()
+			defer cancel()
+			require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
+			return g.GuardStats().Silent == 1
+		}, patience, time.Millisecond)
+		g.lag.mute.Store(false)
+		require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
+		g.lag.mute.Store(true)
+	}
+}
+
+// That nobody was answered for a while says how slow Redis is only as far as somebody
+// has waited meanwhile. Else it may have been this process that stood still, and the
+// answers are there.
+func TestABurstAfterAPauseIsNotRefused(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, session.Options{Timeout: patience})
+	var all sync.WaitGroup
+	ask := func(patient time.Duration, n int) {
+		for range n {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), patient)
+				defer cancel()
+				if reason := g.knock(ctx); reason != authz.ReasonSessionUnknown {
+					t.Error(reason)
+				}
+			})
+		}
+	}
+	ask(patience, guardedPool)
+	all.Wait()
+	g.lag.mute.Store(true)
+	ask(patience, guardedPool) // take all turns
+	require.Eventually(t, func() bool { return g.GuardStats().Waiting == guardedPool }, patience, time.Millisecond)
+	const pause = 2 * time.Second
+	time.Sleep(pause) // as if it were this process
+	ask(2*pause, guardedPool)
+	require.Eventually(t, func() bool {
+		s := g.GuardStats()
+		return s.Waiting == 2*guardedPool || s.Slow > 0
+	}, patience, time.Millisecond)
+	g.lag.mute.Store(false)
+	all.Wait()
+	require.Zero(t, g.GuardStats().Slow)
+}
