@@ -42,7 +42,7 @@ func TestAFloodHoldsUpNobodyElse(t *testing.T) {
 				Timeout: timeout, Account: 1 << 20, Address: 1 << 20,
 			})
 			// All scripts and connections are there, and it is known how slow Redis is.
-			g.lag.delay.Store(int64(slow))
+			g.lag.Delay(slow)
 			for range 3 {
 				var all sync.WaitGroup
 				for range guardedPool {
@@ -195,7 +195,7 @@ func TestImpatientCallersNoticeASilence(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, session.Options{Timeout: 200 * time.Millisecond})
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
-	g.lag.mute.Store(true)
+	g.lag.Hold()
 	for _, end := range []func() (context.Context, context.CancelFunc){
 		func() (context.Context, context.CancelFunc) {
 			return context.WithTimeout(t.Context(), 150*time.Millisecond)
@@ -212,9 +212,9 @@ func TestImpatientCallersNoticeASilence(t *testing.T) {
 			require.Equal(t, authz.ReasonStoreUnavailable, g.knock(ctx))
 			return g.GuardStats().Silent == 1
 		}, patience, time.Millisecond)
-		g.lag.mute.Store(false)
+		g.lag.Release()
 		require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
-		g.lag.mute.Store(true)
+		g.lag.Hold()
 	}
 }
 
@@ -238,7 +238,7 @@ func TestABurstAfterAPauseIsNotRefused(t *testing.T) {
 	}
 	ask(patience, guardedPool)
 	all.Wait()
-	g.lag.mute.Store(true)
+	g.lag.Hold()
 	ask(patience, guardedPool) // take all turns
 	require.Eventually(t, func() bool { return g.GuardStats().Waiting == guardedPool }, patience, time.Millisecond)
 	const pause = 2 * time.Second
@@ -248,7 +248,7 @@ func TestABurstAfterAPauseIsNotRefused(t *testing.T) {
 		s := g.GuardStats()
 		return s.Waiting == 2*guardedPool || s.Slow > 0
 	}, patience, time.Millisecond)
-	g.lag.mute.Store(false)
+	g.lag.Release()
 	all.Wait()
 	require.Zero(t, g.GuardStats().Slow)
 }

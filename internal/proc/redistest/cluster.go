@@ -92,7 +92,8 @@ func (c *Cluster) URL() string {
 }
 
 // AwaitOK waits until all nodes that answer agree that all slots are served, and
-// know all others.
+// know all others. The state alone doesn't say so: without full coverage
+// (cluster-require-full-coverage no) it is "ok" before a node has heard of the slots.
 func (c *Cluster) AwaitOK() {
 	c.tb.Helper()
 	for _, n := range c.Nodes {
@@ -104,6 +105,7 @@ func (c *Cluster) AwaitOK() {
 			}
 			info, err := n.Client().ClusterInfo(c.tb.Context()).Result()
 			return err == nil && strings.Contains(info, "cluster_state:ok") &&
+				strings.Contains(info, fmt.Sprintf("cluster_slots_assigned:%d\r", slots)) &&
 				strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", len(c.Nodes)))
 		})
 	}
