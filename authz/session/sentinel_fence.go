@@ -63,7 +63,10 @@ func (p *placed) Close() error {
 	p.masters.mu.Lock()
 	delete(p.masters.placed, p)
 	p.masters.mu.Unlock()
-	return p.Conn.Close()
+	if err := p.Conn.Close(); !errors.Is(err, net.ErrClosed) { // by believe, perhaps, before the pool noticed
+		return err
+	}
+	return nil
 }
 
 // vouched reports whether there is a word for an address that counts.

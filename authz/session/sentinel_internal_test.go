@@ -54,6 +54,9 @@ type line struct {
 }
 
 func (l *line) Close() error {
+	if l.closed {
+		return net.ErrClosed
+	}
 	l.closed = true
 	return nil
 }
@@ -62,13 +65,14 @@ func TestConnectionsToAnotherMasterAreClosed(t *testing.T) {
 	m := newMasters(t, "a")
 	believes(t, m, of(3, "old:1", 1, "a", "b", "c")...)
 	conn := &line{}
-	_, err := m.place(conn, "old:1")
+	placed, err := m.place(conn, "old:1")
 	require.NoError(t, err)
 	believes(t, m, of(3, "old:1", 1, "a")...)
 	require.False(t, conn.closed)
 	believes(t, m, of(3, "new:1", 2, "b")...)
 	require.True(t, conn.closed, "one that knows more is believed")
 	require.Empty(t, m.placed)
+	require.NoError(t, placed.Close(), "the pool closes it, too")
 
 	late := &line{}
 	_, err = m.place(late, "old:1")
