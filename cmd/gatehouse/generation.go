@@ -166,10 +166,14 @@ func (g *generation) reach(ctx context.Context, before *generation) error {
 	patience, cancel := context.WithTimeout(ctx, reachPatience)
 	defer cancel()
 	outage := true // of before
+	var err error
 	for {
-		err := ping(patience)
-		if err == nil {
+		latest := ping(patience)
+		if latest == nil {
 			return nil
+		}
+		if err == nil || patience.Err() == nil { // else all that it says is that patience has ended
+			err = latest
 		}
 		outage = outage && before.ping(ctx) != nil
 		select {

@@ -28,7 +28,7 @@ func stream(t *testing.T, conn *grpc.ClientConn) (stop func() int64) {
 	t.Helper()
 	var workers sync.WaitGroup
 	var sent atomic.Int64
-	var wrong sync.Map // status to number
+	var wrong sync.Map // status, reason and error to number
 	done := make(chan struct{})
 	for i := range 4 {
 		workers.Go(func() {
@@ -43,7 +43,8 @@ func stream(t *testing.T, conn *grpc.ClientConn) (stop func() int64) {
 				sent.Add(1)
 				response, err := authv3.NewAuthorizationClient(conn).Check(t.Context(), request)
 				if response.GetOkResponse() == nil {
-					n, _ := wrong.LoadOrStore(fmt.Sprint(response.GetDeniedResponse().GetStatus().GetCode(), err), &atomic.Int64{})
+					reason := response.GetDynamicMetadata().GetFields()["reason"].GetStringValue()
+					n, _ := wrong.LoadOrStore(fmt.Sprint(response.GetDeniedResponse().GetStatus().GetCode(), reason, err), &atomic.Int64{})
 					n.(*atomic.Int64).Add(1)
 				}
 			}
