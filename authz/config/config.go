@@ -121,7 +121,7 @@ type CheckServer struct {
 	TLS    TLS     `yaml:"tls" doc:"Serve TLS; with client_ca_file, mutual TLS."`
 	// MaxConnectionAge is asked of grpc, which adds a tenth either way.
 	MaxConnectionAge time.Duration `yaml:"max_connection_age" default:"10m" min:"1s" max:"24h" doc:"A connection is closed in order after so long, give or take a tenth, so that gateways spread over replicas that came later. Calls in flight are answered."`
-	MaxConcurrent    int           `yaml:"max_concurrent" default:"4096" min:"1" max:"1000000" doc:"How many checks may be under way that memory could not answer: most of them wait for Redis or an issuer, and hold some 20 KiB each. More are refused at once, with 503; what memory answers is not counted."`
+	MaxConcurrent    int           `yaml:"max_concurrent" default:"4096" min:"1" max:"1000000" doc:"How many checks may be under way that memory could not answer: most of them wait for Redis or an issuer, and hold up to 30 KiB each. More are refused at once, with 503; what memory answers is not counted."`
 }
 
 // HTTPServer is the listener of the auth API.
