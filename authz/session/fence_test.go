@@ -4,6 +4,7 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,37 @@ func TestNobodyWaitsForASentinelThatHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	require.NoError(t, client.Ping(ctx).Err())
+}
+
+// Right after a failover those that answer don't agree for a moment. Who waited for
+// one that hangs until it was over would be told of it seconds later.
+func TestNobodyWaitsForASentinelThatHangsWhileOthersDisagree(t *testing.T) {
+	t.Parallel()
+	set := redistest.StartSentinels(t, redistest.SentinelOptions{Sentinels: 3})
+	other := redistest.StartRedis(t, redistest.Options{})
+	client, err := session.Open(set.URL(), session.OpenOptions{Timeout: 30 * time.Second})
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	require.NoError(t, client.Ping(t.Context()).Err())
+	ping := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return client.Ping(ctx).Err()
+	}
+
+	set.Sentinels[1].Freeze()
+	s := set.Sentinels[2]
+	s.Do("sentinel", "remove", redistest.MasterName)
+	s.Do("sentinel", "monitor", redistest.MasterName, "127.0.0.1", other.Port, 2)
+	told := 0 // in a row: a question of three seconds tells one of three that wait for a second
+	require.Eventually(t, func() bool { // the frozen one is awaited once
+		err = ping()
+		if told++; err == nil || errors.Is(err, context.DeadlineExceeded) {
+			told = 0
+		}
+		return told == 3
+	}, endsByItself, 20*time.Millisecond)
+	require.ErrorContains(t, err, "Sentinels say so")
 }
 
 // The Sentinels are asked as the client asks them: with their password, by TLS,

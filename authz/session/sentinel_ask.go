@@ -22,9 +22,10 @@ type inquiry struct {
 	err     error
 }
 
-// afterAgreement is how long others are waited for when more than half agree: they may
-// know of a newer configuration.
-const afterAgreement = 50 * time.Millisecond
+// lastMoment is how long others are waited for when more than half agree: they may know
+// of a newer configuration. And those that didn't answer last time, when more than half
+// have answered and don't agree: the next question may find that they do.
+const lastMoment = 50 * time.Millisecond
 
 // inquiryTime bounds a question to all Sentinels, whoever waits for it.
 const inquiryTime = 3 * time.Second
@@ -109,8 +110,8 @@ type asked struct {
 }
 
 // askAll asks all Sentinels at once. It waits for those that answered last time, but
-// when more than half agree not for long, and for the others until more than half agree.
-// The group has those who still ask.
+// when more than half agree not for long, and for the others until more than half have
+// answered. The group has those who still ask.
 func (m *masters) askAll(ctx context.Context, asking *sync.WaitGroup) (*poll, error) {
 	m.mu.Lock()
 	if m.closed {
@@ -154,8 +155,8 @@ func (m *masters) askAll(ctx context.Context, asking *sync.WaitGroup) (*poll, er
 		if p.agreed && awaited == 0 {
 			return p, nil
 		}
-		if p.agreed && enough == nil {
-			enough = time.After(afterAgreement)
+		if enough == nil && (p.agreed || awaited == 0 && 2*len(p.answers) > p.asked) {
+			enough = time.After(lastMoment)
 		}
 	}
 	return p, nil
