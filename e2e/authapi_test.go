@@ -234,7 +234,7 @@ func keysOf(o object) []string {
 }
 
 func TestRefresh(t *testing.T) {
-	g := start(t, options{config: "tokens: {refresh_grace: 2s}"}).gateway(t)
+	g := start(t, options{config: "tokens: {refresh_grace: 30s}"}).gateway(t)
 	t.Run("rotates, for apps and for browsers", func(t *testing.T) {
 		a := g.app(t, bobsLogin)
 		seen := map[string]bool{a.refresh: true, a.access: true}
@@ -284,12 +284,13 @@ func TestRefresh(t *testing.T) {
 		require.Equal(t, last, a.refresh)
 	})
 	t.Run("after the grace a used token revokes its family, and what came from it", func(t *testing.T) {
+		g := start(t, options{config: "tokens: {refresh_grace: 1s}"}).gateway(t)
 		a := g.app(t, bobsLogin)
 		stolen := *a
 		require.Equal(t, 200, a.renew(t).status)
 		requireAllowed(t, a.call(t, "/users/me"), bobsLogin.identity())
 		other := g.app(t, bobsLogin)
-		time.Sleep(2100 * time.Millisecond) // the grace of this test
+		time.Sleep(1100 * time.Millisecond) // the grace of this test
 		requireAnswer(t, stolen.renew(t), 401, invalidRefresh)
 		requireAnswer(t, a.renew(t), 401, invalidRefresh)
 		requireDenied(t, a.call(t, "/users/me"), 401, invalidToken)

@@ -72,7 +72,7 @@ routes:
 // A phone: short-lived access tokens, a refresh token that rotates, and an end
 // at once when it is lost.
 func TestStoryMobileApp(t *testing.T) {
-	s := start(t, options{config: "tokens: {access_ttl: 2s, refresh_grace: 1s}\n"})
+	s := start(t, options{config: "tokens: {access_ttl: 2s, refresh_grace: 30s}\n"})
 	g := s.gateway(t)
 	phone := g.app(t, bobsLogin)
 	requireAllowed(t, phone.call(t, "/orders"), bobsLogin.identity())

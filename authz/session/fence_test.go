@@ -102,8 +102,10 @@ func TestNobodyWaitsForASentinelThatHangsWhileOthersDisagree(t *testing.T) {
 	s := set.Sentinels[2]
 	s.Do("sentinel", "remove", redistest.MasterName)
 	s.Do("sentinel", "monitor", redistest.MasterName, "127.0.0.1", other.Port, 2)
-	told := 0 // in a row: a question of three seconds tells one of three that wait for a second
-	require.Eventually(t, func() bool { // the frozen one is awaited once
+	// The frozen one is awaited once. A question of three seconds tells only one of three
+	// that wait for a second each.
+	told := 0
+	require.Eventually(t, func() bool {
 		err = ping()
 		if told++; err == nil || errors.Is(err, context.DeadlineExceeded) {
 			told = 0

@@ -68,7 +68,7 @@ func (r *running) coherent(t *testing.T) {
 
 // rotating is the configuration of a store with a user of its own.
 func rotating(redis string) string {
-	return anywhere(`redis: {` + redis + `, timeout: 5s, cache: {heartbeat: 100ms}}
+	return anywhere(`redis: {` + redis + `, timeout: 5s, cache: {heartbeat: 400ms}}
 sessions: {secrets: ["` + testSecret + `"]}
 policies: {user: {credentials: [session]}, strict: {credentials: [session], freshness: strict}}
 routes: [{path: /strict, policy: strict}]
@@ -108,7 +108,7 @@ func TestPasswordAndCertificateRotate(t *testing.T) {
 	// Both passwords are valid: nothing that was cached is lost.
 	server.Do("acl", "setuser", "app", ">password-two")
 	g.applies(t, func() { saveOver(t, dir+"/password", "password-two\n") })
-	time.Sleep(300 * time.Millisecond) // some heartbeats, each of which logs in anew
+	time.Sleep(time.Second) // some heartbeats, each of which logs in anew
 	require.Equal(t, "0", drops())
 
 	// The old one is gone, and so are all connections.
@@ -120,7 +120,7 @@ func TestPasswordAndCertificateRotate(t *testing.T) {
 	before := drops()
 	rejected := g.rejects(t, func() { save(t, dir+"/password", "password-wrong\n") })
 	require.Contains(t, rejected.Error, "with the new password the store can't be reached: WRONGPASS")
-	time.Sleep(300 * time.Millisecond) // as above
+	time.Sleep(time.Second) // as above
 	require.Equal(t, before, drops())
 	killed()
 	save(t, dir+"/password", "password-two\n")
