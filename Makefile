@@ -106,7 +106,7 @@ bench: build ## compare through a real Envoy: no filter, a no-op server, the usu
 	$(GO) run ./bench $(BENCH_FLAGS)
 
 .PHONY: chaos
-chaos: ## all that docs/reliability.md promises, long: faults under load, attacks; writes dist/chaos.md (45 minutes)
+chaos: ## the faults, floods and attacks of docs/reliability.md, long; writes dist/chaos.md (half an hour)
 	@for part in envoy redis toxiproxy; do scripts/tools.sh $$part; done
 	@for part in nginx node; do scripts/tools.sh $$part || true; done # what needs them is skipped
 	@rm -f dist/chaos.md
