@@ -62,9 +62,10 @@ fail() {
 at_least() { [[ $1 && $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
 
 # version PROGRAM: the first number of the form 1.2.3 that it prints when it is
-# asked for its version.
+# asked for its version; nothing where it isn't there.
 version() {
 	local how=--version
+	command -v "$1" >/dev/null || return 0 # else the shell says so, with the path and its numbers
 	case ${1##*/} in
 	*nginx*) how=-v ;;
 	*traefik*) how=version ;;
