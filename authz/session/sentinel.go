@@ -20,7 +20,8 @@ import (
 // answers is from before the failover: revoked sessions live there. So
 //
 //   - each connection is opened at the master that the Sentinels name at that moment,
-//     all of those that can be reached: the newest configuration counts;
+//     all of those that can be reached: the newest configuration counts, unless more
+//     than half of them go on naming another;
 //   - when another master is named, all connections to other servers are closed, and
 //     one that was being opened is thrown away;
 //   - [Store.Run] asks anew with each heartbeat, and when a Sentinel announces a
@@ -62,8 +63,9 @@ type masters struct {
 // sentinel is one of them.
 type sentinel struct {
 	*redis.Client
-	id     string // "": not known yet
-	silent bool   // didn't answer last time: not waited for, where another one answers
+	id     string    // "": not known yet
+	silent bool      // didn't answer last time: not waited for, where another one answers
+	apart  time.Time // since when it names a newer configuration than the word of the others; zero: it doesn't
 }
 
 // openSentinel returns a client with these options, which are those of a server.

@@ -187,6 +187,107 @@ func TestADoubtIsExplained(t *testing.T) {
 	require.Regexp(t, `^is x:1 the master\? The Sentinels said so 3(\.\d+)?s after they were asked, and that counts for 2s only$`, m.doubt(p, "x:1"))
 }
 
+// At one and the same configuration that master counts which most name, whoever answers
+// first: else all connections to it would be closed each time that another one is faster.
+func TestAtEqualEpochsTheMajorityIsBelieved(t *testing.T) {
+	a, b := of(3, "a:1", 4, "1", "2"), of(3, "b:1", 4, "3")[0]
+	for name, order := range map[string][]naming{
+		"the one is first":    {b, a[0], a[1]},
+		"the one is between":  {a[0], b, a[1]},
+		"the one is last":     {a[0], a[1], b},
+		"half of it is older": {of(3, "a:1", 4, "1")[0], b, of(3, "a:1", 3, "2")[0]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMasters(t, "1", "2", "3")
+			require.True(t, believes(t, m, a...))
+			conn := &line{}
+			_, err := m.place(conn, "a:1")
+			require.NoError(t, err)
+			require.True(t, believes(t, m, order...))
+			require.Equal(t, "a:1", m.master)
+			require.False(t, conn.closed)
+			require.True(t, m.vouched("a:1"))
+		})
+	}
+	t.Run("those that answer are too few", func(t *testing.T) {
+		m := newMasters(t, "1", "2", "3", "4", "5", "6", "7")
+		require.False(t, believes(t, m, of(7, "b:1", 4, "3")[0], a[0], a[1]))
+		require.Equal(t, "a:1", m.master)
+	})
+}
+
+// One that is wrong about how many there are keeps nobody from the master.
+func TestOneThatKnowsTooManyStopsNobody(t *testing.T) {
+	for _, wrong := range []int{1, 1000} {
+		for i := range 3 { // whoever answers first
+			m := newMasters(t, "1", "2", "3")
+			answers := of(3, "x:1", 1, "1", "2", "3")
+			answers[i].all = wrong
+			require.True(t, believes(t, m, answers...))
+			require.True(t, believes(t, m, answers...))
+			require.False(t, believes(t, m, answers[:1]...))
+		}
+	}
+	m := newMasters(t, "1", "2", "3", "4", "5")
+	require.True(t, believes(t, m, of(5, "x:1", 1, "1", "2", "3", "4", "5")...))
+	require.True(t, believes(t, m, append(of(2, "x:1", 1, "1", "2"), of(5, "x:1", 1, "3")...)...))
+	require.False(t, believes(t, m, of(2, "x:1", 1, "1", "2")...), "two that began anew make no two of five: the third remembers them")
+}
+
+// A newer configuration is known to one Sentinel first: so it is believed, until it must
+// have spread. Who then still is alone with it is wrong, and stops nobody.
+func TestOneThatIsAloneWithItsConfigurationStopsNobody(t *testing.T) {
+	m := newMasters(t, "1", "2", "3")
+	start := time.Now()
+	ask := func(after time.Duration, answers ...naming) *poll {
+		t.Helper()
+		p := newPoll(len(answers))
+		p.at = start.Add(after)
+		for _, n := range answers {
+			m.hear(p, n.id, n)
+		}
+		require.NoError(t, m.believe(p))
+		return p
+	}
+	others, wrong := of(3, "a:1", 4, "1", "2"), of(3, "b:1", 1e9, "3")[0]
+	ask(0, append(others, of(3, "a:1", 4, "3")...)...)
+	require.Equal(t, "a:1", m.master)
+	for _, after := range []time.Duration{0, newsSpreads - 1} {
+		require.True(t, ask(after, append(others, wrong)...).agreed)
+		require.Equal(t, "b:1", m.master, "it may be a failover")
+	}
+	for _, order := range [][]naming{{wrong, others[0], others[1]}, {others[0], wrong, others[1]}, {others[0], others[1], wrong}} {
+		require.True(t, ask(newsSpreads, order...).agreed)
+		require.Equal(t, "a:1", m.master)
+		wrong.epoch++ // that it says something else doesn't make it right
+	}
+	require.False(t, ask(newsSpreads, others[0], wrong).agreed)
+	require.Equal(t, "b:1", m.master, "one of two is no majority")
+	ask(newsSpreads, append(others, wrong)...)
+
+	// Others are heard as before.
+	ask(newsSpreads, others[0], of(3, "c:1", 5, "2")[0])
+	require.Equal(t, "c:1", m.master)
+	require.True(t, ask(newsSpreads, append(of(3, "c:1", 5, "1", "2"), wrong)...).agreed)
+	require.Equal(t, "c:1", m.master)
+
+	// It is one of them again when it says what they say, or something older.
+	ask(newsSpreads, append(of(3, "c:1", 5, "1", "2"), of(3, "a:1", 4, "3")...)...)
+	ask(2*newsSpreads, append(of(3, "c:1", 5, "1", "2"), of(3, "d:1", 6, "3")...)...)
+	require.Equal(t, "d:1", m.master)
+}
+
+// Sentinels that were copied with their id count once, and who wonders why is told.
+func TestSentinelsOfOneIDAreTold(t *testing.T) {
+	m := newMasters(t, "a:1", "b:1", "c:1")
+	p := newPoll(3)
+	for _, address := range m.named {
+		m.hear(p, address, of(3, "x:1", 1, "same")[0])
+	}
+	require.False(t, p.agreed)
+	require.Contains(t, m.doubt(p, "x:1"), "1 of 3 Sentinels say so, and more than half must; a:1 and b:1 and c:1 have the same SENTINEL MYID and count once: ")
+}
+
 func TestSentinelsComeAndGo(t *testing.T) {
 	m := newMasters(t, "a")
 	known := func() (addresses []string) {

@@ -26,6 +26,12 @@ import (
 // more than half, counted like that, agree and know of fewer, these count from then on:
 // five become three, and three become two. Two never become one: who is left can't be
 // told from who is cut off.
+//
+// And one that is wrong must not stop all. How many there are is what more than half of
+// those that answer say, at least. Of two masters, that of the newer configuration is
+// believed, for a failover is known to one Sentinel first; at the same one, that which
+// more name, whoever answers first. But when more than half go on naming another for
+// longer than news needs from Sentinel to Sentinel, they are right.
 
 // naming is what a Sentinel says of the set.
 type naming struct {
@@ -42,20 +48,18 @@ type poll struct {
 	asked   int               // Sentinels
 	answers map[string]naming // by address; a Sentinel may have two
 	errs    map[string]error  // of the others, by address
-	newest  naming            // of the answers
+	newest  naming            // of the answers: what is believed
 	of      int               // Sentinels that half was counted of
 	agreed  bool              // more than half name one and the same
+	word    string            // that master, when they do
 }
+
+// newsSpreads is how long a newer configuration takes at most until all Sentinels that
+// can be reached know of it: they tell each other every two seconds.
+const newsSpreads = 5 * time.Second
 
 func newPoll(asked int) *poll {
 	return &poll{at: time.Now(), asked: asked, answers: map[string]naming{}, errs: map[string]error{}}
-}
-
-func (p *poll) add(address string, n naming) {
-	if len(p.answers) == 0 || n.epoch > p.newest.epoch {
-		p.newest = n
-	}
-	p.answers[address] = n
 }
 
 // say returns how many Sentinels name a master; "" for how many answered.
@@ -69,13 +73,34 @@ func (p *poll) say(master string) int {
 	return len(ids)
 }
 
-// known is how many there are by what they say, and how many answered.
+// known is how many there are by what more than half of those that answered say, and how
+// many answered.
 func (p *poll) known() int {
-	most := p.say("")
-	for _, n := range p.answers {
-		most = max(most, n.all)
+	said := p.said()
+	if len(said) == 0 {
+		return 0
 	}
-	return most
+	return max(len(said), said[(len(said)-1)/2])
+}
+
+// said is how many there are by what each of them says that answered, the most first.
+func (p *poll) said() []int {
+	all := map[string]int{}
+	for _, n := range p.answers {
+		all[n.id] = max(all[n.id], n.all)
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b int) int { return b - a })
+}
+
+// epoch is the newest configuration by which a master is the one; -1: by none.
+func (p *poll) epoch(master string) int64 {
+	newest := int64(-1)
+	for _, n := range p.answers {
+		if n.master == master {
+			newest = max(newest, n.epoch)
+		}
+	}
+	return newest
 }
 
 // there is how many Sentinels there are, for half of them to be counted. m.mu is held.
@@ -97,28 +122,77 @@ func (m *masters) inURL() int {
 	return len(named)
 }
 
-// hear adds an answer, and takes it for the word of the Sentinels when more than half
-// of them name that master.
+// hear adds an answer, and takes what more than half of the Sentinels name for their
+// word.
 func (m *masters) hear(p *poll, address string, n naming) {
-	p.add(address, n)
+	p.answers[address] = n
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	p.of = m.there(p)
-	m.mu.Unlock()
-	if 2*p.say(n.master) > p.of {
-		p.agreed = true
-		m.word.Store(&word{n.master, p.at})
+	for _, n := range p.answers { // by what this one says, others may be enough
+		if 2*p.say(n.master) > p.of && (!p.agreed || p.epoch(n.master) > p.epoch(p.word)) {
+			p.agreed, p.word = true, n.master
+		}
+	}
+	if p.agreed {
+		m.word.Store(&word{p.word, p.at})
+	}
+	p.newest = m.newest(p)
+}
+
+// newest is the answer to believe. m.mu is held.
+func (m *masters) newest(p *poll) naming {
+	var newest *naming
+	for _, address := range slices.Sorted(maps.Keys(p.answers)) {
+		n := p.answers[address]
+		if p.agreed && n.master != p.word && m.apart(address, p.at) >= newsSpreads {
+			continue
+		}
+		if newest == nil || cmp.Or(cmp.Compare(n.epoch, newest.epoch), cmp.Compare(p.say(n.master), p.say(newest.master))) > 0 {
+			newest = &n
+		}
+	}
+	return *newest // the word's, at least
+}
+
+// apart is for how long a Sentinel has named a newer configuration than that of more
+// than half of them, and another master. m.mu is held.
+func (m *masters) apart(address string, now time.Time) time.Duration {
+	if s := m.sentinels[address]; s != nil && !s.apart.IsZero() {
+		return now.Sub(s.apart)
+	}
+	return 0
+}
+
+// note notes who does so. m.mu is held.
+func (m *masters) note(p *poll) {
+	if !p.agreed {
+		return
+	}
+	epoch := p.epoch(p.word)
+	for address, n := range p.answers {
+		s := m.sentinels[address]
+		switch {
+		case s == nil:
+		case n.master == p.word || n.epoch <= epoch:
+			s.apart = time.Time{}
+		case s.apart.IsZero():
+			s.apart = p.at
+		}
 	}
 }
 
 // believe takes the newest answer for true: it closes the connections to other servers,
 // and learns of other Sentinels. An older configuration than one that was seen before is
-// believed to more than half of the Sentinels only, which have been set up anew then.
+// believed to more than half of the Sentinels only: they have been set up anew then, or
+// who told us of the newer one was wrong.
 func (m *masters) believe(p *poll) error {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
 		return errSentinelsClosed
 	}
+	m.note(p)
 	if p.newest.epoch < m.epoch && 2*p.say(p.newest.master) <= m.there(p) {
 		m.mu.Unlock()
 		return fmt.Errorf("the Sentinels in reach know of an older configuration only than was seen before: %s", m.doubt(p, p.newest.master))
@@ -142,11 +216,13 @@ func (m *masters) believe(p *poll) error {
 	return nil
 }
 
-// remember keeps how many there are. m.mu is held.
+// remember keeps how many there are. That they are fewer counts when all say so who
+// answered: among three, two that began anew would have the third one's five forgotten.
+// m.mu is held.
 func (m *masters) remember(p *poll) {
 	m.most = max(m.most, p.say(""))
 	if p.agreed {
-		m.most = min(max(m.most, m.inURL()), p.known())
+		m.most = min(max(m.most, m.inURL()), max(p.say(""), p.said()[0]))
 		m.counted = true
 	}
 }
@@ -198,8 +274,24 @@ func (m *masters) doubt(p *poll, master string) string {
 			why = append(why, address+" names "+other)
 		}
 	}
+	why = append(why, p.namesakes()...)
 	why = append(why, p.reasons()...)
 	return strings.Join(append(why, fmt.Sprintf("have the others start; 'SENTINEL RESET %s' at those that are left forgets those that are gone for good; if these are half of them, name those that are left in redis.url, and restart Gatehouse where it names just them already", m.name)), "; ")
+}
+
+// namesakes say which answers count once, since they have the same id.
+func (p *poll) namesakes() (why []string) {
+	addresses := map[string][]string{} // by id
+	for _, address := range slices.Sorted(maps.Keys(p.answers)) {
+		id := p.answers[address].id
+		addresses[id] = append(addresses[id], address)
+	}
+	for _, id := range slices.Sorted(maps.Keys(addresses)) {
+		if same := addresses[id]; len(same) > 1 {
+			why = append(why, strings.Join(same, " and ")+" have the same SENTINEL MYID and count once: if they are not one Sentinel of several addresses, take 'sentinel myid' out of their configuration files and restart them")
+		}
+	}
+	return why
 }
 
 // reasons say why Sentinels didn't answer.
