@@ -190,28 +190,30 @@ func TestADoubtIsExplained(t *testing.T) {
 // At one and the same configuration that master counts which most name, whoever answers
 // first: else all connections to it would be closed each time that another one is faster.
 func TestAtEqualEpochsTheMajorityIsBelieved(t *testing.T) {
-	a, b := of(3, "a:1", 4, "1", "2"), of(3, "b:1", 4, "3")[0]
-	for name, order := range map[string][]naming{
-		"the one is first":    {b, a[0], a[1]},
-		"the one is between":  {a[0], b, a[1]},
-		"the one is last":     {a[0], a[1], b},
-		"half of it is older": {of(3, "a:1", 4, "1")[0], b, of(3, "a:1", 3, "2")[0]},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := newMasters(t, "1", "2", "3")
-			require.True(t, believes(t, m, a...))
-			conn := &line{}
-			_, err := m.place(conn, "a:1")
-			require.NoError(t, err)
-			require.True(t, believes(t, m, order...))
-			require.Equal(t, "a:1", m.master)
-			require.False(t, conn.closed)
-			require.True(t, m.vouched("a:1"))
-		})
+	for _, ids := range [][]string{{"1", "2", "3"}, {"2", "3", "1"}, {"3", "1", "2"}} {
+		a, b := of(3, "a:1", 4, ids[0], ids[1]), of(3, "b:1", 4, ids[2])[0]
+		for name, order := range map[string][]naming{
+			"the one is first":    {b, a[0], a[1]},
+			"the one is between":  {a[0], b, a[1]},
+			"the one is last":     {a[0], a[1], b},
+			"half of it is older": {a[0], b, of(3, "a:1", 3, ids[1])[0]},
+		} {
+			t.Run(name+", and is "+ids[2], func(t *testing.T) {
+				m := newMasters(t, ids...)
+				require.True(t, believes(t, m, a...))
+				conn := &line{}
+				_, err := m.place(conn, "a:1")
+				require.NoError(t, err)
+				require.True(t, believes(t, m, order...))
+				require.Equal(t, "a:1", m.master)
+				require.False(t, conn.closed)
+				require.True(t, m.vouched("a:1"))
+			})
+		}
 	}
 	t.Run("those that answer are too few", func(t *testing.T) {
 		m := newMasters(t, "1", "2", "3", "4", "5", "6", "7")
-		require.False(t, believes(t, m, of(7, "b:1", 4, "3")[0], a[0], a[1]))
+		require.False(t, believes(t, m, of(7, "b:1", 4, "1")[0], of(7, "a:1", 4, "2")[0], of(7, "a:1", 4, "3")[0]))
 		require.Equal(t, "a:1", m.master)
 	})
 }
