@@ -8,11 +8,13 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
@@ -38,12 +40,12 @@ const (
 type checkServer struct {
 	grpc   *grpc.Server
 	health *health.Server
-	ending context.Context //nolint:containedctx // the end of streams: health watches have none of their own
+	ending context.Context //nolint:containedctx // the end of streams: health watches and reflections have none of their own
 	end    context.CancelFunc
 }
 
 // endStream ends a stream when the server stops: a call in flight has an end, a watch
-// would use up the time that others have to finish.
+// or an open reflection would use up the time that others have to finish.
 func (s *checkServer) endStream(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -57,6 +59,19 @@ type endingStream struct {
 }
 
 func (s endingStream) Context() context.Context { return s.ctx }
+
+// RecvMsg ends with the context, too: reflection waits for questions and for nothing
+// else. Who still reads then ends with the stream.
+func (s endingStream) RecvMsg(m any) error {
+	received := make(chan error, 1)
+	go func() { received <- s.ServerStream.RecvMsg(m) }()
+	select {
+	case err := <-received:
+		return err
+	case <-s.ctx.Done():
+		return status.Error(codes.Unavailable, "the server stops, or the caller has left")
+	}
+}
 
 func newCheckServer(door *extauthz.Door, admission *extauthz.Admission, o config.CheckServer, tlsConfig *tls.Config) *checkServer {
 	options := append(admission.ServerOptions(),

@@ -8,15 +8,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 )
 
-// Who watches the health doesn't keep the server from stopping in order.
-func TestAHealthWatchEndsWithTheServer(t *testing.T) {
+// Who watches the health, or looks what there is to call, doesn't keep the server from
+// stopping in order.
+func TestStreamsEndWithTheServer(t *testing.T) {
 	s := newCheckServer(extauthz.NewDoor(nil), &extauthz.Admission{}, config.CheckServer{MaxConnectionAge: time.Hour}, nil)
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -30,6 +34,14 @@ func TestAHealthWatchEndsWithTheServer(t *testing.T) {
 	_, err = watch.Recv()
 	require.NoError(t, err)
 
+	look, err := reflectionv1.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, look.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}))
+		_, err = look.Recv()
+		require.NoError(t, err)
+	}
+
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	s.stop(ctx)
@@ -37,4 +49,6 @@ func TestAHealthWatchEndsWithTheServer(t *testing.T) {
 	require.NoError(t, <-served)
 	_, err = watch.Recv()
 	require.Error(t, err)
+	_, err = look.Recv()
+	require.Equal(t, codes.Unavailable, status.Code(err))
 }
