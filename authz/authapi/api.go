@@ -228,32 +228,43 @@ func New(o Options) (*API, error) {
 }
 
 // ServeHTTP answers one call.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.Serve(w, r, anyNumber) }
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.Serve(w, r, anyNumber{}) }
 
-func anyNumber() bool { return true }
+// Places are there for so many calls at once. Each method is called once for a call, at
+// most. Where it reports false, the call is shed: with 503, logout with its 500.
+type Places interface {
+	// Receive takes a place for a call whose body is still to come, and is told by
+	// received when that is over, well or not.
+	Receive() (received func(), ok bool)
+	// Enter takes a place for a call that is there as a whole, so that nobody holds one
+	// by sending slowly. Who serves the call gives it back.
+	Enter() bool
+}
 
-// Serve answers one call where there may be too many at once: enter takes a place for
-// it, and is called once at most. Where it returns false, the call is shed, with 503,
-// logout with its 500. It is called when the call is there as a whole, so that nobody
-// holds a place by sending slowly. What asks nobody, such as the public keys, the
-// console's files and paths that don't exist, needs no place. Shed calls are counted
-// and have no line in the log: there would be too many.
-func (a *API) Serve(w http.ResponseWriter, r *http.Request, enter func() bool) {
+// anyNumber are places for any number of calls.
+type anyNumber struct{}
+
+func (anyNumber) Receive() (received func(), ok bool) { return func() {}, true }
+func (anyNumber) Enter() bool                         { return true }
+
+// Serve answers one call where there may be too many at once. What asks nobody, such as
+// the public keys, the console's files and paths that don't exist, needs no place. Shed
+// calls are counted and have no line in the log: there would be too many.
+func (a *API) Serve(w http.ResponseWriter, r *http.Request, places Places) {
 	start := time.Now()
 	c, err := a.newCall(w, r)
-	c.enter = enter
 	if err == nil && a.o.Console != nil && consolePath(c.request.Path) {
 		a.serveConsole(r.Context(), c, start)
 		return
 	}
-	answer := a.serve(r.Context(), c, err)
+	answer := a.serve(r.Context(), c, places, err)
 	answer.write(w, r.Method)
 	a.note(r.Context(), c, answer.status, time.Since(start))
 }
 
 // serve returns the answer of a call that came about with err. A panic is an
 // answer, too.
-func (a *API) serve(ctx context.Context, c *call, err error) (answer reply) {
+func (a *API) serve(ctx context.Context, c *call, places Places, err error) (answer reply) {
 	defer func() {
 		if p := recover(); p != nil {
 			answer = a.afterPanic(c, p)
@@ -266,14 +277,11 @@ func (a *API) serve(ctx context.Context, c *call, err error) (answer reply) {
 	if err != nil {
 		return a.refusal(c, reply{}, err)
 	}
-	ctx, cancel := c.op.context(ctx)
-	defer cancel()
-	if !c.request.SafeMethod() {
-		_, _ = c.readBody() // who needs it gets the error
-	}
-	if !c.op.document && !c.enter() {
+	if !c.request.SafeMethod() && !c.receive(places) || !c.op.document && !places.Enter() {
 		return a.refusal(c, reply{}, errShed)
 	}
+	ctx, cancel := c.op.context(ctx) // what sending the body took is no time of ours
+	defer cancel()
 	answer, err = c.op.handle(ctx, c)
 	if err != nil {
 		return a.refusal(c, answer, err)

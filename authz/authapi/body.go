@@ -28,15 +28,32 @@ const (
 	maxToken    = 32 << 10
 )
 
+// receive reads the body where there is place to wait for it, and reports whether there
+// is.
+func (c *call) receive(places Places) bool {
+	if c.r.ContentLength == 0 {
+		return true
+	}
+	received, ok := places.Receive()
+	if !ok {
+		// The server would wait for the rest of it before it answers.
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now())
+		return false
+	}
+	defer received()
+	_, _ = c.readBody() // who needs it gets the error
+	return true
+}
+
 // readBody returns the body of a call. Whatever is wrong with it is a bad
-// request; it must come within the time that the call has.
+// request; it must come within [bodyTime].
 func (c *call) readBody() ([]byte, error) { return c.body() }
 
 // receiveBody is readBody, once.
 func (c *call) receiveBody() ([]byte, error) {
 	control := http.NewResponseController(c.w)
 	// Not every ResponseWriter can: then the server's own limits hold.
-	_ = control.SetReadDeadline(time.Now().Add(c.op.deadline()))
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime))
 	text, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
 	if err != nil {
 		// The deadline stays: the server reads what is left of the body before it
@@ -46,6 +63,9 @@ func (c *call) receiveBody() ([]byte, error) {
 	_ = control.SetReadDeadline(time.Time{})
 	return text, nil
 }
+
+// bodyTime is how long a client may take to send a body.
+const bodyTime = 5 * time.Second
 
 // readJSON reads the body as one JSON object into the fields. Its type is
 // JSON, whatever Content-Type says.

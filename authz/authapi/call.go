@@ -21,7 +21,6 @@ type call struct {
 	request *authz.Request // the canonical form
 	op      *operation     // nil until it is known, and for what is none
 	params  map[string]string
-	enter   func() bool // takes its place
 	body    func() ([]byte, error)
 	// decision is about the caller, as far as it got; refusals are answered by
 	// it.

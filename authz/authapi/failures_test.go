@@ -215,54 +215,68 @@ func TestShedCalls(t *testing.T) {
 			do := scene(t, b)
 			before, lines, guesses := b.store.snapshot(t), len(b.log.lines(t, "auth")), len(b.guesses.told)
 			b.store.expect(0, nil)
-			entered := 0
-			b.enter = func() bool { entered++; return false }
-			requireFailed(t, name, do())
-			require.Equal(t, 1, entered)
-			require.Empty(t, b.store.called())
-			require.Equal(t, before, b.store.snapshot(t))
-			require.Len(t, b.guesses.told, guesses)
-			require.Len(t, b.log.lines(t, "auth"), lines, "the log would be the next thing to be flooded")
-			require.Regexp(t, " 50[03]$", b.recorder.last())
-			b.enter = func() bool { entered++; return true }
+			shed := func(p *places) {
+				t.Helper()
+				b.places = p
+				requireFailed(t, name, do())
+				require.Empty(t, b.store.called())
+				require.Equal(t, before, b.store.snapshot(t))
+				require.Len(t, b.guesses.told, guesses)
+				require.Len(t, b.log.lines(t, "auth"), lines, "the log would be the next thing to be flooded")
+				require.Regexp(t, " 50[03]$", b.recorder.last())
+				require.Zero(t, p.receiving)
+			}
+			b.places = &places{receive: true}
+			shed(b.places)
+			require.Equal(t, 1, b.places.entered)
+			if body := b.places.received; body > 0 {
+				require.Equal(t, 1, body)
+				b.places = &places{enter: true}
+				shed(b.places)
+				require.Zero(t, b.places.entered, "it has not come")
+			}
+			b.places = &places{receive: true, enter: true}
 			require.Less(t, do().status, 400, "there is place again")
-			require.Equal(t, 2, entered)
+			require.Equal(t, 1, b.places.entered)
+			require.Zero(t, b.places.receiving)
 		})
 	}
 	b := newBench(t)
-	b.enter = func() bool { return false }
+	b.places = &places{}
 	requireAnswer(t, b.get(t, "/auth/nothing"), 404, notFound)
+	requireAnswer(t, b.post(t, "/auth/nothing", object{}), 404, notFound)
 	for _, path := range []string{"/auth/console", "/.well-known/jwks.json", "/auth/openapi.yaml"} {
 		require.Equal(t, 200, b.get(t, path).status, "%s asks nobody", path)
 	}
+	require.Equal(t, places{}, *b.places)
 }
 
-// Who sends a call slowly, or never to its end, holds no place meanwhile.
+// Who sends a call slowly, or never to its end, holds no place meanwhile but that for
+// calls which are still to come.
 func TestACallTakesItsPlaceWhenItIsThere(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	entered := false
-	enter := func() bool { entered = true; return true }
-	body := func(text string, end error) io.Reader {
+	var p *places
+	post := func(text string, end error) int {
+		p = &places{receive: true, enter: true}
 		rest := strings.NewReader(text)
-		return readerFunc(func(p []byte) (int, error) {
-			require.False(t, entered, "its body is not there yet")
-			n, err := rest.Read(p[:min(1, len(p))])
+		body := readerFunc(func(to []byte) (int, error) {
+			require.Zero(t, p.entered, "its body is not there yet")
+			require.Equal(t, 1, p.receiving)
+			n, err := rest.Read(to[:min(1, len(to))])
 			if errors.Is(err, io.EOF) {
 				err = end
 			}
 			return n, err
 		})
+		w := httptest.NewRecorder()
+		b.api.Serve(w, httptest.NewRequest("POST", "/auth/login", body), p)
+		require.Zero(t, p.receiving)
+		return w.Code
 	}
-	w := httptest.NewRecorder()
-	b.api.Serve(w, httptest.NewRequest("POST", "/auth/login", body(`{"email":"bob@example.com","password":"`+bob.password+`"}`, io.EOF)), enter)
-	require.Equal(t, 200, w.Code)
-	require.True(t, entered)
-
-	entered = false
-	w = httptest.NewRecorder()
-	b.api.Serve(w, httptest.NewRequest("POST", "/auth/login", body(`{"email":"`, io.ErrUnexpectedEOF)), enter)
-	require.Equal(t, 400, w.Code, "what didn't come is the caller's mistake, as ever")
+	require.Equal(t, 200, post(`{"email":"bob@example.com","password":"`+bob.password+`"}`, io.EOF))
+	require.Equal(t, 1, p.entered)
+	require.Equal(t, 400, post(`{"email":"`, io.ErrUnexpectedEOF), "what didn't come is the caller's mistake, as ever")
 }
 
 type readerFunc func(p []byte) (int, error)
@@ -287,7 +301,7 @@ func TestNotConfirmed(t *testing.T) {
 }
 
 // Nothing waits for longer than its deadline, which is shorter than the
-// gateway's patience of 15 seconds.
+// gateway's patience of 15 seconds. How long the body took doesn't shorten it.
 func TestDeadlines(t *testing.T) {
 	t.Parallel()
 	sweeps := []string{"revoke all", "a user's sessions", "change a user", "end a user's session"}
@@ -314,9 +328,10 @@ func TestDeadlines(t *testing.T) {
 				do := scene(t, b)
 				b.store.expect(1, nil)
 				b.store.hangs = true
+				b.slow, b.places = 4*time.Second, &places{receive: true, enter: true}
 				start := time.Now()
 				requireFailed(t, name, do())
-				require.Equal(t, longest, time.Since(start))
+				require.Equal(t, longest+time.Duration(b.places.received)*b.slow, time.Since(start))
 			})
 		})
 	}

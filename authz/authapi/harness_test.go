@@ -99,8 +99,27 @@ type bench struct {
 	idp      *idp
 	recorder *recorder
 	log      *journal
-	enter    func() bool // nil: there is place for any number of calls
+	places   *places       // nil: there are any number
+	slow     time.Duration // until a body is there
 }
+
+// places say whether there are any, and count who asks. They are for one call after
+// another.
+type places struct {
+	receive, enter    bool
+	received, entered int
+	receiving         int
+}
+
+func (p *places) Receive() (received func(), ok bool) {
+	p.received++
+	if p.receive {
+		p.receiving++
+	}
+	return func() { p.receiving-- }, p.receive
+}
+
+func (p *places) Enter() bool { p.entered++; return p.enter }
 
 // newBench returns an API with all of its parts, or with what change makes of
 // them.
@@ -243,7 +262,11 @@ func (b *bench) call(t *testing.T, method, target string, body any, headers ...s
 		require.NoError(t, err)
 		text = string(encoded)
 	}
-	r := httptest.NewRequest(method, "/", strings.NewReader(text))
+	var content io.Reader = strings.NewReader(text)
+	if b.slow > 0 && text != "" {
+		content = io.MultiReader(readerFunc(func([]byte) (int, error) { time.Sleep(b.slow); return 0, io.EOF }), content)
+	}
+	r := httptest.NewRequest(method, "/", content)
 	r.RequestURI = target
 	r.URL.Path, _, _ = strings.Cut(target, "?")
 	r.Host = "gateway.example.com"
@@ -269,10 +292,10 @@ func (b *bench) call(t *testing.T, method, target string, body any, headers ...s
 func (b *bench) serve(t *testing.T, r *http.Request, body string) answer {
 	t.Helper()
 	w := httptest.NewRecorder()
-	if b.enter == nil {
+	if b.places == nil {
 		b.api.ServeHTTP(w, r)
 	} else {
-		b.api.Serve(w, r, b.enter)
+		b.api.Serve(w, r, b.places)
 	}
 	result := w.Result()
 	text, err := io.ReadAll(result.Body)

@@ -18,8 +18,9 @@ type operation struct {
 	path   string // {name} stands for one segment
 	handle func(context.Context, *call) (reply, error)
 
-	// longest is how long it may take; 0 is quick. All of them are shorter than
-	// the 15 seconds after which our gateway configurations give up.
+	// longest is how long it may take from when its body is there; 0 is quick. All of
+	// them are shorter than the 15 seconds after which our gateway configurations give
+	// up, which count from then, too.
 	longest time.Duration
 	// finishes: what has begun is brought to its end, though the client has
 	// left. Else nothing more is done for nobody.

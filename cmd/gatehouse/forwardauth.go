@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/forwardauth"
 )
@@ -31,40 +32,68 @@ type httpDoor struct {
 
 // authDoor is the auth API.
 type authDoor interface {
-	// Serve answers a call, which enter gives a place or not.
-	Serve(w http.ResponseWriter, r *http.Request, enter func() bool)
+	// Serve answers a call, which gets its places or not.
+	Serve(w http.ResponseWriter, r *http.Request, places authapi.Places)
 }
 
-// underWay counts the requests of the http listener that are.
-type underWay struct{ forward, auth atomic.Int64 }
+// underWay counts the requests of the http listener that are; and calls whose bodies
+// are still to come.
+type underWay struct{ forward, auth, receiving atomic.Int64 }
+
+// receivingMore is how many times as many bodies may be waited for as there may be calls
+// under way: they take memory only, up to 64 KiB each.
+const receivingMore = 4
+
+// places are those of one request, of most.
+type places struct {
+	most           int64
+	all, receiving *atomic.Int64
+	entered, shed  bool
+}
+
+// take adds one to count, unless there are as many already.
+func (p *places) take(count *atomic.Int64, most int64) bool {
+	if n := count.Add(1); most > 0 && n > most {
+		count.Add(-1)
+		p.shed = true
+		return false
+	}
+	return true
+}
+
+// Enter implements [authapi.Places].
+func (p *places) Enter() bool {
+	p.entered = p.take(p.all, p.most)
+	return p.entered
+}
+
+// Receive implements [authapi.Places].
+func (p *places) Receive() (received func(), ok bool) {
+	return func() { p.receiving.Add(-1) }, p.take(p.receiving, receivingMore*p.most)
+}
+
+// leave gives back what Enter took.
+func (p *places) leave() {
+	if p.entered {
+		p.all.Add(-1)
+	}
+}
 
 // serve answers a request, and reports whether it was shed because there are too many.
 func (d *httpDoor) serve(w http.ResponseWriter, r *http.Request, all *underWay) (shed bool) {
-	count := &all.auth
-	if r.URL.Path == forwardauth.Path {
-		count = &all.forward
+	p := &places{most: d.most, all: &all.auth, receiving: &all.receiving}
+	forward := r.URL.Path == forwardauth.Path
+	if forward {
+		p.all = &all.forward
 	}
-	entered := false
-	enter := func() bool {
-		n := count.Add(1)
-		if entered = d.most <= 0 || n <= d.most; !entered {
-			count.Add(-1)
-		}
-		shed = !entered
-		return entered
-	}
-	defer func() {
-		if entered {
-			count.Add(-1)
-		}
-	}()
+	defer p.leave()
 	switch {
-	case count == &all.auth:
-		d.auth.Serve(w, r, enter)
-	case enter():
+	case !forward:
+		d.auth.Serve(w, r, p)
+	case p.Enter():
 		d.forward.ServeHTTP(w, r)
 	default:
 		d.forward.Shed(w, r)
 	}
-	return shed
+	return p.shed
 }

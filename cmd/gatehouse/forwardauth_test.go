@@ -9,9 +9,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/forwardauth"
 )
 
@@ -61,8 +63,8 @@ func TestHTTPListenerSheds(t *testing.T) {
 	l := &live{shedHTTP: func() { sheds++ }}
 	l.replace(&generation{leases: &leases{}, http: &httpDoor{
 		forward: forwardauth.NewHandler(nil, forwardauth.Options{}),
-		auth: authFunc(func(w http.ResponseWriter, _ *http.Request, enter func() bool) {
-			if !enter() {
+		auth: authFunc(func(w http.ResponseWriter, _ *http.Request, places authapi.Places) {
+			if !places.Enter() {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
@@ -116,26 +118,51 @@ func TestHTTPListenerSheds(t *testing.T) {
 }
 
 // authFunc is a function as the auth API.
-type authFunc func(w http.ResponseWriter, r *http.Request, enter func() bool)
+type authFunc func(w http.ResponseWriter, r *http.Request, places authapi.Places)
 
-func (f authFunc) Serve(w http.ResponseWriter, r *http.Request, enter func() bool) { f(w, r, enter) }
+func (f authFunc) Serve(w http.ResponseWriter, r *http.Request, places authapi.Places) {
+	f(w, r, places)
+}
 
-// Calls that are never sent to their end keep nobody out.
+// Calls that are never sent to their end keep nobody out, up to four times as many as
+// there may be under way. Then the memory for more is saved.
 func TestUnfinishedCallsKeepNobodyOut(t *testing.T) {
 	g := start(t, strings.Replace(onePolicy("embedded://"), `http: {listen: "127.0.0.1:0"}`, `http: {listen: "127.0.0.1:0", max_concurrent: 2}`, 1))
-	const many = 20
-	for i := range many {
+	unfinished := func() (status string, end func()) {
 		conn, err := net.Dial("tcp", g.http)
 		require.NoError(t, err)
-		defer func() { _ = conn.Close() }()
 		_, err = fmt.Fprintf(conn, "POST /auth/logout HTTP/1.1\r\nHost: gateway.example.com\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n")
 		require.NoError(t, err)
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		require.NoError(t, err, i)
-		require.Equal(t, "HTTP/1.1 100 Continue\r\n", line, "the body of call %d is waited for", i)
+		status, err = bufio.NewReader(conn).ReadString('\n')
+		require.NoError(t, err)
+		return status, func() { _ = conn.Close() }
 	}
-	response, err := http.Post("http://"+g.http+"/auth/logout", "application/json", strings.NewReader(`{}`))
-	require.NoError(t, err)
-	require.NoError(t, response.Body.Close())
-	require.Equal(t, http.StatusOK, response.StatusCode)
+	post := func(body string) int {
+		response, err := http.Post("http://"+g.http+"/auth/logout", "application/json", strings.NewReader(body))
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		return response.StatusCode
+	}
+	for i := range 2*receivingMore - 1 {
+		status, ends := unfinished()
+		defer ends()
+		require.Equal(t, "HTTP/1.1 100 Continue\r\n", status, "the body of call %d is waited for", i)
+	}
+	require.Equal(t, http.StatusOK, post(`{}`))
+
+	status, end := unfinished()
+	defer end()
+	require.Equal(t, "HTTP/1.1 100 Continue\r\n", status)
+	status, ends := unfinished()
+	defer ends()
+	require.Equal(t, "HTTP/1.1 500 Internal Server Error\r\n", status, "logout's answer where there is no place, and at once")
+	require.Equal(t, http.StatusInternalServerError, post(`{}`))
+	require.Equal(t, http.StatusOK, post(``), "no body, nothing to wait for")
+	code, _ := get(t, "http://"+g.http+"/.well-known/jwks.json")
+	require.Equal(t, http.StatusOK, code)
+	_, metrics := get(t, "http://"+g.ops+"/metrics")
+	require.Contains(t, metrics, "gatehouse_http_shed_total 2\n")
+
+	end()
+	require.Eventually(t, func() bool { return post(`{}`) == http.StatusOK }, patience, 10*time.Millisecond, "there is place again")
 }
