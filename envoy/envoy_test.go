@@ -672,6 +672,96 @@ func TestLocalRateLimitStandsBeforeTheCheck(t *testing.T) {
 	require.Len(t, g.requests(), 1)
 }
 
+// A call of the auth API goes on when all of its body is here: who sends slowly, or never
+// to the end, takes no connection to Gatehouse, and no place there.
+func TestOnlyWholeCallsReachGatehouse(t *testing.T) {
+	const arrived = "cluster.gatehouse_http.upstream_rq_total"
+	g := startGateway(t, replace("request_timeout: 60s", "request_timeout: 1s"))
+	unfinished := []string{
+		"Content-Length: 100\n\n" + `{"email":`,
+		"Transfer-Encoding: chunked\n\n9\r\n" + `{"email":` + "\r\n",
+		"Content-Length: 65536\n\n" + strings.Repeat("x", 65535),
+	}
+	for _, path := range []string{"/auth/login", "/auth/revoke-all-sessions", "/.well-known/jwks.json"} {
+		for _, rest := range unfinished {
+			r := g.send(t, "POST "+path+" HTTP/1.1\n"+rest)
+			require.Equal(t, http.StatusRequestTimeout, r.status, "Envoy ends it by itself")
+		}
+	}
+	require.Zero(t, g.stat(t, arrived))
+
+	r := g.send(t, "POST /auth/login HTTP/1.1\nContent-Length: 65537\n\n"+strings.Repeat("x", 65537))
+	r.is(t, http.StatusBadRequest, badRequest)
+	require.Equal(t, "application/json", r.header.Get("content-type"))
+	require.Zero(t, g.stat(t, arrived))
+
+	for rest, length := range map[string]string{
+		"Content-Length: 65536\n\n" + strings.Repeat("x", 65536):       "65536",
+		"Transfer-Encoding: chunked\n\n2\r\n{}\r\n1\r\n \r\n0\r\n\r\n": "3",
+		"Content-Length: 0\n\n": "0",
+	} {
+		r := g.send(t, "POST /auth/login HTTP/1.1\n"+rest)
+		require.Equal(t, http.StatusOK, r.status, r.body)
+		require.Equal(t, length, r.seen.Header.Get("content-length"))
+	}
+	require.Empty(t, g.requests(), "the check is skipped, as ever")
+
+	// What services take may be longer, and is sent as it comes: when it may pass.
+	large := "Content-Length: 70000\n\n" + strings.Repeat("x", 70000)
+	require.Equal(t, http.StatusOK, g.send(t, "POST /users HTTP/1.1\n"+large).status)
+	require.Equal(t, http.StatusRequestTimeout, g.send(t, "POST /users HTTP/1.1\n"+unfinished[0]).status)
+	require.EqualValues(t, 2, g.stat(t, "cluster.user_service.upstream_rq_total"))
+	g.answers(deny(codes.Unauthenticated, http.StatusUnauthorized, "{}"))
+	require.Equal(t, http.StatusUnauthorized, g.send(t, "POST /users HTTP/1.1\n"+unfinished[0]).status, "the check doesn't wait for it")
+}
+
+// A replica that has too much to do, or no Redis, says 503. It stays in: else the others
+// get all of what was too much for it. One that can't be reached is taken out.
+func TestReplicasThatRefuseStayIn(t *testing.T) {
+	const stats = "cluster.gatehouse_http.outlier_detection."
+	const endpoint = "- endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 8081}}}"
+	g := newGateway(t, portGateway, portAdmin, portCheck, portAuthAPI, portUsers, portOrders, portDemo)
+	g.stopCheck = g.serve(t, g.ports[portCheck])
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.2:"+strconv.Itoa(g.ports[portAuthAPI]))
+	require.NoError(t, err)
+	refusals := atomic.Int64{}
+	second := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refusals.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})}
+	go func() { _ = second.Serve(listener) }()
+	defer func() { _ = second.Close() }()
+	g.start(t, envoy.Config, replace(endpoint, endpoint+"\n        "+strings.Replace(endpoint, "127.0.0.1", "127.0.0.2", 1)))
+
+	for refusals.Load() < 20 {
+		g.get(t, "/auth/me")
+	}
+	require.Positive(t, g.stat(t, stats+"ejections_detected_consecutive_gateway_failure"), "it was seen")
+	require.Zero(t, g.stat(t, stats+"ejections_enforced_total"))
+
+	require.NoError(t, second.Close())
+	for g.stat(t, stats+"ejections_enforced_total") == 0 {
+		require.Equal(t, http.StatusOK, g.get(t, "/auth/me").status, "the other one is asked")
+	}
+}
+
+// stat is a number of Envoy's.
+func (g *gateway) stat(t *testing.T, name string) (value int64) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+proc.Local(g.ports[portAdmin])+"/stats?filter=^"+regexp.QuoteMeta(name)+"$", http.NoBody)
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	number, found := strings.CutPrefix(strings.TrimSpace(string(text)), name+": ")
+	require.True(t, found, "Envoy counts no %s: %s", name, text)
+	value, err = strconv.ParseInt(number, 10, 64)
+	require.NoError(t, err)
+	return value
+}
+
 func TestAnswersGiveNothingAway(t *testing.T) {
 	g := startGateway(t)
 	r := g.get(t, "/users")
