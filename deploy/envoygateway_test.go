@@ -141,6 +141,16 @@ func TestEnvoyGateway(t *testing.T) {
 		"(?i)/users/admin(/.*)?": "checked as admin", "(?i)/users/internal(/.*)?": "checked as internal",
 	}, checkedRoutes(routes))
 
+	buffered := map[string]any{}
+	for _, host := range routes.list("virtualHosts") {
+		for _, r := range host.list("routes") {
+			if b := r.sub("typedPerFilterConfig", "envoy.filters.http.buffer"); b != nil {
+				buffered[r.sub("match").text("path")+r.sub("match").text("pathSeparatedPrefix")] = b.sub("buffer")["maxRequestBytes"]
+			}
+		}
+	}
+	require.Equal(t, map[string]any{"/auth": 65536., "/.well-known/jwks.json": 65536.}, buffered, "whole calls of the auth API; services get bodies as they come")
+
 	filters := 0
 	last := ""
 	for _, f := range manager.list("httpFilters") {
