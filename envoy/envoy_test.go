@@ -706,6 +706,11 @@ func TestOnlyWholeCallsReachGatehouse(t *testing.T) {
 	}
 	require.Empty(t, g.requests(), "the check is skipped, as ever")
 
+	// Who sends without end is not listened to for the minute that others have.
+	hurried := startGateway(t, replace("max_stream_duration: 20s", "max_stream_duration: 1s"))
+	require.Equal(t, http.StatusRequestTimeout, hurried.send(t, "POST /auth/login HTTP/1.1\n"+unfinished[0]).status)
+	require.Zero(t, hurried.stat(t, arrived))
+
 	// What services take may be longer, and is sent as it comes: when it may pass.
 	large := "Content-Length: 70000\n\n" + strings.Repeat("x", 70000)
 	require.Equal(t, http.StatusOK, g.send(t, "POST /users HTTP/1.1\n"+large).status)
