@@ -25,14 +25,15 @@ type scriptCall struct {
 //
 // With confirmed, and where [Options] ask for it, it waits until the replicas
 // hold what the calls wrote; held is false when too few of them said so in
-// time. Everything is bounded by the timeout, waiting by another one.
+// time, or too many others waited for them already. Everything is bounded by the
+// timeout, waiting by another one, and the turn to wait by one more.
 func (s *Store) send(ctx context.Context, calls []*scriptCall, confirmed bool) (held bool, err error) {
 	if !confirmed || s.o.ConfirmReplicas == 0 {
 		ctx, cancel := s.deadline(ctx)
 		defer cancel()
 		return true, sendAll(ctx, s.client, calls)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*s.o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, 3*s.o.Timeout)
 	defer cancel()
 	if s.single != nil {
 		return s.sendConfirmed(ctx, s.single, calls)
@@ -117,7 +118,7 @@ func (s *Store) sendConfirmed(ctx context.Context, client singleClient, calls []
 		return first
 	}
 	var wait *redis.Cmd
-	err = sendOnce(ctx, redisguard.Long(client, 2*s.o.Timeout), calls, firstOfScript, func(pipe redis.Pipeliner) {
+	err = sendOnce(ctx, redisguard.Long(client, s.o.Timeout, 2*s.o.Timeout), calls, firstOfScript, func(pipe redis.Pipeliner) {
 		pipe.Set(ctx, mark(markConfirm, calls[0].keys[0]), s.o.Now().UnixMilli(), confirmLife)
 		wait = pipe.Do(ctx, "wait", s.o.ConfirmReplicas, s.o.Timeout.Milliseconds())
 	})
@@ -125,6 +126,11 @@ func (s *Store) sendConfirmed(ctx context.Context, client singleClient, calls []
 	case err == nil:
 		replicas, _ := wait.Int()
 		return replicas >= s.o.ConfirmReplicas, nil
+	case errors.Is(err, redisguard.ErrNoTurn): // nothing was sent
+		// What can't be confirmed is made all the same.
+		ctx, cancel := s.deadline(ctx)
+		defer cancel()
+		return false, sendAll(ctx, client, calls)
 	case wasAnswered(calls): // what failed came after them
 		return false, nil
 	}

@@ -42,7 +42,7 @@ func (s *Store) CreateFamily(ctx context.Context, f authz.Family) error {
 	now := s.o.Now()
 	user := keysOf(f.UserID)
 	index := s.enter(user.families, f.ID, s.familyMemory(), 0, now).withMark(user)
-	if _, err := s.send(ctx, []*scriptCall{index}, false); err != nil {
+	if _, err := s.send(repeatable(ctx), []*scriptCall{index}, false); err != nil {
 		return unavailable("index refresh family", err)
 	}
 	standing, err := index.standing()
@@ -86,7 +86,7 @@ func (s *Store) Family(ctx context.Context, id string) (authz.Family, error) {
 	if !ok {
 		return authz.Family{}, errNoFamily()
 	}
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := s.deadline(repeatable(ctx))
 	defer cancel()
 	pipe := s.client.Pipeline()
 	read := readFamily(ctx, pipe, id, keys, s.o.Now())
@@ -155,6 +155,7 @@ func (s *Store) UserFamilies(ctx context.Context, userID string) ([]authz.Active
 	if userID == "" {
 		return nil, errors.New("list refresh families: no user id")
 	}
+	ctx = repeatable(ctx)
 	user, err := s.findUser(ctx, userID, false)
 	if err != nil {
 		return nil, err
@@ -185,7 +186,8 @@ func (s *Store) UserFamilies(ctx context.Context, userID string) ([]authz.Active
 // Which token is newer is decided by its generation. The clocks of the
 // replicas decide about the grace alone, and may differ by less than that.
 //
-// It takes two round trips.
+// It takes two round trips. The first one is refused when too many ask, the second one,
+// which changes something, is not.
 func (s *Store) RotateFamily(ctx context.Context, t authz.RefreshToken, next [32]byte) (authz.Family, error) {
 	keys, ok := keysOfFamily(t.Family)
 	if !ok || t.Generation < 0 {
@@ -258,7 +260,7 @@ func (s *Store) confirmReuse(ctx context.Context, keys familyKeys) error {
 
 // familyUser returns whose family it is; "" when there is none.
 func (s *Store) familyUser(ctx context.Context, keys familyKeys) (string, error) {
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := s.deadline(repeatable(ctx))
 	defer cancel()
 	pipe := s.client.Pipeline()
 	user := pipe.HGet(ctx, keys.record, "user")

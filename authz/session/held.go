@@ -31,6 +31,7 @@ func (s *Store) UserSession(ctx context.Context, userID, handle string) (_ HeldS
 	if userID == "" {
 		return HeldSession{}, false, errors.New("show session: no user id")
 	}
+	ctx = repeatable(ctx)
 	named := func(id string) bool { return authz.Handle(id) == handle }
 	for _, sweep := range [...]bool{false, true} {
 		user, err := s.findUser(ctx, userID, sweep)

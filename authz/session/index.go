@@ -258,6 +258,7 @@ func (s *Store) UserSessions(ctx context.Context, userID string, sweep bool) ([]
 	if userID == "" {
 		return nil, errors.New("list sessions: no user id")
 	}
+	ctx = repeatable(ctx)
 	user, err := s.findUser(ctx, userID, sweep)
 	if err != nil {
 		return nil, err
@@ -284,7 +285,7 @@ func (s *Store) UserSessions(ctx context.Context, userID string, sweep bool) ([]
 	}
 	for part := range slices.Chunk(note, readAtOnce) {
 		if _, err := s.send(ctx, part, false); err != nil {
-			s.o.OnWriteError(fmt.Errorf("index sessions: %w", err))
+			s.lost(fmt.Errorf("index sessions: %w", err))
 		}
 	}
 	latestFirst(logins)

@@ -100,7 +100,7 @@ func (s *Store) readForChange(ctx context.Context, t target) (text string, recor
 // Profile returns the profile of a user; ok is false when there is none. It is
 // read whether or not [Options] Profiles is set.
 func (s *Store) Profile(ctx context.Context, userID string) (p authz.Profile, ok bool, err error) {
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := s.deadline(repeatable(ctx))
 	defer cancel()
 	pipe := s.client.Pipeline()
 	get := pipe.Get(ctx, profileKey(userID))

@@ -25,7 +25,7 @@ func (s *Store) UserStanding(ctx context.Context, userID string) (authz.Standing
 // SwitchOrganization changes the organization of one session, as
 // [Store.Update] does.
 func (s *Store) SwitchOrganization(ctx context.Context, sessionID, organization string) error {
-	return s.Update(ctx, sessionID, func(r *Record) error { return setID(r, s.o.Fields.Organization, organization) })
+	return s.Update(repeatable(ctx), sessionID, func(r *Record) error { return setID(r, s.o.Fields.Organization, organization) })
 }
 
 var errNoProfiles = authz.Refuse(authz.ReasonBadRequest, "profiles are off (identity.profiles): user:<id> is not ours to read or write")
@@ -39,7 +39,7 @@ func (s *Store) SwitchProfile(ctx context.Context, userID, organization string) 
 	if !s.o.Profiles {
 		return errNoProfiles
 	}
-	return s.UpdateProfile(ctx, userID, func(r *Record) error { return setID(r, "organizationId", organization) })
+	return s.UpdateProfile(repeatable(ctx), userID, func(r *Record) error { return setID(r, "organizationId", organization) })
 }
 
 // CompleteProfile makes the profile of a user where there is none. One that is
@@ -54,7 +54,7 @@ func (s *Store) CompleteProfile(ctx context.Context, u authz.User) error {
 	if !s.o.Profiles {
 		return nil
 	}
-	return s.UpdateProfile(ctx, u.ID, func(r *Record) error {
+	return s.UpdateProfile(repeatable(ctx), u.ID, func(r *Record) error {
 		partial, _ := r.Get(partialProfile)
 		if len(r.members) > 0 && string(partial) != "true" {
 			return nil

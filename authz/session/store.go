@@ -54,7 +54,7 @@ type Options struct {
 	ConfirmReplicas int
 	// Timeout bounds each call of the store as a whole. Default 100ms. Calls
 	// that look through many records have it for each step. Waiting for
-	// replicas has it once more. The client must respect the deadline of a
+	// replicas has it twice more, once for its turn. The client must respect the deadline of a
 	// context (ContextTimeoutEnabled), as those of [Open] do.
 	Timeout time.Duration
 	// Cache keeps what was read for as long as the server announces changes;
@@ -212,9 +212,11 @@ func New(client redis.UniversalClient, o Options) *Store {
 	return s
 }
 
-// Ping reports whether the store can be reached.
+// Ping reports whether the store can be reached, as checks find it: while it is known to
+// be silent, it isn't asked. An error with [authz.ReasonOverloaded] says nothing against
+// it.
 func (s *Store) Ping(ctx context.Context) error {
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := redisguard.Lookup(ctx, s.o.Timeout)
 	defer cancel()
 	if err := s.client.Ping(ctx).Err(); err != nil {
 		return unavailable("ping", err)
@@ -237,8 +239,26 @@ func (s *Store) GuardStats() GuardStats {
 	return g
 }
 
+// deadline bounds a step.
 func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if repeatable, _ := ctx.Value(repeatableKey{}).(bool); repeatable {
+		return redisguard.Repeatable(ctx, s.o.Timeout)
+	}
 	return context.WithTimeout(ctx, s.o.Timeout)
+}
+
+type repeatableKey struct{}
+
+// repeatable is the context of steps that take nothing away, and before which nothing has
+// changed: each may be refused when too many ask. All others are orders, which are not,
+// and don't wait behind these.
+func repeatable(ctx context.Context) context.Context {
+	return context.WithValue(ctx, repeatableKey{}, true)
+}
+
+// order is the context of steps that are orders, whatever they are part of.
+func order(ctx context.Context) context.Context {
+	return context.WithValue(ctx, repeatableKey{}, false)
 }
 
 // Session implements [authz.SessionStore]. From the cache it takes no round

@@ -25,7 +25,8 @@ const mostScans = 3
 // sweep looks through all session records for those of a user, in small steps
 // that leave the server time for others: for what another program made and the
 // gate never saw. There is one sweep of a store at a time; the next one waits
-// for its turn.
+// for its turn. It is an order, also for a list: only administrators can have it, and who
+// locks somebody out looks first.
 //
 // With an error it returns what it has found so far. Each step has the timeout of
 // a call, the whole as long as ctx. Every record
@@ -38,6 +39,7 @@ func (s *Store) sweep(ctx context.Context, userID string) ([]string, error) {
 	case <-ctx.Done():
 		return nil, unavailable("wait to look through the sessions", ctx.Err())
 	}
+	ctx = order(ctx)
 	var mu sync.Mutex
 	var ids []string
 	err := s.forEachServer(ctx, func(ctx context.Context, server redis.Cmdable) error {

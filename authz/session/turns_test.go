@@ -3,41 +3,59 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/limit"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // Far more of one kind of calls come than Redis can answer behind a slow line. That is
-// their own matter: every check is answered beside them, and nobody takes Redis for
-// silent. Anybody can try to log in, so behind logins nothing else waits at all.
+// their own matter: every check is answered beside them, every revocation is made, all of
+// a user's as well, and nobody takes Redis for silent.
 func TestAFloodHoldsUpNobodyElse(t *testing.T) {
-	const timeout, slow, callers = time.Second, 50 * time.Millisecond, 400
+	const timeout, slow, callers, records = time.Second, 50 * time.Millisecond, 400, 700
+	c := newChain("family")
 	for _, tc := range []struct {
 		name string
 		one  func(ctx context.Context, g guardedStore, guesses *limit.Guesses, i int) (answered bool)
-		// Whether what is not marked is the flood itself.
-		unmarked bool
 	}{
-		{"of logins", func(ctx context.Context, _ guardedStore, guesses *limit.Guesses, i int) bool {
+		{"of tries at passwords", func(ctx context.Context, _ guardedStore, guesses *limit.Guesses, i int) bool {
 			_, err := guesses.Attempt(ctx, fmt.Sprint("user-", i), "192.0.2.1")
 			return err == nil
-		}, false},
-		{"of other calls of the auth API", func(ctx context.Context, g guardedStore, _ *limit.Guesses, i int) bool {
+		}},
+		{"of refresh tokens that have ended", func(ctx context.Context, g guardedStore, _ *limit.Guesses, i int) bool {
 			_, err := g.Family(ctx, fmt.Sprint("family-", i))
 			return authz.ReasonOf(err) == authz.ReasonRefreshInvalid
-		}, true},
+		}},
+		{"of refresh tokens that live", func(ctx context.Context, g guardedStore, _ *limit.Guesses, _ int) bool {
+			if _, err := g.Family(ctx, "family"); err != nil {
+				return false
+			}
+			_, err := g.RotateFamily(ctx, c.token(0), c.token(1).Hash)
+			return err == nil
+		}},
+		{"of lists", func(ctx context.Context, g guardedStore, _ *limit.Guesses, i int) bool {
+			_, err := g.UserSessions(ctx, fmt.Sprint("user-", i), false)
+			return err == nil
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			g := newGuarded(t, session.Options{Timeout: timeout})
+			g := newGuarded(t, session.Options{Timeout: timeout, RefreshGrace: time.Hour})
+			require.NoError(t, g.CreateFamily(t.Context(), authz.Family{ID: "family", UserID: "u", Hash: c.token(0).Hash}))
+			for i := range records {
+				g.put(t, fmt.Sprint("other-", i), fmt.Sprintf(`{"userId":"user-%d"}`, i%callers))
+			}
+			g.put(t, "victim", `{"userId":"victim"}`)
 			guesses := limit.NewGuesses(session.ClientOf(g.Store), limit.GuessOptions{
 				Timeout: timeout, Account: 1 << 20, Address: 1 << 20,
 			})
@@ -91,13 +109,14 @@ func TestAFloodHoldsUpNobodyElse(t *testing.T) {
 					}
 				})
 			}
-			if !tc.unmarked {
-				for range 10 {
-					require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "revoked"}))
-					_, err := g.Family(t.Context(), "none")
-					requireReason(t, authz.ReasonRefreshInvalid, err)
-				}
+			for i := range 10 {
+				id := fmt.Sprint("revoked-", i)
+				require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: id, Family: id}))
 			}
+			ended, err := g.RevokeUser(t.Context(), "victim")
+			require.NoError(t, err)
+			require.Equal(t, 1, ended)
+			require.NoError(t, g.Ping(t.Context()), "the store is in reach")
 			checks.Wait()
 			stats := g.GuardStats()
 			late := answered.Load() - early
@@ -155,18 +174,116 @@ func TestTheSmallestPoolIsEnoughForAll(t *testing.T) {
 	}
 }
 
+// hog takes all turns of a kind of commands, until the end of the test.
+func hog(t *testing.T, f fixture, kind func(context.Context, time.Duration) (context.Context, context.CancelFunc)) {
+	t.Helper()
+	client := f.client.(*redis.Client)
+	turns := client.Options().PoolSize / 8
+	var hogs sync.WaitGroup
+	direct := redis.NewClient(&redis.Options{Addr: client.Options().Addr, Protocol: 2, DisableIdentity: true})
+	for range turns {
+		hogs.Go(func() {
+			ctx, cancel := kind(t.Context(), time.Hour)
+			defer cancel()
+			_ = client.BLPop(ctx, 0, "hog").Err()
+		})
+	}
+	t.Cleanup(func() {
+		defer func() { _ = direct.Close() }()
+		for range turns {
+			_ = direct.RPush(context.Background(), "hog", "enough").Err() //nolint:usetesting // its own context has ended
+		}
+		hogs.Wait()
+	})
+	require.Eventually(t, func() bool {
+		info, err := direct.Info(t.Context(), "clients").Result()
+		return err == nil && strings.Contains(info, fmt.Sprintf("blocked_clients:%d\r", turns))
+	}, patience, time.Millisecond)
+}
+
+// What takes something away has turns that nothing else takes, and needs no others.
+func TestNoRevocationNeedsATurnOfWhatIsAsked(t *testing.T) {
+	t.Parallel()
+	f := openStore(t, "redis://"+proctest.StartRedis(t).Addr, session.Options{Profiles: true, Timeout: 2 * time.Second})
+	prepareRevocations(t, f)
+	c := newChain("family")
+	require.NoError(t, f.CreateFamily(t.Context(), authz.Family{ID: "family", UserID: "u", Hash: c.token(0).Hash}))
+	hog(t, f, redisguard.Repeatable)
+	before := f.allKeys(t, "*")
+	var refused sync.WaitGroup
+	for name, ask := range map[string]func(ctx context.Context) error{
+		"Family": func(ctx context.Context) error { _, err := f.Family(ctx, "family"); return err },
+		"RotateFamily": func(ctx context.Context) error {
+			_, err := f.RotateFamily(ctx, c.token(0), c.token(1).Hash)
+			return err
+		},
+		"CreateFamily": func(ctx context.Context) error {
+			return f.CreateFamily(ctx, authz.Family{ID: "more", UserID: "more", Hash: c.token(0).Hash})
+		},
+		"Create": func(ctx context.Context) error {
+			_, err := f.Create(ctx, session.NewSession{Identity: authz.Identity{ID: "more"}})
+			return err
+		},
+		"UserSessions": func(ctx context.Context) error { _, err := f.UserSessions(ctx, "u", false); return err },
+		"UserFamilies": func(ctx context.Context) error { _, err := f.UserFamilies(ctx, "u"); return err },
+		"UserSession":  func(ctx context.Context) error { _, _, err := f.UserSession(ctx, "u", "none"); return err },
+		"Profile":      func(ctx context.Context) error { _, _, err := f.Profile(ctx, "u"); return err },
+		"SwitchOrganization": func(ctx context.Context) error {
+			return f.SwitchOrganization(ctx, "a", "acme")
+		},
+		"SwitchProfile": func(ctx context.Context) error { return f.SwitchProfile(ctx, "u", "acme") },
+		"CompleteProfile": func(ctx context.Context) error {
+			return f.CompleteProfile(ctx, authz.User{Identity: authz.Identity{ID: "more"}})
+		},
+	} {
+		refused.Go(func() {
+			if err := ask(t.Context()); authz.ReasonOf(err) != authz.ReasonOverloaded {
+				t.Error(name, err)
+			}
+		})
+	}
+	refused.Wait()
+	require.ElementsMatch(t, before, f.allKeys(t, "*"), "what is refused has changed nothing")
+	for name, revoke := range revocations(f) {
+		mark, err := revoke(t.Context())
+		require.NoError(t, err, name)
+		require.True(t, mark == "" || f.exists(t, mark), name)
+	}
+}
+
+// Revocations hold up nothing else, however many there are.
+func TestNothingElseNeedsATurnOfRevocations(t *testing.T) {
+	t.Parallel()
+	f := openStore(t, "redis://"+proctest.StartRedis(t).Addr, session.Options{Profiles: true, Timeout: 2 * time.Second})
+	require.NoError(t, f.CreateFamily(t.Context(), authz.Family{ID: "family", UserID: "u"}))
+	hog(t, f, func(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
+		return context.WithCancel(ctx)
+	})
+	require.NoError(t, f.Ping(t.Context()), "the store is in reach")
+	_, err := f.Family(t.Context(), "family")
+	require.NoError(t, err)
+	_, err = f.UserFamilies(t.Context(), "u")
+	require.NoError(t, err)
+	_, err = f.UserSessions(t.Context(), "u", false)
+	require.NoError(t, err)
+	require.NoError(t, f.CompleteProfile(t.Context(), authz.User{Identity: authz.Identity{ID: "u"}}))
+	require.NoError(t, f.SwitchProfile(t.Context(), "u", "acme"))
+}
+
 // A revocation that replicas don't confirm keeps its turn for as long as it waits for
-// them. That is at the cost of other revocations and of touches alone.
+// them. That is at the cost of touches alone: others for which there is no turn in time
+// are made without a question to the replicas.
 func TestWhoWaitsForReplicasHoldsUpNoCheck(t *testing.T) {
 	t.Parallel()
-	const timeout = time.Second
+	const timeout, revoked = time.Second, 3 * guardedPool
 	g := newGuarded(t, session.Options{Timeout: timeout, ConfirmReplicas: 1}) // and there is none
 	guesses := limit.NewGuesses(session.ClientOf(g.Store), limit.GuessOptions{Timeout: timeout, Account: 1 << 20, Address: 1 << 20})
 	var revocations sync.WaitGroup
-	for i := range 3 * guardedPool {
+	for i := range revoked {
 		revocations.Go(func() {
-			if err := g.End(t.Context(), authz.Ending{SessionID: fmt.Sprint(i)}); err == nil {
-				t.Error("nobody has confirmed it")
+			err := g.End(t.Context(), authz.Ending{SessionID: fmt.Sprint(i)})
+			if reason := authz.ReasonOf(err); reason != authz.ReasonNotConfirmed {
+				t.Error(i, reason, err)
 			}
 		})
 	}
@@ -177,6 +294,11 @@ func TestWhoWaitsForReplicasHoldsUpNoCheck(t *testing.T) {
 		case <-ended:
 			require.Positive(t, asked)
 			require.Zero(t, g.GuardStats().Opened)
+			for i := range revoked {
+				made, err := g.direct.Exists(t.Context(), fmt.Sprintf("gatehouse:dead:{sess:%d}", i)).Result()
+				require.NoError(t, err)
+				require.EqualValues(t, 1, made, "it was told that it is made, and not confirmed")
+			}
 			return
 		default:
 		}

@@ -12,28 +12,28 @@
 // The bulkhead lets as many wait as will be answered in time, as fast as the server
 // answers now, and refuses the next one at once.
 //
-// Only what is marked, by [Lookup], [Touch] or [Guess], is ever refused. All other
-// commands, a revocation for one, always try: they wait for their turn as long as their
-// context lasts. They are no evidence that a server is gone, since some take long by
-// themselves, but that it is there.
+// Only what is marked, by [Lookup], [Touch], [Guess] or [Repeatable], is ever refused.
+// All else is an order, a revocation for one, and always tries: it waits for its turn as
+// long as its context lasts. Orders are no evidence that a server is gone, since some
+// take long by themselves, but that it is there.
 //
 // The connections to a server are shared, so that nobody can take all of them: each
 // kind of commands has turns of its own, one at least, and as many as its share of the
 // connections (see [Guard]). A command takes its turn before it takes a connection,
 // and needs no other turn while it has one: what opens a connection, or asks a
 // Cluster for its servers, takes none. So those who wait for each other are never a
-// circle, and with fewer than four connections, which is fewer than there are kinds,
+// circle, and with fewer than six connections, where there are more turns than these,
 // they also wait at the connections. (A WATCH would hold a connection from one command
 // to the next without a turn. Nobody does that by a client that is guarded.)
 //
 // What takes long holds its turn for so long. The only such command is WAIT, by which a
 // revocation is confirmed (confirm_replicas): up to redis.timeout, while replicas are
 // behind or gone. So it goes by [Long], and has the turns of the touches, which can be
-// left out: it holds up neither what else isn't marked, nor lookups or guesses. Then
-// there are turns / redis.timeout such revocations a second at most; turns are given in
-// the order in which they were asked for, and who had none in time was not sent. The
-// steps of a sweep (SCAN) take some milliseconds and a turn each, and stand in line
-// again for the next.
+// left out, and are while it has all of them: it holds up neither orders, nor lookups or
+// guesses. Then there are turns / redis.timeout such revocations a second at most; turns
+// are given in the sequence in which they were asked for, and who had none in time is
+// told so by [ErrNoTurn], and can do without the WAIT. The steps of a sweep (SCAN) take
+// some milliseconds and a turn each, and stand in line again for the next.
 //
 // It works by hooks in the client, so that in a Cluster each master is judged by what
 // it did itself, redirections and retries included.
@@ -73,25 +73,32 @@ var errRefused = errors.New("not asked")
 // asked.
 func Refused(err error) bool { return errors.Is(err, errRefused) || errors.Is(err, ErrOverloaded) }
 
+// ErrNoTurn is in the error of an order that had no turn while it had time: it was not
+// sent.
+var ErrNoTurn = errors.New("it was not its turn at the store in time")
+
 // purpose is for what a command is sent.
 type purpose int
 
 const (
-	unmarked purpose = iota
+	order purpose = iota // what is not marked
 	lookup
 	touch
 	guess
+	repeatable
 	inside // what a guarded command needs to be sent: it opens a connection
 )
 
 // guarded reports whether what is sent for it may be refused.
-func (p purpose) guarded() bool { return p == lookup || p == touch || p == guess }
+func (p purpose) guarded() bool { return p != order && p != inside }
 
-// The shares of those who may be refused.
+// The shares of a server's connections.
 const (
 	lookupShare = iota
 	touchShare
 	guessShare
+	repeatableShare
+	orderShare
 	shares
 )
 
@@ -101,7 +108,11 @@ func shareOf(p purpose) int {
 		return touchShare
 	case guess:
 		return guessShare
-	case unmarked, lookup, inside:
+	case repeatable:
+		return repeatableShare
+	case order:
+		return orderShare
+	case lookup, inside:
 	}
 	return lookupShare
 }
@@ -135,6 +146,16 @@ func Guess(ctx context.Context, timeout time.Duration) (context.Context, context
 	return marked(ctx, guess, timeout)
 }
 
+// Repeatable is the context of what its caller can ask again, and what has changed
+// nothing so far: it reads a list or a refresh family, or is the first step of a login.
+// Who was logged out long ago can have it sent, as often as they like. It has a share of
+// the connections as small as a guess's, and what takes something away doesn't wait
+// behind it. Some of it takes long by itself, so that it was not answered is no evidence
+// that a server is gone.
+func Repeatable(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return marked(ctx, repeatable, timeout)
+}
+
 func marked(ctx context.Context, p purpose, timeout time.Duration) (context.Context, context.CancelFunc) {
 	deadline := time.Now().Add(timeout)
 	return context.WithDeadline(context.WithValue(ctx, markKey{}, mark{p, deadline, timeout}), deadline)
@@ -143,8 +164,8 @@ func marked(ctx context.Context, p purpose, timeout time.Duration) (context.Cont
 // Guard watches the servers of one client. Safe for concurrent use.
 //
 // Of the connections to a server a quarter is for touches and what takes [Long], an
-// eighth for guesses, an eighth for what else is not marked, and what is left for
-// lookups; at least one for each.
+// eighth each for guesses, for what is repeatable and for orders, and what is left for
+// lookups; at least one for each, and two for lookups.
 type Guard struct {
 	poolSize int
 	front    [shares]bulkhead // before the servers of a Cluster, which may not be known yet: no turns
@@ -169,8 +190,8 @@ type Stats struct {
 	Silent  int   // servers that requests are not sent to now, since they don't answer
 	Waiting int   // lookups that wait for an answer, or for their turn to ask
 	Opened  int64 // times that a server ceased to answer
-	// Lookups and guesses that were refused at once: by the breaker, since the server
-	// answers too slowly for all that wait, and since too many wait.
+	// Lookups, guesses and what is repeatable that were refused at once: by the breaker,
+	// since the server answers too slowly for all that wait, and since too many wait.
 	Broken, Slow, Full int64
 	Skipped            int64 // touches that were left out for any of these reasons
 }
@@ -204,7 +225,8 @@ func Of(client redis.UniversalClient) *Guard {
 
 // watch adds the hook to the client of one server.
 func (g *Guard) watch(client *redis.Client) {
-	h := hook{g: g, s: g.server(client)}
+	s := g.server(client)
+	h := hook{s: s, orders: &s.shares[orderShare]}
 	key := weak.Make(client)
 	hooks.Store(key, h)
 	runtime.AddCleanup(client, func(key weak.Pointer[redis.Client]) {
@@ -217,12 +239,12 @@ func (g *Guard) watch(client *redis.Client) {
 var hooks sync.Map // of clients of one server: weak pointer to the client → hook
 
 // Long returns a client that has the connections of another one, with this timeout of
-// reads and writes, for what takes long by itself. ([redis.Client.WithTimeout] forgets
-// the hooks, so that nothing would know of its commands.) What it sends must not be
-// marked.
+// reads and writes, for what takes long by itself. Its commands wait for their turn for
+// so long at most, then fail with [ErrNoTurn]. ([redis.Client.WithTimeout] forgets the
+// hooks, so that nothing would know of them.) What it sends must not be marked.
 func Long(client interface {
 	WithTimeout(timeout time.Duration) *redis.Client
-}, timeout time.Duration,
+}, turn, timeout time.Duration,
 ) *redis.Client {
 	long := client.WithTimeout(timeout)
 	if c, ok := client.(interface{ Inner() *redis.Client }); ok {
@@ -231,7 +253,7 @@ func Long(client interface {
 	if c, ok := client.(*redis.Client); ok {
 		if h, ok := hooks.Load(weak.Make(c)); ok {
 			h := h.(hook)
-			h.long = true
+			h.orders, h.turn = &h.s.shares[touchShare], turn
 			long.AddHook(h)
 		}
 	}
@@ -292,23 +314,23 @@ func (g *Guard) leave(s *server) {
 	}
 }
 
-// Most is how many lookups, and how many touches, may wait for one server at once,
-// however fast it is.
+// Most is how many lookups, and how many of each other kind that may be refused, may wait
+// for one server at once, however fast it is.
 func (g *Guard) Most() int { return int(g.most()) }
 
-func (g *Guard) most() int32 { return mostWaiting * int32(min(g.lookupTurns(), 1<<20)) } //nolint:gosec // G115: as bounded
+func (g *Guard) most() int32 { return mostWaiting * int32(min(g.turns()[lookupShare], 1<<20)) } //nolint:gosec // G115: as bounded
 
-// The connections to a server are shared, as [Guard] says. A revocation that had to wait
-// for a connection until lookups have been answered would be too late when the server
-// is slow.
-func (g *Guard) touchTurns() int { return max(g.poolSize/4, 1) }
-
-func (g *Guard) guessTurns() int { return max(g.poolSize/8, 1) }
-
-func (g *Guard) otherTurns() int { return max(g.poolSize/8, 1) }
-
-func (g *Guard) lookupTurns() int {
-	return max(g.poolSize-g.touchTurns()-g.guessTurns()-g.otherTurns(), 1)
+// turns are those of each share, as [Guard] says. A revocation that had to wait for a
+// connection until lookups have been answered would be too late when the server is slow.
+func (g *Guard) turns() (turns [shares]int) {
+	quarter, eighth := max(g.poolSize/4, 1), max(g.poolSize/8, 1)
+	return [shares]int{
+		lookupShare:     max(g.poolSize-quarter-3*eighth, min(g.poolSize, 2)),
+		touchShare:      quarter,
+		guessShare:      eighth,
+		repeatableShare: eighth,
+		orderShare:      eighth,
+	}
 }
 
 // Notify has a function told of changes, in place of the one that was told before.
@@ -352,9 +374,31 @@ func (g *Guard) count(p purpose, err error) {
 
 // hook stands before one server.
 type hook struct {
-	g    *Guard
-	s    *server
-	long bool // see Long
+	s      *server
+	orders *bulkhead     // whose turns orders take
+	turn   time.Duration // how long they wait for one; zero: as long as they have time
+}
+
+// pass sends a command, or a pipeline that begins with it, when it is its turn. sent is
+// false where that was never tried.
+func (h hook) pass(ctx context.Context, cmd redis.Cmder, send func(context.Context) error) (sent bool, err error) {
+	m, _ := ctx.Value(markKey{}).(mark)
+	switch {
+	case m.purpose.guarded():
+		return h.s.ask(ctx, m, send)
+	case m.purpose == inside || keeps(cmd.Name()):
+		return true, send(ctx)
+	}
+	leave, err := h.s.await(ctx, h.orders, h.turn)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	err = send(inner(ctx))
+	if kindOf(err) == answer && needsKeys(cmd.Name()) {
+		h.s.answers(h.s.now())
+	}
+	return true, err
 }
 
 // DialHook has a connection that can't be made fail when it is used. For the client
@@ -372,8 +416,7 @@ func (h hook) DialHook(next redis.DialHook) redis.DialHook {
 
 func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		m, _ := ctx.Value(markKey{}).(mark)
-		sent, err := h.s.pass(ctx, m, h.long, cmd, func(ctx context.Context) error { return next(ctx, cmd) })
+		sent, err := h.pass(ctx, cmd, func(ctx context.Context) error { return next(ctx, cmd) })
 		if !sent || Refused(err) {
 			cmd.SetErr(err)
 		}
@@ -386,8 +429,7 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 		if len(cmds) == 0 {
 			return next(ctx, cmds)
 		}
-		m, _ := ctx.Value(markKey{}).(mark)
-		sent, err := h.s.pass(ctx, m, h.long, cmds[0], func(ctx context.Context) error { return next(ctx, cmds) })
+		sent, err := h.pass(ctx, cmds[0], func(ctx context.Context) error { return next(ctx, cmds) })
 		if !sent || Refused(err) {
 			setErrors(cmds, err)
 		}

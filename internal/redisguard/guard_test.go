@@ -200,8 +200,8 @@ func TestLongHasTheGuardOfItsClient(t *testing.T) {
 	addr, hangUp := mute(t)
 	client := redis.NewClient(&redis.Options{Addr: addr, PoolSize: 4, MaxRetries: -1, ReadTimeout: time.Hour, PoolTimeout: time.Hour, ContextTimeoutEnabled: true})
 	defer func() { _ = client.Close() }()
-	redisguard.Of(client)
-	long := redisguard.Long(client, time.Hour)
+	guard := redisguard.Of(client)
+	long := redisguard.Long(client, time.Hour, time.Hour)
 	ctx, giveUp := context.WithCancel(t.Context())
 	var waiting sync.WaitGroup
 	for range 10 {
@@ -210,8 +210,15 @@ func TestLongHasTheGuardOfItsClient(t *testing.T) {
 	require.Eventually(t, func() bool { return client.PoolStats().TotalConns > 0 }, patience, time.Millisecond)
 	late, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	require.ErrorContains(t, long.Get(late, "key").Err(), "not its turn")
+	require.ErrorIs(t, long.Get(late, "key").Err(), redisguard.ErrNoTurn)
+	require.ErrorIs(t, redisguard.Long(client, time.Millisecond, time.Hour).Get(ctx, "key").Err(), redisguard.ErrNoTurn)
 	require.EqualValues(t, 1, client.PoolStats().TotalConns, "and others have the rest")
+
+	touch, cancel := redisguard.Touch(ctx, patience) // a request waits for it
+	defer cancel()
+	require.ErrorIs(t, client.Get(touch, "key").Err(), redisguard.ErrOverloaded)
+	require.NoError(t, touch.Err(), "it is left out at once")
+	require.EqualValues(t, 1, guard.Stats().Skipped)
 	giveUp()
 	hangUp()
 	waiting.Wait()

@@ -28,8 +28,8 @@ const (
 	// forgotten is after how long a silent server that nobody needs is asked no more: one
 	// that a Cluster has replaced.
 	forgotten = time.Minute
-	// mostWaiting lookups, and as many touches, may wait for each connection that
-	// lookups have, at once.
+	// mostWaiting lookups, and as many of each other kind that may be refused, may wait
+	// for each connection that lookups have, at once.
 	mostWaiting = 64
 	// gap is how long there is nobody who comes and has to wait, at most, when it counts
 	// as a standstill of the server that nobody is answered.
@@ -44,8 +44,7 @@ type server struct {
 	g      *Guard
 	name   string
 	began  time.Time
-	shares [shares]bulkhead                           // of those who may be refused
-	others chan struct{}                              // turns of what is not marked
+	shares [shares]bulkhead
 	client atomic.Pointer[weak.Pointer[redis.Client]] // the latest
 
 	clients int // that there are; g.mu guards it
@@ -57,8 +56,8 @@ type server struct {
 }
 
 func newServer(g *Guard, name string) *server {
-	s := &server{g: g, name: name, began: time.Now(), others: make(chan struct{}, g.otherTurns())}
-	for i, turns := range [shares]int{lookupShare: g.lookupTurns(), touchShare: g.touchTurns(), guessShare: g.guessTurns()} {
+	s := &server{g: g, name: name, began: time.Now()}
+	for i, turns := range g.turns() {
 		b := &s.shares[i]
 		b.turns, b.most, b.began = make(chan struct{}, turns), g.most(), s.began
 	}
@@ -67,50 +66,35 @@ func newServer(g *Guard, name string) *server {
 
 func (s *server) now() time.Duration { return time.Since(s.began) }
 
-// pass sends a command, or a pipeline that begins with it, when it is its turn. sent is
-// false where that was never tried.
-func (s *server) pass(ctx context.Context, m mark, long bool, cmd redis.Cmder, send func(context.Context) error) (sent bool, err error) {
-	switch {
-	case m.purpose.guarded():
-		return s.ask(ctx, m, send)
-	case m.purpose == inside || keeps(cmd.Name()):
-		return true, send(ctx)
-	}
-	turns := s.others
-	if long {
-		turns = s.shares[touchShare].turns
-	}
-	return s.order(ctx, turns, cmd, send)
-}
-
 // keeps reports whether a command is one by which a client keeps itself informed of a
 // Cluster. Others wait for the answer, so it must not wait for theirs.
 func keeps(name string) bool { return name == "cluster" || name == "command" }
 
-// order sends what is not marked. It waits for its turn as long as it has time, and is
-// never refused. Only when its turn comes in the last eighth of its time it isn't sent:
-// it would hardly be answered, cost the connection, and make those behind it as late.
-func (s *server) order(ctx context.Context, turns chan struct{}, cmd redis.Cmder, send func(context.Context) error) (sent bool, err error) {
+// await waits for the turn of an order, as long as that has time, and for so long at
+// most. It is never refused. Only when its turn comes in the last eighth of its time it
+// isn't sent: it would hardly be answered, cost the connection, and make those behind it
+// as late.
+func (s *server) await(ctx context.Context, b *bulkhead, atMost time.Duration) (leave func(), err error) {
 	came := time.Now()
-	select {
-	case turns <- struct{}{}:
-		defer func() { <-turns }()
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < deadline.Sub(came)/8 {
-			return false, s.tooLate(came, context.DeadlineExceeded)
-		}
-	case <-ctx.Done():
-		return false, s.tooLate(came, ctx.Err())
+	in := ctx
+	if atMost > 0 {
+		var cancel context.CancelFunc
+		in, cancel = context.WithTimeout(ctx, atMost)
+		defer cancel()
 	}
-	err = send(inner(ctx))
-	if kindOf(err) == answer && needsKeys(cmd.Name()) {
-		s.answers(s.now())
+	if err := b.await(in); err != nil {
+		return nil, s.tooLate(came, err)
 	}
-	return true, err
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < deadline.Sub(came)/8 {
+		b.release()
+		return nil, s.tooLate(came, context.DeadlineExceeded)
+	}
+	return b.release, nil
 }
 
-// tooLate is that something that is not marked had no turn while it had time.
+// tooLate is that an order had no turn while it had time.
 func (s *server) tooLate(came time.Time, err error) error {
-	err = fmt.Errorf("it was not its turn at the store in time: %w", err)
+	err = fmt.Errorf("%w: %w", ErrNoTurn, err)
 	if s.answersOthers(came.Sub(s.began), err) {
 		return fmt.Errorf("%w: %w", ErrOverloaded, err)
 	}
@@ -188,8 +172,12 @@ func (s *server) answers(now time.Duration) {
 }
 
 // fails learns that what was sent at began was not answered. Where others were in the
-// meantime, the server is slow, or busy with that one.
+// meantime, the server is slow, or busy with that one. See [Repeatable] for what never
+// says anything.
 func (s *server) fails(began, now time.Duration, m mark, err error) {
+	if m.purpose == repeatable {
+		return
+	}
 	last := time.Duration(s.answered.Load())
 	if last > began || s.failures.Add(1) < mostFailures || now-last < chance {
 		return
@@ -302,6 +290,7 @@ type bulkhead struct {
 	most     int32
 	began    time.Time
 	within   atomic.Int32 // who has a turn, or waits for one
+	orders   atomic.Int32 // those of them who can't be refused
 	takes    atomic.Int64 // how long an answer takes as a rule
 	last     atomic.Int64 // how long the last one took
 	progress atomic.Int64 // when a turn was taken or given back last, since began
@@ -333,6 +322,10 @@ func (b *bulkhead) enter(ctx context.Context) error {
 		b.progresses()
 		return nil
 	default:
+	}
+	if b.orders.Load() > 0 { // which take long here
+		b.within.Add(-1)
+		return crowded("revocations that wait for replicas have its turns")
 	}
 	select {
 	case b.turns <- struct{}{}:
@@ -371,6 +364,27 @@ func (b *bulkhead) leave() {
 		b.progresses()
 		<-b.turns
 	}
+	b.within.Add(-1)
+}
+
+// await waits for the turn of an order.
+func (b *bulkhead) await(ctx context.Context) error {
+	b.within.Add(1)
+	b.orders.Add(1)
+	select {
+	case b.turns <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		b.orders.Add(-1)
+		b.within.Add(-1)
+		return ctx.Err()
+	}
+}
+
+// release gives the turn of an order back.
+func (b *bulkhead) release() {
+	<-b.turns
+	b.orders.Add(-1)
 	b.within.Add(-1)
 }
 
