@@ -107,6 +107,12 @@ func newGate(cfg *config.Config, files contents, before warm, log *slog.Logger) 
 // ping asks whether the store is in reach.
 func (g *gate) ping(ctx context.Context) error { return g.store.Ping(ctx) }
 
+// outOfReach reports whether that is what a ping found. A store that too many ask at
+// once is in reach.
+func outOfReach(err error) bool {
+	return err != nil && authz.ReasonOf(err) != authz.ReasonOverloaded
+}
+
 // close lets go of the parts. Those that no other gate has end.
 func (g *gate) close() error { return g.parts.drop() }
 

@@ -175,7 +175,7 @@ func (g *generation) reach(ctx context.Context, before *generation) error {
 		if err == nil || patience.Err() == nil { // else all that it says is that patience has ended
 			err = latest
 		}
-		outage = outage && before.ping(ctx) != nil
+		outage = outage && outOfReach(before.ping(ctx))
 		select {
 		case <-patience.Done():
 			if outage {

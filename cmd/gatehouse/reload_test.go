@@ -37,10 +37,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/authz/users"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // config returns what /readyz says of the configuration.
@@ -1069,6 +1071,45 @@ func TestAnotherStoreIsTakenInAnOutage(t *testing.T) {
 	defer server.Kill()
 	until(t, "it is ready", func() bool { status, _ := get(t, "http://"+g.ops+"/readyz"); return status == 200 })
 	until(t, "the store answers", func() bool { return as(t, conn, "id-a") == 401 })
+}
+
+// A store that too many ask at once is in reach: another one that nobody can reach would
+// be an outage.
+func TestAnOverloadedStoreIsNoOutage(t *testing.T) {
+	server := proctest.StartRedis(t)
+	build := func(url string) *generation {
+		file := write(t, "gatehouse.yaml", onePolicy(url))
+		c, err := configFile{path: file}.load()
+		require.NoError(t, err)
+		g, err := newGeneration(c, nil, instruments{log: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, g.close()) })
+		return g
+	}
+	before := build("redis://" + server.Addr)
+	require.NoError(t, before.ping(t.Context()))
+	var checks sync.WaitGroup
+	asked := before.client.(*redis.Client).Options().PoolSize
+	for range asked { // with all turns of checks
+		checks.Go(func() {
+			ctx, cancel := redisguard.Lookup(t.Context(), time.Hour)
+			defer cancel()
+			_ = before.client.BLPop(ctx, 0, "list").Err()
+		})
+	}
+	until(t, "too many ask", func() bool {
+		err := before.ping(t.Context())
+		require.False(t, outOfReach(err), err)
+		return authz.ReasonOf(err) == authz.ReasonOverloaded
+	})
+	require.ErrorContains(t, build("redis://"+proc.Local(proctest.FreePort(t))).reach(t.Context(), before), "can't be reached")
+	require.Equal(t, authz.ReasonOverloaded, authz.ReasonOf(before.ping(t.Context())), "still")
+	direct := redis.NewClient(&redis.Options{Addr: server.Addr, Protocol: 2, DisableIdentity: true})
+	defer func() { _ = direct.Close() }()
+	for range asked {
+		require.NoError(t, direct.RPush(t.Context(), "list", "enough").Err())
+	}
+	checks.Wait()
 }
 
 // What can't change under way stays, the rest is applied, and both are said.

@@ -313,6 +313,9 @@ func (s *server) watchStore(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if !outOfReach(err) {
+			err = nil
+		}
 		s.ready.store(err)
 		if now := err == nil; now != up || first {
 			up, first = now, false
