@@ -207,7 +207,7 @@ func TestRevocationsWithoutAReplicaAreNotConfirmed(t *testing.T) {
 }
 
 // A server that hangs is an outage, not a doubt, and takes no longer than
-// twice the timeout.
+// three times the timeout.
 func TestRevocationAtAMasterThatHangs(t *testing.T) {
 	t.Parallel()
 	master := proctest.StartRedis(t)

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // generation is all that follows from one state of the configuration. It does not
@@ -172,7 +173,8 @@ func (g *generation) reach(ctx context.Context, before *generation) error {
 		if latest == nil {
 			return nil
 		}
-		if err == nil || patience.Err() == nil { // else all that it says is that patience has ended
+		// Else all that it says is that patience has ended, or that it was known already.
+		if err == nil || patience.Err() == nil && !redisguard.Refused(latest) {
 			err = latest
 		}
 		outage = outage && outOfReach(before.ping(ctx))
