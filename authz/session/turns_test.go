@@ -23,8 +23,9 @@ import (
 // their own matter: every check is answered beside them, every revocation is made, all of
 // a user's as well, and nobody takes Redis for silent.
 func TestAFloodHoldsUpNobodyElse(t *testing.T) {
-	const timeout, slow, callers, records = time.Second, 50 * time.Millisecond, 400, 700
+	const timeout, slow, callers, records = 2 * time.Second, 50 * time.Millisecond, 400, 700
 	c := newChain("family")
+	used, next := c.token(0), c.token(1).Hash
 	for _, tc := range []struct {
 		name string
 		one  func(ctx context.Context, g guardedStore, guesses *limit.Guesses, i int) (answered bool)
@@ -41,7 +42,7 @@ func TestAFloodHoldsUpNobodyElse(t *testing.T) {
 			if _, err := g.Family(ctx, "family"); err != nil {
 				return false
 			}
-			_, err := g.RotateFamily(ctx, c.token(0), c.token(1).Hash)
+			_, err := g.RotateFamily(ctx, used, next)
 			return err == nil
 		}},
 		{"of lists", func(ctx context.Context, g guardedStore, _ *limit.Guesses, i int) bool {
@@ -51,7 +52,7 @@ func TestAFloodHoldsUpNobodyElse(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			g := newGuarded(t, session.Options{Timeout: timeout, RefreshGrace: time.Hour})
-			require.NoError(t, g.CreateFamily(t.Context(), authz.Family{ID: "family", UserID: "u", Hash: c.token(0).Hash}))
+			require.NoError(t, g.CreateFamily(t.Context(), authz.Family{ID: "family", UserID: "u", Hash: used.Hash}))
 			for i := range records {
 				g.put(t, fmt.Sprint("other-", i), fmt.Sprintf(`{"userId":"user-%d"}`, i%callers))
 			}
@@ -84,13 +85,13 @@ func TestAFloodHoldsUpNobodyElse(t *testing.T) {
 							continue
 						}
 						unanswered.Add(1)
-						time.Sleep(10 * time.Millisecond) // or it would be about this machine
+						time.Sleep(100 * time.Millisecond) // or it would be about this machine
 					}
 				})
 			}
 			defer flood.Wait()
 			defer stop()
-			until := time.Now().Add(3 * timeout)
+			until := time.Now().Add(5 * time.Second)
 			require.Eventually(t, func() bool { return unanswered.Load() > 0 }, patience, time.Millisecond, "it is no flood")
 			before, early := g.GuardStats(), answered.Load()
 			var checks sync.WaitGroup
@@ -191,7 +192,7 @@ func hog(t *testing.T, f fixture, kind func(context.Context, time.Duration) (con
 	t.Cleanup(func() {
 		defer func() { _ = direct.Close() }()
 		for range turns {
-			_ = direct.RPush(context.Background(), "hog", "enough").Err() //nolint:usetesting // its own context has ended
+			_ = direct.RPush(context.Background(), "hog", "enough").Err()
 		}
 		hogs.Wait()
 	})
@@ -207,18 +208,19 @@ func TestNoRevocationNeedsATurnOfWhatIsAsked(t *testing.T) {
 	f := openStore(t, "redis://"+proctest.StartRedis(t).Addr, session.Options{Profiles: true, Timeout: 2 * time.Second})
 	prepareRevocations(t, f)
 	c := newChain("family")
-	require.NoError(t, f.CreateFamily(t.Context(), authz.Family{ID: "family", UserID: "u", Hash: c.token(0).Hash}))
+	used, next := c.token(0), c.token(1).Hash
+	require.NoError(t, f.CreateFamily(t.Context(), authz.Family{ID: "family", UserID: "u", Hash: used.Hash}))
 	hog(t, f, redisguard.Repeatable)
 	before := f.allKeys(t, "*")
 	var refused sync.WaitGroup
 	for name, ask := range map[string]func(ctx context.Context) error{
 		"Family": func(ctx context.Context) error { _, err := f.Family(ctx, "family"); return err },
 		"RotateFamily": func(ctx context.Context) error {
-			_, err := f.RotateFamily(ctx, c.token(0), c.token(1).Hash)
+			_, err := f.RotateFamily(ctx, used, next)
 			return err
 		},
 		"CreateFamily": func(ctx context.Context) error {
-			return f.CreateFamily(ctx, authz.Family{ID: "more", UserID: "more", Hash: c.token(0).Hash})
+			return f.CreateFamily(ctx, authz.Family{ID: "more", UserID: "more", Hash: used.Hash})
 		},
 		"Create": func(ctx context.Context) error {
 			_, err := f.Create(ctx, session.NewSession{Identity: authz.Identity{ID: "more"}})

@@ -1102,7 +1102,8 @@ func TestAnOverloadedStoreIsNoOutage(t *testing.T) {
 		require.False(t, outOfReach(err), err)
 		return authz.ReasonOf(err) == authz.ReasonOverloaded
 	})
-	err := build("redis://" + proc.Local(proctest.FreePort(t))).reach(t.Context(), before)
+
+	err := build("redis://"+proc.Local(proctest.FreePort(t))).reach(t.Context(), before)
 	require.ErrorContains(t, err, "can't be reached")
 	require.ErrorContains(t, err, "connection refused", "which is why")
 	require.Equal(t, authz.ReasonOverloaded, authz.ReasonOf(before.ping(t.Context())), "still")
