@@ -124,6 +124,7 @@ type mark struct {
 	purpose  purpose
 	deadline time.Time // the one that we set
 	timeout  time.Duration
+	stood    time.Duration // see pulse, when it was set
 }
 
 // Lookup is the context of what must be known for a request to be decided, for so
@@ -157,8 +158,9 @@ func Repeatable(ctx context.Context, timeout time.Duration) (context.Context, co
 }
 
 func marked(ctx context.Context, p purpose, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ours.want()
 	deadline := time.Now().Add(timeout)
-	return context.WithDeadline(context.WithValue(ctx, markKey{}, mark{p, deadline, timeout}), deadline)
+	return context.WithDeadline(context.WithValue(ctx, markKey{}, mark{p, deadline, timeout, ours.stood()}), deadline)
 }
 
 // Guard watches the servers of one client. Safe for concurrent use.

@@ -39,6 +39,10 @@ const (
 // errBroken is in refusals by the breaker.
 var errBroken = fmt.Errorf("%w: the store has not answered for a while, and is asked all the time whether it does", errRefused)
 
+// errOver is the refusal of who comes when it is too late to ask. That is never the
+// server's doing.
+var errOver = fmt.Errorf("%w: its time was over before it was asked", ErrOverloaded)
+
 // server is one server: whether it answers, and who waits for it.
 type server struct {
 	g      *Guard
@@ -125,13 +129,34 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 	if s.open.Load() { // while this one waited for its turn
 		return false, s.refuse(m.purpose, errBroken)
 	}
-	began := s.now()
+	if over(ctx) {
+		return false, s.refuse(m.purpose, errOver)
+	}
+	began, stood := s.now(), ours.stood()
 	err = send(inner(ctx))
+	if gaveUp(err) && m.stoodStill(s.now()-began-(ours.stood()-stood)) {
+		return true, s.refuse(m.purpose, fmt.Errorf("%w: this process stood still meanwhile: %w", ErrOverloaded, err))
+	}
 	s.judge(ctx, m, began, b, err)
 	if late(err) && s.answersOthers(began, err) {
 		err = s.refuse(m.purpose, fmt.Errorf("%w: others are answered: %w", ErrOverloaded, err))
 	}
 	return true, err
+}
+
+// stoodStill reports whether it may lie at this process that something was not answered:
+// it stood still since that was asked for, and has waited for no more than this beside
+// that. Who waits for half of the timeout with a process that runs sees others answered,
+// be it after a standstill, or nobody is.
+func (m mark) stoodStill(waited time.Duration) bool {
+	return waited < m.timeout/2 && ours.stood() > m.stood
+}
+
+// over reports whether there is no time left to ask. The clock knows that before the
+// context does.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
 }
 
 // answersOthers reports whether what came too late, or never to a connection, is no
@@ -283,6 +308,9 @@ func late(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, redis.ErrPoolTimeout)
 }
+
+// gaveUp reports whether somebody waited no longer, for whatever reason.
+func gaveUp(err error) bool { return late(err) || errors.Is(err, context.Canceled) }
 
 // bulkhead bounds who waits for a server.
 type bulkhead struct {

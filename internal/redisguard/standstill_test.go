@@ -1,0 +1,146 @@
+package redisguard_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/proc/redistest/line"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
+)
+
+// askedURL has the test below be the process that asks.
+const askedURL = "GATEHOUSE_TEST_STANDSTILL_REDIS"
+
+// asked is how those fared who asked.
+type asked struct {
+	Answered, Overloaded int64
+	Other                map[string]int // what they were told else
+	Stats                redisguard.Stats
+}
+
+// A process that stands still again and again, as in a container whose share of the
+// processor is used up, doesn't take that for an outage of Redis, which is well.
+func TestAStandstillIsNoOutage(t *testing.T) {
+	const timeout = 100 * time.Millisecond
+	if url := os.Getenv(askedURL); url != "" {
+		askOn(t, url, timeout)
+		return
+	}
+	t.Parallel()
+	r := proctest.StartRedis(t)
+	lag := line.New(t, r.Addr)
+	lag.Delay(2 * time.Millisecond)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	child := exec.CommandContext(t.Context(), self, "-test.run=^TestAStandstillIsNoOutage$")
+	child.Env = append(os.Environ(), askedURL+"=redis://"+lag.Addr)
+	stop, err := child.StdinPipe()
+	require.NoError(t, err)
+	said, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	answers := json.NewDecoder(said)
+	var begins bool
+	require.NoError(t, answers.Decode(&begins))
+	// The shorter ones begin while lookups wait for their turn; what is sent before those
+	// of about the timeout ends just before they end, or just after.
+	for i := range 24 {
+		require.NoError(t, child.Process.Signal(syscall.SIGSTOP))
+		time.Sleep(timeout*9/10 + time.Duration(i%6)*timeout/10)
+		require.NoError(t, child.Process.Signal(syscall.SIGCONT))
+		time.Sleep(timeout / 5)
+	}
+	require.NoError(t, stop.Close())
+	var got asked
+	require.NoError(t, answers.Decode(&got))
+	require.NoError(t, child.Wait())
+	t.Logf("%+v", got)
+	require.Positive(t, got.Answered)
+	require.Positive(t, got.Overloaded, "nobody noticed")
+	require.Empty(t, got.Other)
+	require.Zero(t, got.Stats.Opened)
+}
+
+// askOn has many ask until nobody wants to know any more, and tells what they were told.
+func askOn(t *testing.T, url string, timeout time.Duration) {
+	t.Helper()
+	client, err := session.Open(url, session.OpenOptions{Timeout: timeout, PoolSize: 20})
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	out := json.NewEncoder(os.Stdout)
+	var answered, overloaded atomic.Int64
+	var mu sync.Mutex
+	other := map[string]int{}
+	ctx, stop := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for range 30 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				ctx, cancel := redisguard.Lookup(t.Context(), timeout)
+				err := client.Get(ctx, "nothing").Err()
+				cancel()
+				switch {
+				case errors.Is(err, redis.Nil):
+					answered.Add(1)
+				case errors.Is(err, redisguard.ErrOverloaded):
+					overloaded.Add(1)
+				default:
+					mu.Lock()
+					other[fmt.Sprint(err)]++
+					mu.Unlock()
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	require.Eventually(t, func() bool { return answered.Load() > 1000 }, patience, time.Millisecond)
+	require.NoError(t, out.Encode(true))
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	stop()
+	callers.Wait()
+	require.NoError(t, out.Encode(asked{answered.Load(), overloaded.Load(), other, redisguard.Of(client).Stats()}))
+}
+
+// Who comes too late is not asked for, and says nothing about the server.
+func TestNobodyAsksWhoseTimeIsOver(t *testing.T) {
+	var dialed atomic.Int64
+	client := redis.NewClient(&redis.Options{MaxRetries: -1, Dialer: func(context.Context, string, string) (net.Conn, error) {
+		dialed.Add(1)
+		return nil, errors.New("connection refused")
+	}})
+	defer func() { _ = client.Close() }()
+	guard := redisguard.Of(client)
+	for name, end := range map[string]func() (context.Context, context.CancelFunc){
+		"too late": func() (context.Context, context.CancelFunc) { return context.WithDeadline(t.Context(), time.Now()) },
+		"gone": func() (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			return ctx, cancel
+		},
+	} {
+		for range 10 {
+			ctx, cancel := end()
+			ctx, cancelLookup := redisguard.Lookup(ctx, patience)
+			require.ErrorIs(t, client.Get(ctx, "key").Err(), redisguard.ErrOverloaded, name)
+			cancelLookup()
+			cancel()
+		}
+	}
+	require.Zero(t, dialed.Load())
+	require.Zero(t, guard.Stats().Opened)
+}
