@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -423,20 +423,35 @@ func (c *cache) loadSession(ctx context.Context, id string, keys recordKeys, o a
 }
 
 // share has a question asked once for all who have it at the same moment. first is
-// true for the one who asked. The error is that ctx ended.
+// true for the one who asked. The error is that ctx ended. ask may go on after that, and
+// so must hold nothing that is the caller's.
 func (c *cache) share(ctx context.Context, q question, epoch uint32, ask func(context.Context, *flight)) (f *flight, first bool, err error) {
-	if ctx.Err() != nil {
-		return nil, false, unavailable("ask the store", ctx.Err())
+	if ctx.Err() != nil { // whatever the store would do
+		return nil, false, unavailable("ask the store", fmt.Errorf("%w: its time was over before it was asked: %w", redisguard.ErrOverloaded, ctx.Err()))
 	}
 	f, first = c.board(q, epoch)
 	if !first {
 		return f, false, c.wait(ctx, f)
 	}
-	// The others must not lose their answer because this client went away.
-	f.err = unavailable("ask the store", errors.New("the one who asked for all was stopped")) // should it panic
-	defer c.land(q, f)
-	ask(context.WithoutCancel(ctx), f)
-	return f, true, nil
+	f.err = authz.Refuse(authz.ReasonInternal, "the one who asked the store for all was stopped") // should it panic, which opens nothing
+	// The others must not lose their answer because this client went away, nor must it
+	// wait for longer than it has time.
+	own := context.WithoutCancel(ctx)
+	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > c.store.o.Timeout {
+		defer c.land(q, f)
+		ask(own, f)
+		return f, true, nil
+	}
+	go func() {
+		defer c.land(q, f)
+		defer func() {
+			if p := recover(); p != nil { // a bug, which must not end the process
+				f.err = authz.Refuse(authz.ReasonInternal, "panic while the store was asked: %v", p)
+			}
+		}()
+		ask(own, f)
+	}()
+	return f, true, c.await(ctx, f)
 }
 
 // board joins the flight of a question, or begins one.
@@ -461,18 +476,34 @@ func (c *cache) land(q question, f *flight) {
 	close(f.done)
 }
 
+// wait waits for another one's question, unless too many do.
 func (c *cache) wait(ctx context.Context, f *flight) error {
 	defer c.waiting.Add(-1)
 	if int(c.waiting.Add(1)) > c.store.guard.Most() {
 		c.turnedAway.Add(1)
 		return unavailable("wait for a question that is under way", redisguard.ErrOverloaded)
 	}
+	return c.await(ctx, f)
+}
+
+// await waits for an answer. That there was none while somebody had patience is no
+// outage yet: the one who asked will tell.
+func (c *cache) await(ctx context.Context, f *flight) error {
 	select {
 	case <-f.done:
 		return nil
 	case <-ctx.Done():
-		return unavailable("wait for a question that is under way", ctx.Err())
 	}
+	select {
+	case <-f.done: // both at once, as after a standstill
+		return nil
+	default:
+	}
+	err := ctx.Err()
+	if c.store.guard.Stats().Silent == 0 {
+		err = fmt.Errorf("%w: it is not known yet whether the store answers: %w", redisguard.ErrOverloaded, err)
+	}
+	return unavailable("wait for a question that is under way", err)
 }
 
 // ask asks Redis for a session, and keeps what was not announced to have changed

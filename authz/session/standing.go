@@ -136,17 +136,17 @@ func (c *cache) standingOf(ctx context.Context, ref authz.TokenRef, o authz.Read
 			return st.answer()
 		}
 	}
-	ask := func(ctx context.Context) (authz.Standing, error) {
+	ask := func(ctx context.Context, ref authz.TokenRef) (authz.Standing, error) {
 		c.misses.Add(1)
 		return s.askStanding(ctx, ref, &keeper{c: c, epoch: epoch, now: now})
 	}
 	if o.Fresh || !settled {
-		return ask(ctx)
+		return ask(ctx, ref)
 	}
 	q := question{token: authz.TokenRef{
 		TokenID: strings.Clone(ref.TokenID), Family: strings.Clone(ref.Family), UserID: strings.Clone(ref.UserID),
 	}}
-	f, _, err := c.share(ctx, q, epoch, func(ctx context.Context, f *flight) { f.standing, f.err = ask(ctx) })
+	f, _, err := c.share(ctx, q, epoch, func(ctx context.Context, f *flight) { f.standing, f.err = ask(ctx, q.token) })
 	if err != nil {
 		return authz.Standing{}, err
 	}
