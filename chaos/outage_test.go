@@ -2,7 +2,10 @@ package chaos
 
 import (
 	"net/http"
+	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	slow "github.com/gatehouse-auth/gatehouse/internal/proc/redistest/line"
 )
 
 // A Gatehouse that has too much to do must not take its own slowness for an outage of
@@ -58,5 +62,78 @@ policies: {accepting: {credentials: [bearer], on_store_outage: accept_bearer}}`)
 	results.add(t, result{
 		fault: "a flood, and revoked tokens under accept_bearer", requests: len(revoked), refused: counts[http.StatusServiceUnavailable],
 		window: now() - began, note: "Redis was well",
+	})
+}
+
+// A Gatehouse that stands still again and again, as one whose container has used up its
+// share of the processor, doesn't take that for an outage of Redis: all timers are over
+// when it goes on, and what Redis has answered was not read yet.
+func TestStandstillIsNoOutage(t *testing.T) {
+	begin(t, "redis-server")
+	const timeout = 100 * time.Millisecond
+	r := proctest.StartRedis(t)
+	lag := slow.New(t, r.Addr)
+	lag.Delay(2 * time.Millisecond) // or hardly anything would be under way
+	secrets := newSecrets(t)
+	const config = `
+redis: {timeout: 100ms}
+policies: {accepting: {credentials: [bearer], on_store_outage: accept_bearer}}`
+	gates := []*gate{
+		startGate(t, secrets, "redis://"+lag.Addr, config),
+		startGate(t, secrets, "redis://"+lag.Addr, config, "redis: {cache: {enabled: false}}"),
+	}
+	direct := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer func() { _ = direct.Close() }()
+	var revoked []*credential
+	for range of(1000, 4000) {
+		c := secrets.token(t, "mallory").under("accepting")
+		require.NoError(t, direct.Set(t.Context(), "revoked:"+c.id(t), "1", time.Hour).Err())
+		revoked = append(revoked, c)
+	}
+	began := now()
+	var mu sync.Mutex
+	counts := map[int]int{}
+	var enough atomic.Bool
+	var callers sync.WaitGroup
+	for i := range 60 {
+		callers.Go(func() {
+			for j := i; !enough.Load(); j += 60 {
+				a := gates[i%2].ask(t.Context(), revoked[j%len(revoked)])
+				mu.Lock()
+				counts[a.status]++
+				mu.Unlock()
+			}
+		})
+	}
+	signal := func(sig os.Signal) {
+		for _, g := range gates {
+			require.NoError(t, g.Signal(sig))
+		}
+	}
+	for i := range of(24, 240) {
+		signal(syscall.SIGSTOP)
+		time.Sleep(timeout*9/10 + time.Duration(i%6)*timeout/10)
+		signal(syscall.SIGCONT)
+		time.Sleep(timeout / 5)
+	}
+	enough.Store(true)
+	callers.Wait()
+	requests := 0
+	for _, n := range counts {
+		requests += n
+	}
+	require.Positive(t, counts[http.StatusUnauthorized])
+	require.Positive(t, counts[http.StatusServiceUnavailable], "nobody noticed: %v", counts)
+	require.Equal(t, requests, counts[http.StatusUnauthorized]+counts[http.StatusServiceUnavailable], "%v", counts)
+	for _, g := range gates {
+		metrics := g.metrics(t)
+		require.Contains(t, metrics, `reason="overloaded"`)
+		require.NotContains(t, metrics, `reason="store_unavailable"`)
+		require.NotContains(t, metrics, "gatehouse_degraded_decisions_total{")
+		require.Contains(t, metrics, "\ngatehouse_store_silences_total 0\n")
+	}
+	results.add(t, result{
+		fault: "Gatehouse stands still again and again (SIGSTOP), and revoked tokens under accept_bearer", requests: requests,
+		refused: counts[http.StatusServiceUnavailable], window: now() - began, note: "Redis was well",
 	})
 }

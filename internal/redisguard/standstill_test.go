@@ -86,11 +86,11 @@ func askOn(t *testing.T, url string, timeout time.Duration) {
 	var answered, overloaded atomic.Int64
 	var mu sync.Mutex
 	other := map[string]int{}
-	ctx, stop := context.WithCancel(t.Context())
+	var enough atomic.Bool
 	var callers sync.WaitGroup
 	for range 30 {
 		callers.Go(func() {
-			for ctx.Err() == nil {
+			for !enough.Load() {
 				ctx, cancel := redisguard.Lookup(t.Context(), timeout)
 				err := client.Get(ctx, "nothing").Err()
 				cancel()
@@ -111,7 +111,7 @@ func askOn(t *testing.T, url string, timeout time.Duration) {
 	require.Eventually(t, func() bool { return answered.Load() > 1000 }, patience, time.Millisecond)
 	require.NoError(t, out.Encode(true))
 	_, _ = os.Stdin.Read(make([]byte, 1))
-	stop()
+	enough.Store(true)
 	callers.Wait()
 	require.NoError(t, out.Encode(asked{answered.Load(), overloaded.Load(), other, redisguard.Of(client).Stats()}))
 }
