@@ -35,6 +35,10 @@
 // told so by [ErrNoTurn], and can do without the WAIT. The steps of a sweep (SCAN) take
 // some milliseconds and a turn each, and stand in line again for the next.
 //
+// Time for which this process itself stood still is not time that a server was waited for
+// (see pulse.go): whoever is late for that reason is told of overload, and no server is
+// taken for silent.
+//
 // It works by hooks in the client, so that in a Cluster each master is judged by what
 // it did itself, redirections and retries included.
 //
