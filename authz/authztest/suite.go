@@ -382,10 +382,11 @@ func callerGone(t *testing.T, b Bench) {
 	b.Save(t, "id", alice(b), time.Hour)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
+	notKnown := []authz.Reason{authz.ReasonStoreUnavailable, authz.ReasonOverloaded}
 	s, err := b.Store.Session(ctx, "unknown", fresh)
 	require.Nil(t, s)
-	require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err), "%v", err)
+	require.Contains(t, notKnown, authz.ReasonOf(err), "%v", err)
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = b.Store.TokenStanding(ctx, authz.TokenRef{TokenID: "jti"}, fresh)
-	require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err), "%v", err)
+	require.Contains(t, notKnown, authz.ReasonOf(err), "%v", err)
 }

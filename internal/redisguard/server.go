@@ -39,10 +39,6 @@ const (
 // errBroken is in refusals by the breaker.
 var errBroken = fmt.Errorf("%w: the store has not answered for a while, and is asked all the time whether it does", errRefused)
 
-// errOver is the refusal of who comes when it is too late to ask. That is never the
-// server's doing.
-var errOver = fmt.Errorf("%w: its time was over before it was asked", ErrOverloaded)
-
 // server is one server: whether it answers, and who waits for it.
 type server struct {
 	g      *Guard
@@ -129,8 +125,8 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 	if s.open.Load() { // while this one waited for its turn
 		return false, s.refuse(m.purpose, errBroken)
 	}
-	if over(ctx) {
-		return false, s.refuse(m.purpose, errOver)
+	if err := over(ctx); err != nil { // which is never the server's doing
+		return false, s.refuse(m.purpose, crowded("its time was over before it was asked: %w", err))
 	}
 	began, stood := s.now(), ours.stood()
 	err = send(inner(ctx))
@@ -152,11 +148,13 @@ func (m mark) stoodStill(waited time.Duration) bool {
 	return waited < m.timeout/2 && ours.stood() > m.stood
 }
 
-// over reports whether there is no time left to ask. The clock knows that before the
-// context does.
-func over(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
+// over is why there is no time left to ask, nil where there is. The clock knows that
+// before the context does.
+func over(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && time.Until(deadline) <= 0 {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // answersOthers reports whether what came too late, or never to a connection, is no

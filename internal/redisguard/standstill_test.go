@@ -136,7 +136,9 @@ func TestNobodyAsksWhoseTimeIsOver(t *testing.T) {
 		for range 10 {
 			ctx, cancel := end()
 			ctx, cancelLookup := redisguard.Lookup(ctx, patience)
-			require.ErrorIs(t, client.Get(ctx, "key").Err(), redisguard.ErrOverloaded, name)
+			err := client.Get(ctx, "key").Err()
+			require.ErrorIs(t, err, redisguard.ErrOverloaded, name)
+			require.ErrorContains(t, err, "context ", "why is told")
 			cancelLookup()
 			cancel()
 		}
