@@ -116,7 +116,7 @@ func TestBrokenKubernetesObjects(t *testing.T) {
 			"GH602", "routes.yaml", "name: gatehouse-auth}]", "with a client's own identity headers",
 		},
 		"the unchecked policy on another route": {
-			"envoy-gateway", "routes.yaml", "kind: HTTPRoute, name: gatehouse-auth}", "kind: HTTPRoute, name: shop}",
+			"envoy-gateway", "routes.yaml", "name: gatehouse-auth}]\n  authorization", "name: shop}]\n  authorization",
 			"GH602", "routes.yaml", "name: shop}]", "the check is gone there",
 		},
 		"no mergeType": {
