@@ -693,6 +693,7 @@ func TestOnlyWholeCallsReachGatehouse(t *testing.T) {
 	r := g.send(t, "POST /auth/login HTTP/1.1\nContent-Length: 65537\n\n"+strings.Repeat("x", 65537))
 	r.is(t, http.StatusBadRequest, badRequest)
 	require.Equal(t, "application/json", r.header.Get("content-type"))
+	require.Equal(t, "no-store", r.header.Get("cache-control"))
 	require.Zero(t, g.stat(t, arrived))
 
 	for rest, length := range map[string]string{
@@ -707,7 +708,7 @@ func TestOnlyWholeCallsReachGatehouse(t *testing.T) {
 	require.Empty(t, g.requests(), "the check is skipped, as ever")
 
 	// Who sends without end is not listened to for the minute that others have.
-	hurried := startGateway(t, replace("max_stream_duration: 20s", "max_stream_duration: 1s"))
+	hurried := startGateway(t, replace("max_stream_duration: 35s", "max_stream_duration: 1s"))
 	require.Equal(t, http.StatusRequestTimeout, hurried.send(t, "POST /auth/login HTTP/1.1\n"+unfinished[0]).status)
 	require.Zero(t, hurried.stat(t, arrived))
 

@@ -277,7 +277,7 @@ func (a *API) serve(ctx context.Context, c *call, places Places, err error) (ans
 	if err != nil {
 		return a.refusal(c, reply{}, err)
 	}
-	if !c.request.SafeMethod() && !c.receive(places) || !c.op.document && !places.Enter() {
+	if !c.receive(places) || !c.op.document && !places.Enter() {
 		return a.refusal(c, reply{}, errShed)
 	}
 	ctx, cancel := c.op.context(ctx) // what sending the body took is no time of ours

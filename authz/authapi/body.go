@@ -34,15 +34,23 @@ func (c *call) receive(places Places) bool {
 	if c.r.ContentLength == 0 {
 		return true
 	}
+	if c.request.SafeMethod() {
+		c.ignoreBody() // nobody reads it
+		return true
+	}
 	received, ok := places.Receive()
 	if !ok {
-		// The server would wait for the rest of it before it answers.
-		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now())
+		c.ignoreBody()
 		return false
 	}
 	defer received()
 	_, _ = c.readBody() // who needs it gets the error
 	return true
+}
+
+// ignoreBody has the server not wait for the rest of the body before it answers.
+func (c *call) ignoreBody() {
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now())
 }
 
 // readBody returns the body of a call. Whatever is wrong with it is a bad

@@ -153,18 +153,20 @@ func (g *Guesses) Attempt(ctx context.Context, account, address string) (retryAf
 // no more than this one is given back: who guesses from there at others' accounts
 // may well know the password of one.
 func (g *Guesses) Succeeded(ctx context.Context, account, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, g.timeout)
-	defer cancel()
-	if err := g.run(ctx, giveBackScript, account, address, 1).Err(); err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return g.giveBack(ctx, account, address, 1)
 }
 
 // Undecided takes a try back of which it was never known whether the password
 // is right.
 func (g *Guesses) Undecided(ctx context.Context, account, address string) error {
-	if err := g.try(ctx, giveBackScript, account, address, 0).Err(); err != nil {
+	return g.giveBack(ctx, account, address, 0)
+}
+
+// giveBack takes tries back: nobody gets here but by a try that was counted.
+func (g *Guesses) giveBack(ctx context.Context, account, address string, right int) error {
+	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
+	if err := g.run(ctx, giveBackScript, account, address, right).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil

@@ -499,11 +499,8 @@ func (c *cache) await(ctx context.Context, f *flight) error {
 		return nil
 	default:
 	}
-	err := ctx.Err()
-	if c.store.guard.Stats().Silent == 0 {
-		err = fmt.Errorf("%w: it is not known yet whether the store answers: %w", redisguard.ErrOverloaded, err)
-	}
-	return unavailable("wait for a question that is under way", err)
+	return unavailable("wait for a question that is under way",
+		fmt.Errorf("%w: it is not known yet whether the store answers: %w", redisguard.ErrOverloaded, ctx.Err()))
 }
 
 // ask asks Redis for a session, and keeps what was not announced to have changed

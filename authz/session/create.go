@@ -91,7 +91,10 @@ func (s *Store) announce(ctx context.Context, l authz.Login, id string, ttl time
 	for _, hash := range providerHashes(l.Provider) {
 		calls = append(calls, s.enter(providerKey(hash), id, memory, 0, now))
 	}
-	if _, err := s.send(repeatable(ctx), calls, false); err != nil {
+	if l.Provider.Issuer == "" { // else the provider's code is used up, and the user can't begin anew here
+		ctx = repeatable(ctx)
+	}
+	if _, err := s.send(ctx, calls, false); err != nil {
 		return authz.Standing{}, unavailable("index session", err)
 	}
 	return index.standing()

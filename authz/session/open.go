@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -25,8 +26,8 @@ import (
 type OpenOptions struct {
 	// Timeout bounds each read and write; default 100ms, as in [Options].
 	Timeout time.Duration
-	// PoolSize is how many connections there can be to one server; default 10
-	// for each processor, 5 in a Cluster. How many requests may wait for it follows
+	// PoolSize is how many connections there can be to one server; default 20
+	// for each processor, 10 in a Cluster. How many requests may wait for it follows
 	// from that.
 	PoolSize int
 	// Username and Password are for Redis itself, in place of those in the URL;
@@ -133,6 +134,15 @@ func credentials(username, password string, current func() string) func() (strin
 	}
 }
 
+// defaultPoolSize is twice that of go-redis, since the connections are shared out: see
+// package redisguard. They are opened when they are needed.
+func defaultPoolSize(k urlKind) int {
+	if k == kindCluster {
+		return 10 * runtime.GOMAXPROCS(0)
+	}
+	return 20 * runtime.GOMAXPROCS(0)
+}
+
 func clientOptions(u storeURL, o OpenOptions) *redis.UniversalOptions {
 	timeout := cmp.Or(o.Timeout, defaultTimeout)
 	return &redis.UniversalOptions{
@@ -159,7 +169,7 @@ func clientOptions(u storeURL, o OpenOptions) *redis.UniversalOptions {
 		DialTimeout:   max(timeout, time.Second),
 		DialerRetries: 1,
 
-		PoolSize:         o.PoolSize,
+		PoolSize:         cmp.Or(o.PoolSize, defaultPoolSize(u.kind)),
 		PipelinePoolSize: -1, // nearly everything is a pipeline: one pool, one size to set
 
 		DisableIdentity:          true, // CLIENT SETINFO is an error before Redis 7.2

@@ -101,7 +101,7 @@ func (o *operator) explained(ctx context.Context, err error) error {
 	switch authz.ReasonOf(err) { //nolint:exhaustive // the others say by themselves what to do
 	case authz.ReasonNotConfirmed:
 		return fmt.Errorf("done, but not by as many replicas as redis.confirm_replicas asks for (%d): should the master fail now, it may be undone; run the same command again until it succeeds, which does no harm", o.cfg.Redis.ConfirmReplicas)
-	case authz.ReasonStoreUnavailable:
+	case authz.ReasonStoreUnavailable, authz.ReasonOverloaded:
 		if ctx.Err() != nil {
 			return errors.New("interrupted: what was not reported as done may be done or not; run the same command again, which does no harm")
 		}

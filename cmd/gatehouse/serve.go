@@ -313,11 +313,12 @@ func (s *server) watchStore(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !outOfReach(err) {
-			err = nil
+		// That too many ask, or that we had no time to, says nothing about the store.
+		known := err == nil || outOfReach(err)
+		if known {
+			s.ready.store(err)
 		}
-		s.ready.store(err)
-		if now := err == nil; now != up || first {
+		if now := err == nil; known && (now != up || first) {
 			up, first = now, false
 			if up {
 				interval = watchInterval

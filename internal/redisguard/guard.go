@@ -154,8 +154,8 @@ func Guess(ctx context.Context, timeout time.Duration) (context.Context, context
 // Repeatable is the context of what its caller can ask again, and what has changed
 // nothing so far: it reads a list or a refresh family, or is the first step of a login.
 // Who was logged out long ago can have it sent, as often as they like. It has a share of
-// the connections as small as a guess's, and what takes something away doesn't wait
-// behind it. Some of it takes long by itself, so that it was not answered is no evidence
+// the connections as small as a guess's, for which it waits as long as it has time, and
+// what takes something away doesn't wait behind it. Some of it takes long by itself, so that it was not answered is no evidence
 // that a server is gone.
 func Repeatable(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	return marked(ctx, repeatable, timeout)

@@ -17,7 +17,7 @@ const (
 	beatInterval = 5 * time.Millisecond
 	stumble      = 10 * time.Millisecond
 	// unwanted is after how long without a lookup the pulse rests.
-	unwanted = time.Second
+	unwanted = 200 * time.Millisecond
 )
 
 // ours is the pulse of this process.

@@ -51,6 +51,8 @@ type server struct {
 
 	failures atomic.Int32 // in a row
 	answered atomic.Int64 // when it answered last, since began
+	asked    atomic.Int64 // when it was asked first after that
+	stood    atomic.Int64 // see pulse, at that moment
 	open     atomic.Bool  // it doesn't answer
 	needed   atomic.Int64 // when somebody was refused last, since began
 }
@@ -118,10 +120,11 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 		return false, s.refuse(m.purpose, errBroken)
 	}
 	b := &s.shares[shareOf(m.purpose)]
-	if err := b.enter(ctx); err != nil {
+	leave, err := s.enter(ctx, m, b)
+	if err != nil {
 		return false, s.refuse(m.purpose, err)
 	}
-	defer b.leave()
+	defer leave()
 	if s.open.Load() { // while this one waited for its turn
 		return false, s.refuse(m.purpose, errBroken)
 	}
@@ -129,8 +132,12 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 		return false, s.refuse(m.purpose, crowded("its time was over before it was asked: %w", err))
 	}
 	began, stood := s.now(), ours.stood()
+	if s.asked.Load() <= s.answered.Load() {
+		s.asked.Store(int64(began))
+		s.stood.Store(int64(stood))
+	}
 	err = send(inner(ctx))
-	if gaveUp(err) && m.stoodStill(s.now()-began-(ours.stood()-stood)) {
+	if now := s.now(); gaveUp(err) && m.stoodStill(now-began-(ours.stood()-stood)) && s.ran(now) < m.timeout {
 		return true, s.refuse(m.purpose, fmt.Errorf("%w: this process stood still meanwhile: %w", ErrOverloaded, err))
 	}
 	s.judge(ctx, m, began, b, err)
@@ -140,12 +147,30 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 	return true, err
 }
 
+// enter waits for a turn.
+func (s *server) enter(ctx context.Context, m mark, b *bulkhead) (leave func(), err error) {
+	if m.purpose != repeatable {
+		return b.leave, b.enter(ctx)
+	}
+	// Many may come at the same moment who all get an answer: the tabs of a browser.
+	if leave, err = s.await(ctx, b, 0); err != nil {
+		err = crowded("it was not its turn in time: %w", err)
+	}
+	return leave, err
+}
+
 // stoodStill reports whether it may lie at this process that something was not answered:
 // it stood still since that was asked for, and has waited for no more than this beside
 // that. Who waits for half of the timeout with a process that runs sees others answered,
 // be it after a standstill, or nobody is.
 func (m mark) stoodStill(waited time.Duration) bool {
 	return waited < m.timeout/2 && ours.stood() > m.stood
+}
+
+// ran is for how long this process has run while the server owed it an answer and gave
+// none: one that is well answers as soon as we run, however little that is each time.
+func (s *server) ran(now time.Duration) time.Duration {
+	return now - time.Duration(s.asked.Load()) - (ours.stood() - time.Duration(s.stood.Load()))
 }
 
 // over is why there is no time left to ask, nil where there is. The clock knows that
