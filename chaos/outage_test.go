@@ -3,6 +3,7 @@ package chaos
 import (
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -74,6 +75,18 @@ func TestStandstillIsNoOutage(t *testing.T) {
 	r := proctest.StartRedis(t)
 	lag := slow.New(t, r.Addr)
 	lag.Delay(2 * time.Millisecond) // or hardly anything would be under way
+	for range 5 {
+		if standStill(t, r.Addr, lag, timeout) {
+			return
+		}
+	}
+	t.Skip("no verdict: this machine is so busy that there were outages")
+}
+
+// standStill reports whether what became of gates that stand still again and again
+// counts: an outage does only where the line, which is of this process, went on.
+func standStill(t *testing.T, redisAddr string, lag *slow.Line, timeout time.Duration) (told bool) {
+	t.Helper()
 	secrets := newSecrets(t)
 	const config = `
 redis: {timeout: 100ms}
@@ -82,7 +95,7 @@ policies: {accepting: {credentials: [bearer], on_store_outage: accept_bearer}}`
 		startGate(t, secrets, "redis://"+lag.Addr, config),
 		startGate(t, secrets, "redis://"+lag.Addr, config, "redis: {cache: {enabled: false}}"),
 	}
-	direct := redis.NewClient(&redis.Options{Addr: r.Addr})
+	direct := redis.NewClient(&redis.Options{Addr: redisAddr})
 	defer func() { _ = direct.Close() }()
 	var revoked []*credential
 	for range of(1000, 4000) {
@@ -105,6 +118,7 @@ policies: {accepting: {credentials: [bearer], on_store_outage: accept_bearer}}`
 			}
 		})
 	}
+	longest := lag.Watch(t)
 	signal := func(sig os.Signal) {
 		for _, g := range gates {
 			require.NoError(t, g.Signal(sig))
@@ -118,9 +132,19 @@ policies: {accepting: {credentials: [bearer], on_store_outage: accept_bearer}}`
 	}
 	enough.Store(true)
 	callers.Wait()
-	requests := 0
-	for _, n := range counts {
+	stood := longest()
+	t.Logf("the line stood still for %v", stood)
+	requests, outage := 0, false
+	for status, n := range counts {
 		requests += n
+		outage = outage || status == http.StatusOK
+	}
+	for _, g := range gates {
+		metrics := g.metrics(t)
+		outage = outage || strings.Contains(metrics, `reason="store_unavailable"`) || !strings.Contains(metrics, "\ngatehouse_store_silences_total 0\n")
+	}
+	if outage && stood >= timeout/4 {
+		return false
 	}
 	require.Positive(t, counts[http.StatusUnauthorized])
 	require.Positive(t, counts[http.StatusServiceUnavailable], "nobody noticed: %v", counts)
@@ -136,4 +160,5 @@ policies: {accepting: {credentials: [bearer], on_store_outage: accept_bearer}}`
 		fault: "Gatehouse stands still again and again (SIGSTOP), and revoked tokens under accept_bearer", requests: requests,
 		refused: counts[http.StatusServiceUnavailable], window: now() - began, note: "Redis was well",
 	})
+	return true
 }

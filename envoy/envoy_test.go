@@ -739,14 +739,17 @@ func TestReplicasThatRefuseStayIn(t *testing.T) {
 	defer func() { _ = second.Close() }()
 	g.start(t, envoy.Config, replace(endpoint, endpoint+"\n        "+strings.Replace(endpoint, "127.0.0.1", "127.0.0.2", 1)))
 
-	for refusals.Load() < 20 {
+	const bound = 30 * time.Second
+	for end := time.Now().Add(bound); refusals.Load() < 20; {
+		require.True(t, time.Now().Before(end), "it is asked no more")
 		g.get(t, "/auth/me")
 	}
 	require.Positive(t, g.stat(t, stats+"ejections_detected_consecutive_gateway_failure"), "it was seen")
 	require.Zero(t, g.stat(t, stats+"ejections_enforced_total"))
 
 	require.NoError(t, second.Close())
-	for g.stat(t, stats+"ejections_enforced_total") == 0 {
+	for end := time.Now().Add(bound); g.stat(t, stats+"ejections_enforced_total") == 0; {
+		require.True(t, time.Now().Before(end), "it stays in")
 		require.Equal(t, http.StatusOK, g.get(t, "/auth/me").status, "the other one is asked")
 	}
 }

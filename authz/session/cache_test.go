@@ -578,19 +578,25 @@ func TestFrozenServerIsNotTrusted(t *testing.T) {
 		}
 		require.Less(t, asked, lease, "the lease is from before it was frozen")
 	}
-	requireReason(t, authz.ReasonStoreUnavailable, err)
+	requireNoAnswer(t, err)
 	// By leave of a policy it answers a while longer, and says so.
-	stale, err := read(authz.ReadOptions{StaleFor: time.Hour})
-	require.NoError(t, err)
+	var stale *authz.Session
+	require.NoError(t, inTime(t, func() (err error) {
+		stale, err = read(authz.ReadOptions{StaleFor: time.Hour})
+		return err
+	}))
 	require.True(t, stale.Stale)
 	require.Equal(t, "u", stale.ID)
 	_, err = read(authz.ReadOptions{StaleFor: time.Millisecond})
-	requireReason(t, authz.ReasonStoreUnavailable, err)
-	standing, err := store.TokenStanding(t.Context(), authz.TokenRef{UserID: "u"}, authz.ReadOptions{StaleFor: time.Hour})
-	require.NoError(t, err)
+	requireNoAnswer(t, err)
+	var standing authz.Standing
+	require.NoError(t, inTime(t, func() (err error) {
+		standing, err = store.TokenStanding(t.Context(), authz.TokenRef{UserID: "u"}, authz.ReadOptions{StaleFor: time.Hour})
+		return err
+	}))
 	require.Nil(t, standing.Profile)
 	require.True(t, standing.Stale)
-	requireReason(t, authz.ReasonProfileMalformed, broken(authz.ReadOptions{StaleFor: time.Hour}))
+	requireReason(t, authz.ReasonProfileMalformed, inTime(t, func() error { return broken(authz.ReadOptions{StaleFor: time.Hour}) }))
 	require.NoError(t, r.Signal(syscall.SIGCONT))
 	require.Eventually(t, func() bool { _, err := read(authz.ReadOptions{}); return err == nil }, 10*time.Second, time.Millisecond)
 	require.Positive(t, store.CacheStats().Stale)
@@ -708,7 +714,7 @@ func TestCacheAgainstAModel(t *testing.T) {
 						_, _ = fmt.Sscan(email, &got)
 					case authz.ReasonOf(err) == authz.ReasonSessionUnknown:
 						got = int(models[i].gone())
-					case authz.ReasonOf(err) == authz.ReasonStoreUnavailable:
+					case slices.Contains(noAnswer, authz.ReasonOf(err)):
 						continue // a connection was cut under it
 					default:
 						t.Errorf("%v", err)

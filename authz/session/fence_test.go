@@ -34,13 +34,13 @@ func TestAMasterNeedsTheWordOfTheSentinels(t *testing.T) {
 	set.Sentinels[1].Freeze()
 	var err error
 	require.Eventually(t, func() bool {
-		err = read()
+		err = inTime(t, read)
 		return err != nil
 	}, endsByItself, 20*time.Millisecond, "one of three is not")
 	requireReason(t, authz.ReasonStoreUnavailable, err)
 	require.NoError(t, set.Nodes[0].Client().Ping(t.Context()).Err(), "the master could answer")
 	for range 3 {
-		requireReason(t, authz.ReasonStoreUnavailable, read())
+		requireReason(t, authz.ReasonStoreUnavailable, inTime(t, read))
 	}
 	requireReason(t, authz.ReasonStoreUnavailable, f.Revoke(t.Context(), id))
 	set.Sentinels[0].Thaw()

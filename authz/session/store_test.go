@@ -131,6 +131,30 @@ func requireReason(t *testing.T, want authz.Reason, err error) {
 	require.Equal(t, want, authz.ReasonOf(err), "%v", err)
 }
 
+// noAnswer are the reasons of who got no answer in time. Which one it is depends on whether
+// this process ran meanwhile.
+var noAnswer = []authz.Reason{authz.ReasonStoreUnavailable, authz.ReasonOverloaded}
+
+// requireNoAnswer is requireReason where it doesn't matter why there was no answer.
+func requireNoAnswer(t *testing.T, err error) {
+	t.Helper()
+	require.Error(t, err)
+	require.Contains(t, noAnswer, authz.ReasonOf(err), "%v", err)
+}
+
+// inTime asks until it doesn't lie at this process that there is no answer: a busy
+// machine lets it stand still.
+func inTime(t *testing.T, ask func() error) error {
+	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		err := ask()
+		if authz.ReasonOf(err) != authz.ReasonOverloaded {
+			return err
+		}
+		require.True(t, time.Now().Before(end), "%v", err)
+	}
+}
+
 // about allows for the time that passes between two commands.
 func about(t *testing.T, want, got time.Duration) {
 	t.Helper()

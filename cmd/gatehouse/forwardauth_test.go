@@ -127,6 +127,18 @@ func (f authFunc) Serve(w http.ResponseWriter, r *http.Request, places authapi.P
 // Calls that are never sent to their end keep nobody out, up to four times as many as
 // there may be under way. Then the memory for more is saved.
 func TestUnfinishedCallsKeepNobodyOut(t *testing.T) {
+	for range 10 {
+		if unfinishedCallsKeepNobodyOut(t) {
+			return
+		}
+	}
+	t.Skip("no verdict: this machine is so busy that no body was waited for long enough")
+}
+
+// unfinishedCallsKeepNobodyOut reports whether this machine was quick enough to tell.
+func unfinishedCallsKeepNobodyOut(t *testing.T) (counts bool) {
+	t.Helper()
+	const waitedFor = 4 * time.Second // a body is for five
 	g := start(t, strings.Replace(onePolicy("embedded://"), `http: {listen: "127.0.0.1:0"}`, `http: {listen: "127.0.0.1:0", max_concurrent: 2}`, 1))
 	unfinished := func() (status string, end func()) {
 		conn, err := net.Dial("tcp", g.http)
@@ -143,6 +155,7 @@ func TestUnfinishedCallsKeepNobodyOut(t *testing.T) {
 		require.NoError(t, response.Body.Close())
 		return response.StatusCode
 	}
+	began := time.Now()
 	for i := range 2*receivingMore - 1 {
 		status, ends := unfinished()
 		defer ends()
@@ -155,8 +168,12 @@ func TestUnfinishedCallsKeepNobodyOut(t *testing.T) {
 	require.Equal(t, "HTTP/1.1 100 Continue\r\n", status)
 	status, ends := unfinished()
 	defer ends()
+	posted := post(`{}`)
+	if time.Since(began) > waitedFor { // the first may be waited for no more
+		return false
+	}
 	require.Equal(t, "HTTP/1.1 500 Internal Server Error\r\n", status, "logout's answer where there is no place, and at once")
-	require.Equal(t, http.StatusInternalServerError, post(`{}`))
+	require.Equal(t, http.StatusInternalServerError, posted)
 	require.Equal(t, http.StatusOK, post(``), "no body, nothing to wait for")
 	code, _ := get(t, "http://"+g.http+"/.well-known/jwks.json")
 	require.Equal(t, http.StatusOK, code)
@@ -165,4 +182,5 @@ func TestUnfinishedCallsKeepNobodyOut(t *testing.T) {
 
 	end()
 	require.Eventually(t, func() bool { return post(`{}`) == http.StatusOK }, patience, 10*time.Millisecond, "there is place again")
+	return true
 }

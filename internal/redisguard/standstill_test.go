@@ -41,14 +41,35 @@ func TestAStandstillIsNoOutage(t *testing.T) {
 		askOn(t, url, timeout)
 		return
 	}
-	t.Parallel()
+	// Not in parallel: where the line stands still while the other process runs, that is
+	// an outage to it.
 	r := proctest.StartRedis(t)
 	lag := line.New(t, r.Addr)
 	lag.Delay(2 * time.Millisecond)
+	for range 10 {
+		longest := lag.Watch(t)
+		got := standStill(t, "redis://"+lag.Addr, timeout)
+		stood := longest()
+		t.Logf("%+v; the line stood still for %v", got, stood)
+		require.Positive(t, got.Answered)
+		require.Positive(t, got.Overloaded, "nobody noticed")
+		if (len(got.Other) > 0 || got.Stats.Opened > 0) && stood >= timeout/4 {
+			continue // it doesn't count
+		}
+		require.Empty(t, got.Other)
+		require.Zero(t, got.Stats.Opened)
+		return
+	}
+	t.Skip("no verdict: this machine is so busy that there were outages")
+}
+
+// standStill has a process ask that stands still again and again.
+func standStill(t *testing.T, url string, timeout time.Duration) (got asked) {
+	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	child := exec.CommandContext(t.Context(), self, "-test.run=^TestAStandstillIsNoOutage$")
-	child.Env = append(os.Environ(), askedURL+"=redis://"+lag.Addr)
+	child.Env = append(os.Environ(), askedURL+"="+url)
 	stop, err := child.StdinPipe()
 	require.NoError(t, err)
 	said, err := child.StdoutPipe()
@@ -66,14 +87,9 @@ func TestAStandstillIsNoOutage(t *testing.T) {
 		time.Sleep(timeout / 5)
 	}
 	require.NoError(t, stop.Close())
-	var got asked
 	require.NoError(t, answers.Decode(&got))
 	require.NoError(t, child.Wait())
-	t.Logf("%+v", got)
-	require.Positive(t, got.Answered)
-	require.Positive(t, got.Overloaded, "nobody noticed")
-	require.Empty(t, got.Other)
-	require.Zero(t, got.Stats.Opened)
+	return got
 }
 
 // askOn has many ask until nobody wants to know any more, and tells what they were told.
