@@ -124,6 +124,24 @@ func (f authFunc) Serve(w http.ResponseWriter, r *http.Request, places authapi.P
 	f(w, r, places)
 }
 
+// A GET has no body that anybody reads, and its answer doesn't wait for one.
+func TestABodyThatNobodyReadsIsNotWaitedFor(t *testing.T) {
+	g := start(t, onePolicy("embedded://"))
+	conn, err := net.Dial("tcp", g.http)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = fmt.Fprintf(conn, "GET /auth/openapi.yaml HTTP/1.1\r\nHost: gateway.example.com\r\nContent-Length: 100\r\n\r\n")
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second))) // the listener reads for 30
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Greater(t, len(text), 2048, "what is shorter is sent before the server looks for the body")
+}
+
 // Calls that are never sent to their end keep nobody out, up to four times as many as
 // there may be under way. Then the memory for more is saved.
 func TestUnfinishedCallsKeepNobodyOut(t *testing.T) {

@@ -29,13 +29,18 @@ type readiness struct {
 	ready    bool
 }
 
-// store notes the outcome of a look at the store.
-func (r *readiness) store(err error) {
+// store notes the outcome of a look at the store, and reports whether there was one:
+// that too many ask, or that we had no time to, says nothing about it.
+func (r *readiness) store(err error) (told bool) {
+	if err != nil && !outOfReach(err) {
+		return false
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.storeErr, r.checked = err, time.Now()
 	r.reached = r.reached || err == nil
 	r.update()
+	return true
 }
 
 func (r *readiness) drain() {

@@ -9,7 +9,26 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
 )
+
+// That too many ask, or that this process had no time to, makes no replica ready, and
+// none that was reached is taken for lost.
+func TestOverloadSaysNothingAboutReadiness(t *testing.T) {
+	var told []bool
+	r := readiness{changed: func(ready bool) { told = append(told, ready) }}
+	overloaded := authz.Refuse(authz.ReasonOverloaded, "too many")
+	require.False(t, r.store(overloaded))
+	require.Empty(t, told, "the store was never reached")
+	require.True(t, r.store(nil))
+	require.False(t, r.store(overloaded))
+	require.NoError(t, r.storeErr)
+	require.True(t, r.store(authz.Refuse(authz.ReasonStoreUnavailable, "gone")))
+	require.False(t, r.store(overloaded))
+	require.Error(t, r.storeErr)
+	require.Equal(t, []bool{true}, told)
+}
 
 func TestReadyAsksTheOpsListener(t *testing.T) {
 	answer := func(status int) http.Handler {

@@ -313,12 +313,8 @@ func (s *server) watchStore(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		// That too many ask, or that we had no time to, says nothing about the store.
-		known := err == nil || outOfReach(err)
-		if known {
-			s.ready.store(err)
-		}
-		if now := err == nil; known && (now != up || first) {
+		told := s.ready.store(err)
+		if now := err == nil; told && (now != up || first) {
 			up, first = now, false
 			if up {
 				interval = watchInterval
