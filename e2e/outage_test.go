@@ -156,7 +156,7 @@ routes:
 
 // noAnswer are the reasons of who got no answer in time. Which one it is depends on whether
 // the replica ran meanwhile.
-const noAnswer = "(store_unavailable|overloaded)"
+const noAnswer = "(?:store_unavailable|overloaded)"
 
 // silences returns how many times the store has ceased to answer a replica.
 func (r *replica) silences(t *testing.T) int {
