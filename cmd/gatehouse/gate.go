@@ -107,8 +107,8 @@ func newGate(cfg *config.Config, files contents, before warm, log *slog.Logger) 
 // ping asks whether the store is in reach.
 func (g *gate) ping(ctx context.Context) error { return g.store.Ping(ctx) }
 
-// outOfReach reports whether that is what a ping found. A store that too many ask at
-// once is in reach.
+// outOfReach reports whether that is what a ping found. That too many ask, or that this
+// process had no time to, doesn't say so.
 func outOfReach(err error) bool {
 	return err != nil && authz.ReasonOf(err) != authz.ReasonOverloaded
 }

@@ -155,8 +155,8 @@ func Guess(ctx context.Context, timeout time.Duration) (context.Context, context
 // nothing so far: it reads a list or a refresh family, or is the first step of a login.
 // Who was logged out long ago can have it sent, as often as they like. It has a share of
 // the connections as small as a guess's, for which it waits as long as it has time, and
-// what takes something away doesn't wait behind it. Some of it takes long by itself, so that it was not answered is no evidence
-// that a server is gone.
+// what takes something away doesn't wait behind it. Some of it takes long by itself, so
+// that it was not answered is no evidence that a server is gone.
 func Repeatable(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	return marked(ctx, repeatable, timeout)
 }
@@ -196,8 +196,8 @@ type Stats struct {
 	Silent  int   // servers that requests are not sent to now, since they don't answer
 	Waiting int   // lookups that wait for an answer, or for their turn to ask
 	Opened  int64 // times that a server ceased to answer
-	// Lookups, guesses and what is repeatable that were refused at once: by the breaker,
-	// since the server answers too slowly for all that wait, and since too many wait.
+	// Lookups, guesses and what is repeatable that were refused: by the breaker, since the
+	// server answers too slowly for all that wait, and since too many wait.
 	Broken, Slow, Full int64
 	Skipped            int64 // touches that were left out for any of these reasons
 }

@@ -72,8 +72,8 @@ func (s *server) now() time.Duration { return time.Since(s.began) }
 // Cluster. Others wait for the answer, so it must not wait for theirs.
 func keeps(name string) bool { return name == "cluster" || name == "command" }
 
-// await waits for the turn of an order, as long as that has time, and for so long at
-// most. It is never refused. Only when its turn comes in the last eighth of its time it
+// await waits for the turn of an order, or of what is repeatable, as long as that has
+// time, and for so long at most. It refuses nobody before. Only when its turn comes in the last eighth of its time it
 // isn't sent: it would hardly be answered, cost the connection, and make those behind it
 // as late.
 func (s *server) await(ctx context.Context, b *bulkhead, atMost time.Duration) (leave func(), err error) {
@@ -341,7 +341,7 @@ type bulkhead struct {
 	most     int32
 	began    time.Time
 	within   atomic.Int32 // who has a turn, or waits for one
-	orders   atomic.Int32 // those of them who can't be refused
+	orders   atomic.Int32 // those of them who came by await
 	takes    atomic.Int64 // how long an answer takes as a rule
 	last     atomic.Int64 // how long the last one took
 	progress atomic.Int64 // when a turn was taken or given back last, since began
