@@ -37,7 +37,7 @@
 //
 // Time for which this process itself stood still is not time that a server was waited for
 // (see pulse.go): whoever is late for that reason is told of overload, and no server is
-// taken for silent.
+// taken for silent. What it has answered meanwhile is read all the same (see patient.go).
 //
 // It works by hooks in the client, so that in a Cluster each master is judged by what
 // it did itself, redirections and retries included.
@@ -409,14 +409,14 @@ func (h hook) pass(ctx context.Context, cmd redis.Cmder, send func(context.Conte
 
 // DialHook has a connection that can't be made fail when it is used. For the client
 // would count failures to connect, and after some of them look only once a second
-// whether the server is back.
+// whether the server is back. See patient for the others.
 func (h hook) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := next(ctx, network, addr)
 		if err != nil {
 			return failed{fmt.Errorf("connect: %w", err)}, nil // go-redis takes one layer off
 		}
-		return c, nil
+		return patiently(c), nil
 	}
 }
 

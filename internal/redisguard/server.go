@@ -73,9 +73,9 @@ func (s *server) now() time.Duration { return time.Since(s.began) }
 func keeps(name string) bool { return name == "cluster" || name == "command" }
 
 // await waits for the turn of an order, or of what is repeatable, as long as that has
-// time, and for so long at most. It refuses nobody before. Only when its turn comes in the last eighth of its time it
-// isn't sent: it would hardly be answered, cost the connection, and make those behind it
-// as late.
+// time, and for so long at most. It refuses nobody before. Only when its turn comes in
+// the last eighth of its time it isn't sent: it would hardly be answered, cost the
+// connection, and make those behind it as late.
 func (s *server) await(ctx context.Context, b *bulkhead, atMost time.Duration) (leave func(), err error) {
 	came := time.Now()
 	in := ctx
@@ -137,10 +137,12 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 		s.stood.Store(int64(stood))
 	}
 	err = send(inner(ctx))
-	if now := s.now(); gaveUp(err) && m.stoodStill(now-began-(ours.stood()-stood)) && s.ran(now) < m.timeout {
+	now := s.now()
+	ran := now - began - (ours.stood() - stood)
+	if gaveUp(err) && m.stoodStill(ran) && s.ran(now) < m.timeout {
 		return true, s.refuse(m.purpose, fmt.Errorf("%w: this process stood still meanwhile: %w", ErrOverloaded, err))
 	}
-	s.judge(ctx, m, began, b, err)
+	s.judge(ctx, m, began, ran, b, err)
 	if late(err) && s.answersOthers(began, err) {
 		err = s.refuse(m.purpose, fmt.Errorf("%w: others are answered: %w", ErrOverloaded, err))
 	}
@@ -193,16 +195,17 @@ func (s *server) refuse(p purpose, err error) error {
 	return err
 }
 
-// judge learns from how a command went.
-func (s *server) judge(ctx context.Context, m mark, began time.Duration, b *bulkhead, err error) {
+// judge learns from how a command went, which was sent at began, and for which this
+// process has waited while it ran.
+func (s *server) judge(ctx context.Context, m mark, began, ran time.Duration, b *bulkhead, err error) {
 	now := s.now()
 	switch outcomeOf(ctx, m, now-began, err) {
 	case answer:
-		b.took(now - began)
+		b.took(ran)
 		s.answers(now)
 	case silence:
 		if late(err) {
-			b.took(now - began)
+			b.took(ran)
 		}
 		s.fails(began, now, m, err) //nolint:contextcheck // it begins what outlives the request
 	case unknown:
