@@ -334,13 +334,20 @@ func (u *storeURL) parseHosts(authority string) error {
 func hostPort(address, port string) (string, error) {
 	bad := errors.New("want host, host:port or [address]:port; a / in a password is written %2F")
 	var host string
-	if strings.HasSuffix(address, "]") || !strings.Contains(address, ":") {
-		host = strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")
-	} else {
+	if inside, ok := strings.CutSuffix(address, "]"); ok {
+		if host, ok = strings.CutPrefix(inside, "["); !ok {
+			return "", bad
+		}
+	} else if host = address; strings.Contains(address, ":") {
 		var err error
 		if host, port, err = net.SplitHostPort(address); err != nil { // quotes the address
 			return "", bad
 		}
+	}
+	if strings.Contains(host, ":") {
+		host = strings.Replace(host, "%25", "%", 1) // before the zone of an address, by RFC 6874
+	} else if strings.Contains(host, "%") {
+		return "", bad
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" || strings.ContainsAny(host, "@[] ") {
 		return "", bad

@@ -31,9 +31,11 @@ func FuzzDate(f *testing.F) {
 		require.False(t, got.Before(time.Unix(0, 0)) || got.Year() > 9999, got)
 		n, isNumber := claims["exp"].(json.Number)
 		require.True(t, isNumber)
-		exact, _, err := big.ParseFloat(string(n), 10, 200, big.ToZero)
+		seconds, err := n.Float64()
 		require.NoError(t, err)
-		seconds, _ := exact.Float64()
+		if exact, _, err := big.ParseFloat(string(n), 10, 200, big.ToZero); err == nil { // not where the exponent is beyond its reach
+			seconds, _ = exact.Float64()
+		}
 		require.LessOrEqual(t, math.Abs(seconds-float64(got.Unix())-float64(got.Nanosecond())/1e9), 1e-4, "%s is %v", n, got)
 	})
 }
