@@ -21,6 +21,7 @@ import (
 // The client's own log of failed connections is what these tests provoke.
 func TestMain(m *testing.M) {
 	logging.Disable()
+	proctest.AtOnce(4)
 	os.Exit(m.Run())
 }
 
@@ -99,7 +100,7 @@ func startSentinel(tb testing.TB) place {
 
 func startCluster(tb testing.TB) place {
 	tb.Helper()
-	cluster := redistest.StartCluster(tb, redistest.ClusterOptions{})
+	cluster := redistest.StartCluster(tb, redistest.ClusterOptions{NodeTimeout: calm})
 	return place{url: cluster.URL(), cut: func() { killAll(cluster.Nodes) }}
 }
 

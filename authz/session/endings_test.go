@@ -292,7 +292,7 @@ func TestDeadlineBehindTheSweep(t *testing.T) {
 // A user's records may be larger than what can be read at once.
 func TestLargeSessionsEnd(t *testing.T) {
 	f := newServer(t, backends[1]).store(t, session.Options{})
-	text := `{"cookie":{"originalMaxAge":null},"userId":"u","cart":[` + strings.Repeat(`{"n":1},`, 150_000) + `{}]}`
+	text := `{"cookie":{"originalMaxAge":null},"userId":"u","cart":[` + strings.Repeat(`"`+strings.Repeat("n", 797)+`",`, 1500) + `{}]}`
 	for i := range 40 {
 		f.set(t, fmt.Sprint("sess:", i), text, time.Hour)
 	}
