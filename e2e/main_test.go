@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
 // patience bounds every wait in these tests; none of them takes nearly as
@@ -28,6 +30,7 @@ func run(m *testing.M) (code int) {
 	}
 	defer func() { _ = os.RemoveAll(runDir) }()
 
+	proctest.AtOnce(4)
 	code = m.Run()
 	for _, stop := range sharedStacks.stop() {
 		if err := stop(); err != nil {
@@ -47,7 +50,7 @@ func run(m *testing.M) (code int) {
 // that holds them. With the race detector on, they have it too.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(runDir, "bin")
-	args := []string{"build"}
+	args := []string{"build", "-ldflags=-s -w"} // as they are released; it is faster, too
 	if raceEnabled {
 		args = append(args, "-race")
 	}

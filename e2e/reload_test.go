@@ -23,7 +23,11 @@ import (
 // Envoy. None is dropped, and each gets the answer of one configuration: where it is
 // known which one runs, of that one.
 func TestReloadStormBehindEnvoy(t *testing.T) {
-	const reloads, requests, clients = 100, 20_000, 8
+	const clients = 8
+	reloads, requests := 100, 20_000
+	if testing.Short() { // with the race detector, which needs no more to see them meet
+		reloads, requests = 30, 6_000
+	}
 	// What differs: whose role is good, the name of a header, and, every other time,
 	// the store, by its timeout.
 	users := [2]identity{{"anna", "anna@example.com", `["a"]`, "org-1"}, {"bert", "bert@example.com", `["b"]`, "org-1"}}
