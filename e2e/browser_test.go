@@ -35,7 +35,7 @@ var (
 
 // usersYAML is a users file, its hashes made after RFC 9106 and the PHC string
 // format, not by Gatehouse.
-func usersYAML() []byte {
+var usersYAML = sync.OnceValue(func() []byte {
 	var b strings.Builder
 	b.WriteString("users:\n")
 	for _, p := range []person{alicesLogin, bobsLogin, carolsLogin} {
@@ -52,7 +52,7 @@ func usersYAML() []byte {
 		}
 	}
 	return []byte(b.String())
-}
+})
 
 // credentials is the body of a login.
 func (p person) credentials() object { return object{"email": p.email, "password": p.password} }
