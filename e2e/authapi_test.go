@@ -261,7 +261,14 @@ func TestRefresh(t *testing.T) {
 		replies := make([]reply, 40)
 		var tabs sync.WaitGroup
 		for i := range replies {
-			tabs.Go(func() { replies[i] = a.browser.copy().post(t, "/auth/refresh", object{"refreshToken": a.refresh}) })
+			tabs.Go(func() {
+				for range 5 { // a machine that is busy enough sheds some of them
+					replies[i] = a.browser.copy().post(t, "/auth/refresh", object{"refreshToken": a.refresh})
+					if replies[i].status != 503 {
+						return
+					}
+				}
+			})
 		}
 		tabs.Wait()
 		used := a.refresh

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"runtime"
@@ -346,6 +347,9 @@ func hostPort(address, port string) (string, error) {
 	}
 	if strings.Contains(host, ":") {
 		host = strings.Replace(host, "%25", "%", 1) // before the zone of an address, by RFC 6874
+		if _, err := netip.ParseAddr(host); err != nil {
+			return "", bad
+		}
 	} else if strings.Contains(host, "%") {
 		return "", bad
 	}

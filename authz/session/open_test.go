@@ -48,6 +48,7 @@ func TestOpenRefusesURLsWithoutShowingThem(t *testing.T) {
 		{"redis://u:" + secret + "@h1,h2", "several hosts"},
 		{"redis://u:" + secret + "@h:port", "host 1"},
 		{"redis://u:" + secret + "@h]", "host 1"},
+		{"redis://u:" + secret + "@[a:b]", "host 1"},
 		{"redis://u:" + secret + "@h%41", "host 1"},
 		{"redis://u:" + secret + "@h:65536", "host 1"},
 		{"redis://u:" + secret + "@h:", "host 1"},

@@ -4,26 +4,53 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// glance is how long a read whose time is over looks at what has come. It is for the
-// runtime to look: what lies there is read at once.
-const glance = time.Millisecond
+const (
+	// glance is how long a read whose time is over looks at what has come. It is for the
+	// runtime to look: what lies there is read at once.
+	glance = time.Millisecond
+	// patience is from when on nothing is looked at any more, after the first glance: an
+	// answer in pieces may be read for so long, and no longer.
+	patience = 20 * time.Millisecond
+)
 
 // patient is a connection on which an answer counts that came in time and lies there
 // when the deadline has passed: while this process stood still nobody read it, and the
 // deadline is looked at before the bytes are. Without that, an answer that is owed over
 // each of many standstills would never be seen, and Redis would seem silent.
-type patient struct{ net.Conn }
+type patient struct {
+	net.Conn
+	until *atomic.Int64 // in nanoseconds since 1970; 0: the deadline hasn't passed
+}
 
 func (c patient) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.SetReadDeadline(time.Now().Add(glance)) != nil {
-		return n, err
+	for n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		now := time.Now()
+		c.until.CompareAndSwap(0, now.Add(patience).UnixNano())
+		if now.UnixNano() >= c.until.Load() || c.Conn.SetReadDeadline(now.Add(glance)) != nil {
+			break
+		}
+		n, err = c.Conn.Read(b)
+		if time.Since(now) < 2*glance { // else it stood still again
+			break
+		}
 	}
-	return c.Conn.Read(b)
+	return n, err
+}
+
+func (c patient) SetReadDeadline(t time.Time) error {
+	c.until.Store(0)
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c patient) SetDeadline(t time.Time) error {
+	c.until.Store(0)
+	return c.Conn.SetDeadline(t)
 }
 
 // NetConn is what is below, for who looks at the socket.
@@ -37,8 +64,9 @@ type direct struct {
 }
 
 func patiently(c net.Conn) net.Conn {
+	p := patient{c, new(atomic.Int64)}
 	if raw, ok := c.(syscall.Conn); ok {
-		return direct{patient{c}, raw}
+		return direct{p, raw}
 	}
-	return patient{c}
+	return p
 }

@@ -7,9 +7,11 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"math/big"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -64,7 +66,38 @@ func TestPatience(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "$3\r\nyes\r\n", string(got[:n]))
 
-			require.NoError(t, there.Close())
+			// A reply in pieces isn't waited for for ever: the next piece always comes within
+			// a glance.
+			var drip sync.WaitGroup
+			enough := make(chan struct{})
+			drip.Go(func() {
+				for {
+					select {
+					case <-enough:
+						return
+					default:
+						_, _ = there.Write([]byte("drip"))
+					}
+				}
+			})
+			require.NoError(t, here.SetReadDeadline(past))
+			require.Eventually(t, func() bool {
+				_, err := here.Read(got)
+				return os.IsTimeout(err)
+			}, 30*time.Second, time.Microsecond)
+			require.NoError(t, here.SetReadDeadline(time.Now().Add(10*time.Second)))
+			_, err = here.Read(got)
+			require.NoError(t, err, "another deadline, another patience")
+			close(enough)
+			require.NoError(t, here.SetReadDeadline(time.Now().Add(10*time.Second)))
+			go func() {
+				drip.Wait()
+				_ = there.Close()
+			}()
+			for err == nil {
+				_, err = here.Read(got)
+			}
+			require.ErrorIs(t, err, io.EOF)
 			require.NoError(t, here.SetReadDeadline(past))
 			require.Eventually(t, func() bool {
 				_, err = here.Read(got)

@@ -137,12 +137,10 @@ func (s *server) ask(ctx context.Context, m mark, send func(context.Context) err
 		s.stood.Store(int64(stood))
 	}
 	err = send(inner(ctx))
-	now := s.now()
-	ran := now - began - (ours.stood() - stood)
-	if gaveUp(err) && m.stoodStill(ran) && s.ran(now) < m.timeout {
+	if now := s.now(); gaveUp(err) && m.stoodStill(now-began-(ours.stood()-stood)) && s.ran(now) < m.timeout {
 		return true, s.refuse(m.purpose, fmt.Errorf("%w: this process stood still meanwhile: %w", ErrOverloaded, err))
 	}
-	s.judge(ctx, m, began, ran, b, err)
+	s.judge(ctx, m, began, b, err)
 	if late(err) && s.answersOthers(began, err) {
 		err = s.refuse(m.purpose, fmt.Errorf("%w: others are answered: %w", ErrOverloaded, err))
 	}
@@ -195,17 +193,18 @@ func (s *server) refuse(p purpose, err error) error {
 	return err
 }
 
-// judge learns from how a command went, which was sent at began, and for which this
-// process has waited while it ran.
-func (s *server) judge(ctx context.Context, m mark, began, ran time.Duration, b *bulkhead, err error) {
+// judge learns from how a command went that was sent at began.
+func (s *server) judge(ctx context.Context, m mark, began time.Duration, b *bulkhead, err error) {
 	now := s.now()
 	switch outcomeOf(ctx, m, now-began, err) {
 	case answer:
-		b.took(ran)
+		if over(ctx) == nil { // else it lay there, for as long as this process stood still
+			b.took(now - began)
+		}
 		s.answers(now)
 	case silence:
 		if late(err) {
-			b.took(ran)
+			b.took(now - began)
 		}
 		s.fails(began, now, m, err) //nolint:contextcheck // it begins what outlives the request
 	case unknown:
