@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +42,26 @@ var gatehouse = sync.OnceValue(func() error {
 	return nil
 })
 
+// nodeModules is where the modules are that pages would install.
+func nodeModules(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv("GATEHOUSE_NODE_MODULES"); dir != "" {
+		return dir
+	}
+	dir, err := filepath.Abs(filepath.Join("..", "e2e", "express", "node_modules"))
+	require.NoError(t, err)
+	return dir
+}
+
+// missing skips, but not on CI, where 'make test' has installed everything.
+func missing(t *testing.T, message string) {
+	t.Helper()
+	if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {
+		t.Fatal(message)
+	}
+	t.Skip(message)
+}
+
 // TestPages does what the pages tell that say so, in a directory of its own with gatehouse
 // in PATH. See package pagetest.
 func TestPages(t *testing.T) {
@@ -62,9 +84,14 @@ func TestPages(t *testing.T) {
 			if testing.Short() {
 				t.Skip("pages are run without -short")
 			}
+			if slices.Contains(page.Needs, "node") {
+				if _, err := os.Stat(filepath.Join(nodeModules(t), "express")); err != nil {
+					missing(t, "the Node modules are not installed (scripts/tools.sh node): the page is not run")
+				}
+			}
 			t.Parallel()
 			require.NoError(t, gatehouse())
-			pagetest.Run(t, name, pagetest.Options{Path: []string{binDir}})
+			pagetest.Run(t, name, pagetest.Options{Path: []string{binDir}, Env: []string{"NODE_MODULES=" + nodeModules(t)}})
 		})
 	}
 }

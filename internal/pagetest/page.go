@@ -7,7 +7,8 @@
 //	sh                     is run, by one bash from the first block to the last, which ends
 //	                       at the first command that fails
 //	sh background port=N   is run in a terminal of its own; the page goes on when somebody
-//	                       listens on that port, or, without one, at once
+//	                       listens on that port, or, without one, at once; TERMINAL_N is
+//	                       its process then
 //	console                lines that begin with "$ " are run, and what follows each must be
 //	                       what comes out; … stands for anything, also for lines
 //	LANG file=NAME         is written to that file, below the directory (GitHub shows the

@@ -44,6 +44,7 @@ func (p Page) steps(exchange func(string) string) []step {
 			// The terminal's own bash is replaced by the program where there is but one.
 			script := fmt.Sprintf("bash -euo pipefail -c %s >\"$TERMINALS/%d\" 2>&1 &\n", quote(text), i)
 			if b.Port != "" {
+				script += fmt.Sprintf("TERMINAL_%s=$!\n", b.Port)
 				script += fmt.Sprintf("await %s $! || { cat \"$TERMINALS/%d\"; exit 1; }\n", exchange(b.Port), i)
 			}
 			all = append(all, step{line: b.Line, script: script})
