@@ -139,7 +139,10 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
 
 // directory makes the demo's directory; cleanUp removes one that nobody named.
 func (d *demo) directory() (cleanUp func(), err error) {
-	if d.dir != "" {
+	if d.dir != "" { // redis-server works in it, and so would look for it there
+		if d.dir, err = filepath.Abs(d.dir); err != nil {
+			return nil, err
+		}
 		return func() {}, os.MkdirAll(d.dir, 0o700)
 	}
 	d.dir, err = os.MkdirTemp("", "gatehouse-demo-")

@@ -2,6 +2,8 @@ package main
 
 import (
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,7 +23,10 @@ func TestDemoTellsTheTruth(t *testing.T) {
 			if store == "redis" {
 				proctest.Need(t, "redis-server")
 			}
-			dir := t.TempDir()
+			here, err := os.Getwd()
+			require.NoError(t, err)
+			dir, err := filepath.Rel(here, t.TempDir())
+			require.NoError(t, err)
 			c := gatehouse(t, nil, "demo", "--check", "--store", store, "--dir", dir, "--port", strconv.Itoa(proctest.FreePort(t)))
 			require.Equal(t, exitOK, c.code, c.stderr)
 			require.Equal(t, 17, strings.Count(c.stdout, "\ncurl -i http://127.0.0.1:"))
