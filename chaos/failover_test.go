@@ -48,6 +48,24 @@ func prepareChanges(t *testing.T, g *gate, first, n int) *changes {
 	return c
 }
 
+// prepareChanges does so, and sees to it that the replicas have them. On a machine that is
+// busy enough the Sentinels choose another master in the middle of that, and logins are
+// lost with the old one: then it is done again.
+func (n *network) prepareChanges(t *testing.T, g *gate, first, count int) *changes {
+	t.Helper()
+	for range 5 {
+		master := n.Master()
+		c := prepareChanges(t, g, first, count)
+		n.replicated(t)
+		if n.Master() == master {
+			return c
+		}
+		t.Log("the Sentinels have chosen another master, though nothing was wrong")
+	}
+	t.Skip("no verdict: this machine is so busy that the Sentinels change the master again and again")
+	return nil
+}
+
 func (c *changes) shown() (all []*credential) {
 	for _, v := range c.victims {
 		for _, one := range v.shown {
@@ -209,7 +227,7 @@ func TestFailover(t *testing.T) {
 	}
 	for i, fault := range masterFaults[:of(2, len(masterFaults))] { // killed and frozen at least
 		t.Run(fault.name, func(t *testing.T) {
-			ch := prepareChanges(t, g, i*victims, victims)
+			ch := n.prepareChanges(t, g, i*victims, victims)
 			l := startLoad(t, g, loadOptions{rate: 500, stale: cacheLease}, append(ch.shown(), all...)...)
 			l.warm(t)
 			gracedLoad := startLoad(t, g, loadOptions{rate: 100, clients: 16, stale: cacheLease}, graced...)
