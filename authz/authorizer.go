@@ -28,6 +28,9 @@ type Options struct {
 	TrustedOrigins Origins
 	Limiter        Limiter          // required where a policy names a limit
 	Now            func() time.Time // nil means time.Now
+	// Took is told how long the authorizer took to choose the policy ([StagePolicy]) and
+	// to ask its conditions ([StageCondition]), but by Quick. nil: nobody is.
+	Took func(Stage, time.Duration)
 }
 
 // Authorizer decides requests. It is safe for concurrent use.
@@ -78,7 +81,9 @@ type Decision struct {
 func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, error) {
 	d := &Decision{}
 	t := TraceFrom(ctx)
+	began := a.now(t)
 	policy, route, err := a.policies.choose(r)
+	a.took(StagePolicy, began)
 	t.chosen(r, policy, route, err)
 	if err != nil {
 		d.Reason = ReasonOf(err)
@@ -107,20 +112,39 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 }
 
 func (a *Authorizer) decide(ctx context.Context, r *Request, d *Decision) error {
+	t := TraceFrom(ctx)
 	err := a.authenticate(ctx, r, d)
+	began := a.now(t)
 	if err != nil {
 		if !d.Policy.Anonymous || !proves(err, nobody) {
 			return err
 		}
-		TraceFrom(ctx).None(StageIdentity, "anonymous", "no valid credential; the policy lets the request through without identity")
-		err = d.Policy.permitsNobody(TraceFrom(ctx), r)
+		t.None(StageIdentity, "anonymous", "no valid credential; the policy lets the request through without identity")
+		err = d.Policy.permitsNobody(t, r)
 	} else {
-		err = a.permits(TraceFrom(ctx), r, d)
+		err = a.permits(t, r, d)
 	}
+	a.took(StageCondition, began)
 	if err != nil {
 		return err
 	}
 	return a.count(ctx, r, d)
+}
+
+// now is the time for a step, zero where nobody wants to know. An explanation is no
+// decision.
+func (a *Authorizer) now(t *Trace) (now time.Time) {
+	if a.o.Took != nil && t == nil {
+		now = time.Now()
+	}
+	return now
+}
+
+// took tells of a step that began at a time.
+func (a *Authorizer) took(stage Stage, began time.Time) {
+	if !began.IsZero() {
+		a.o.Took(stage, time.Since(began))
+	}
 }
 
 // count counts a request that the policy permits.

@@ -19,6 +19,12 @@ import (
 type Recorder interface {
 	// RecordCall is called once for every request, after its answer.
 	RecordCall(call string, status int, took time.Duration)
+	// RecordRefusal is called once for every request that was refused. The reason is one
+	// of [authz.Reasons], or not_found or method_not_allowed.
+	RecordRefusal(call, reason string)
+	// RecordChange is called once for every change, with the action of its audit line,
+	// which comes from a closed list: a change that could not be confirmed, too.
+	RecordChange(action string)
 }
 
 // SameSite is that attribute of the session cookie.

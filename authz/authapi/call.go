@@ -154,6 +154,9 @@ func (a *API) note(ctx context.Context, c *call, status int, took time.Duration)
 	}
 	if a.o.Recorder != nil {
 		a.o.Recorder.RecordCall(name, status, took)
+		if c.reason != "" {
+			a.o.Recorder.RecordRefusal(name, c.reason)
+		}
 	}
 	if errors.Is(c.err, errShed) {
 		return
@@ -186,6 +189,9 @@ func (a *API) note(ctx context.Context, c *call, status int, took time.Duration)
 func (a *API) audit(ctx context.Context, c *call, action string, err error, attrs ...slog.Attr) {
 	if err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
 		return
+	}
+	if a.o.Recorder != nil {
+		a.o.Recorder.RecordChange(action)
 	}
 	all := append([]slog.Attr{slog.String("action", action)}, attrs...)
 	for _, a := range [...]struct{ key, value string }{

@@ -175,6 +175,9 @@ func (r *recorder) RecordCall(call string, status int, _ time.Duration) {
 	r.calls = append(r.calls, fmt.Sprintf("%s %d", call, status))
 }
 
+func (*recorder) RecordRefusal(string, string) {}
+func (*recorder) RecordChange(string)          {}
+
 func (r *recorder) last() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

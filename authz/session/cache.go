@@ -205,6 +205,17 @@ func (s *Store) CacheState() (st CacheState, ok bool) {
 	return cacheState(s.cache.tracker.State()), true
 }
 
+// CacheProofAge returns how long ago everything was known that had changed until then,
+// by which the cache lives; before the first time, since it was made. ok is false for a
+// store without a cache.
+func (s *Store) CacheProofAge() (age time.Duration, ok bool) {
+	if s.cache == nil {
+		return 0, false
+	}
+	_, age = s.cache.tracker.Proven()
+	return age, true
+}
+
 // CacheStats returns the figures of the cache; zero for a store without one.
 func (s *Store) CacheStats() CacheStats {
 	c := s.cache

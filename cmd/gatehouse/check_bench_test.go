@@ -80,7 +80,7 @@ func newChecks(tb testing.TB, config string) *checkBench {
 	c, err := configFile{file, func(string) (string, bool) { return "", false }}.load()
 	require.NoError(tb, err)
 	log := slog.New(slog.DiscardHandler)
-	g, err := newGeneration(c, nil, instruments{log: log, decisions: telemetry.NewRecorder(log, prometheus.NewRegistry())})
+	g, err := newGeneration(c, nil, instrumentsFor(log, prometheus.NewRegistry()))
 	require.NoError(tb, err)
 	current := &live{}
 	current.replace(g)
@@ -96,6 +96,14 @@ func newChecks(tb testing.TB, config string) *checkBench {
 	tb.Cleanup(func() { require.NoError(tb, g.close()) })
 	require.Eventually(tb, func() bool { st, _ := current.cacheState(); return st.Live }, 10*time.Second, time.Millisecond)
 	return &checkBench{gate: g.gate, server: extauthz.NewDoor(current)}
+}
+
+// instrumentsFor are those of a server.
+func instrumentsFor(log *slog.Logger, reg *prometheus.Registry) instruments {
+	return instruments{
+		log: log, decisions: telemetry.NewRecorder(log, reg), calls: telemetry.NewCalls(reg),
+		steps: telemetry.NewSteps(reg), store: telemetry.NewStoreCalls(reg),
+	}
 }
 
 // session makes a session and returns a check that shows it, as Envoy sends it.

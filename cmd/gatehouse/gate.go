@@ -22,6 +22,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 	"github.com/gatehouse-auth/gatehouse/authz/users"
+	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 )
 
 // gate is everything that decides, built from one configuration. It listens
@@ -62,14 +63,14 @@ type namedKeys struct {
 // newGate builds the parts from top to bottom. From those of the gate before it
 // takes what it can; files are the contents by which it knows. It reads keys from
 // files, and asks neither Redis nor an issuer.
-func newGate(cfg *config.Config, files contents, before warm, log *slog.Logger) (_ *gate, err error) {
+func newGate(cfg *config.Config, files contents, before warm, in instruments) (_ *gate, err error) {
 	g := &gate{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close())
 		}
 	}()
-	if err := g.takeStore(cfg, files, before, log); err != nil {
+	if err := g.takeStore(cfg, files, before, in.log); err != nil {
 		return nil, err
 	}
 	policies, err := policySet(cfg)
@@ -93,14 +94,22 @@ func newGate(cfg *config.Config, files contents, before warm, log *slog.Logger) 
 	if err := g.takeProviders(cfg, before); err != nil {
 		return nil, err
 	}
+	if in.store != nil {
+		redisguard.Of(g.client).Record(func(c redisguard.Call) { in.store.Record(c.Purpose, c.Command, c.Outcome, c.Sent, c.Took) })
+	}
+	store := timedStore{g.store, in.steps}
 	authenticators := []authz.Authenticator{
-		g.apiKeys, authz.NewSessions(cfg.Sessions.Cookie.Name, cookies, g.store), authz.NewBearer(g.verifier, g.store),
+		g.apiKeys,
+		authz.NewSessions(cfg.Sessions.Cookie.Name, cookies, store),
+		authz.NewBearer(timedVerifier{g.verifier, in.steps}, store),
 	}
 	limiter, err := newLimiter(g.client, cfg)
 	if err != nil {
 		return nil, err
 	}
-	g.authorizer = authz.NewAuthorizer(policies, authz.Options{TrustedOrigins: origins(cfg), Limiter: limiter}, authenticators...)
+	g.authorizer = authz.NewAuthorizer(policies, authz.Options{
+		TrustedOrigins: origins(cfg), Limiter: timedLimiter{limiter, in.steps}, Took: in.took(),
+	}, authenticators...)
 	return g, nil
 }
 

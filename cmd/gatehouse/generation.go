@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
 // generation is all that follows from one state of the configuration. It does not
@@ -40,8 +42,18 @@ type instruments struct {
 	log       *slog.Logger
 	decisions extauthz.Recorder // nil: none are told
 	calls     authapi.Recorder  // nil: none are told
+	steps     *telemetry.Steps  // nil: none are told
+	store     *telemetry.StoreCalls
 
 	admission *extauthz.Admission // of the check listener; nil: nothing is shed
+}
+
+// took tells of the steps that the authorizer makes by itself; nil where nobody is told.
+func (in instruments) took() func(authz.Stage, time.Duration) {
+	if in.steps == nil {
+		return nil
+	}
+	return func(stage authz.Stage, took time.Duration) { in.steps.Took(string(stage), took) }
 }
 
 // loadedConfig is what the files of a configuration say.
@@ -65,7 +77,7 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 		g.cfg = inForce(c.cfg, before.cfg)
 		g.pending = differences(g.cfg, c.cfg)
 	}
-	if g.gate, err = newGate(g.cfg, c.files, old, in.log); err != nil {
+	if g.gate, err = newGate(g.cfg, c.files, old, in); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gatehouse-auth/gatehouse/authz/config"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
 // configFile is where a server finds its configuration.
@@ -253,6 +254,7 @@ type configHealth struct {
 	reloads *prometheus.CounterVec
 	good    prometheus.Gauge
 	loaded  prometheus.Gauge
+	pending prometheus.Gauge
 
 	mu     sync.Mutex
 	detail configDetail
@@ -277,20 +279,10 @@ const (
 
 func newConfigHealth(reg prometheus.Registerer, first *generation) *configHealth {
 	h := &configHealth{
-		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_config_reloads_total", Help: "Times that the configuration was read again, by what came of it.",
-		}, []string{"result"}),
-		good: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "gatehouse_config_last_reload_successful", Help: "1 while the configuration's files say what runs, 0 while they were rejected.",
-		}),
-		loaded: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "gatehouse_config_loaded_timestamp_seconds", Help: "When the configuration that runs was loaded.",
-		}),
+		reloads: telemetry.ConfigReloads.CounterVec(), good: telemetry.ConfigGood.Gauge(),
+		loaded: telemetry.ConfigLoaded.Gauge(), pending: telemetry.ConfigPending.Gauge(),
 	}
-	reg.MustRegister(h.reloads, h.good, h.loaded)
-	for _, result := range []string{reloadApplied, reloadRejected, reloadUnchanged} {
-		h.reloads.WithLabelValues(result)
-	}
+	reg.MustRegister(h.reloads, h.good, h.loaded, h.pending)
 	h.runs(first)
 	return h
 }
@@ -303,6 +295,7 @@ func (h *configHealth) runs(g *generation) {
 	}
 	h.good.Set(1)
 	h.loaded.Set(float64(g.loaded.UnixMilli()) / 1000)
+	h.pending.Set(float64(len(g.pending)))
 }
 
 func (h *configHealth) applied(g *generation) {

@@ -131,7 +131,10 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	admission := &extauthz.Admission{Recorder: recorder}
 	load := telemetry.NewLoad(registry, extauthz.Sheddings, admission.Waiting)
 	admission.Shed = load.Shed
-	in := instruments{log: log, decisions: recorder, calls: telemetry.NewCalls(registry), admission: admission}
+	in := instruments{
+		log: log, decisions: recorder, calls: telemetry.NewCalls(registry), admission: admission,
+		steps: telemetry.NewSteps(registry), store: telemetry.NewStoreCalls(registry),
+	}
 	first, err := newGeneration(c, nil, in)
 	if err != nil {
 		return err
@@ -148,11 +151,12 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
-	registry.MustRegister(cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current})
+	registry.MustRegister(cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
 
 	check := newCheckServer(extauthz.NewDoor(current), admission, c.cfg.Server.Check, current.checkTLS())
 	health := newConfigHealth(registry, first)
 	ready := &readiness{changed: check.ready, cache: current.cacheState, silent: current.silentServers, config: health.tell}
+	registry.MustRegister(readinessMetrics(ready)...)
 	s := &server{
 		log:   log,
 		live:  current,

@@ -176,6 +176,7 @@ type Guard struct {
 	poolSize int
 	front    [shares]bulkhead // before the servers of a Cluster, which may not be known yet: no turns
 	notify   atomic.Pointer[func(Change)]
+	recorder atomic.Pointer[func(Call)]
 
 	opened, broken, slow, full, skipped atomic.Int64
 
@@ -349,6 +350,10 @@ func (g *Guard) tell(c Change) {
 	}
 }
 
+// Record has a function told of every command that was for a server, in place of the
+// one that was told before. It must not block.
+func (g *Guard) Record(told func(Call)) { g.recorder.Store(&told) }
+
 // Stats returns the figures.
 func (g *Guard) Stats() Stats {
 	s := Stats{
@@ -422,7 +427,9 @@ func (h hook) DialHook(next redis.DialHook) redis.DialHook {
 
 func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
+		began := time.Now()
 		sent, err := h.pass(ctx, cmd, func(ctx context.Context) error { return next(ctx, cmd) })
+		h.s.g.record(ctx, cmd.Name(), sent, began, err)
 		if !sent || Refused(err) {
 			cmd.SetErr(err)
 		}
@@ -435,7 +442,13 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 		if len(cmds) == 0 {
 			return next(ctx, cmds)
 		}
+		began := time.Now()
 		sent, err := h.pass(ctx, cmds[0], func(ctx context.Context) error { return next(ctx, cmds) })
+		name := "pipeline"
+		if cmds[0].Name() == "multi" {
+			name = "transaction"
+		}
+		h.s.g.record(ctx, name, sent, began, err)
 		if !sent || Refused(err) {
 			setErrors(cmds, err)
 		}

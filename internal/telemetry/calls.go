@@ -7,27 +7,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Calls counts the calls of the auth API. It implements that door's Recorder
-// interface and is safe for concurrent use.
+// Calls counts the calls of the auth API, and what they changed. It implements that
+// door's Recorder interface and is safe for concurrent use.
 type Calls struct {
 	answered *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	refused  *prometheus.CounterVec
+	changes  *prometheus.CounterVec
+	reuses   prometheus.Counter
 }
 
 // NewCalls returns a recorder whose metrics are registered with reg.
 func NewCalls(reg prometheus.Registerer) *Calls {
 	c := &Calls{
-		answered: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_auth_calls_total",
-			Help: "Answered calls of the auth API, by call and status.",
-		}, []string{"call", "status"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "gatehouse_auth_call_duration_seconds",
-			Help:    "Time from the arrival of a call of the auth API to its answer.",
-			Buckets: []float64{1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 5, 15},
-		}, []string{"call"}),
+		answered: AuthCalls.counters(), duration: AuthCallDuration.histograms(), refused: AuthRefusals.counters(),
+		changes: AuthChanges.CounterVec(), reuses: RefreshReuses.counter(),
 	}
-	reg.MustRegister(c.answered, c.duration)
+	reg.MustRegister(c.answered, c.duration, c.refused, c.changes, c.reuses)
 	return c
 }
 
@@ -37,3 +33,18 @@ func (c *Calls) RecordCall(call string, status int, took time.Duration) {
 	c.answered.WithLabelValues(call, strconv.Itoa(status)).Inc()
 	c.duration.WithLabelValues(call).Observe(took.Seconds())
 }
+
+// RecordRefusal counts a refused call by its reason, which comes from a closed list,
+// too.
+func (c *Calls) RecordRefusal(call, reason string) { c.refused.WithLabelValues(call, reason).Inc() }
+
+// RecordChange counts a change by its action, of which there is a closed list.
+func (c *Calls) RecordChange(action string) {
+	c.changes.WithLabelValues(action).Inc()
+	if action == reuseAction {
+		c.reuses.Inc()
+	}
+}
+
+// reuseAction is how the auth API calls it that a refresh token was used again.
+const reuseAction = "refresh_token_reused"

@@ -14,24 +14,12 @@ type Load struct {
 // the first one shows as an increase. inFlight says how many checks are under way
 // that memory could not answer.
 func NewLoad(reg prometheus.Registerer, whys []string, inFlight func() int) *Load {
-	shed := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "gatehouse_checks_shed_total",
-		Help: "Checks that were refused with 503 because there were too many, by why: late (it waited for a processor too long to be of use), queue (the queue for processors doesn't get shorter), limit (server.check.max_concurrent).",
-	}, []string{"why"})
-	l := &Load{
-		shed: map[string]prometheus.Counter{},
-		http: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "gatehouse_http_shed_total",
-			Help: "Requests at the http listener that were refused with 503 because there were too many (server.http.max_concurrent).",
-		}),
-	}
+	shed := ChecksShed.counters()
+	l := &Load{shed: map[string]prometheus.Counter{}, http: HTTPShed.counter()}
 	for _, why := range whys {
 		l.shed[why] = shed.WithLabelValues(why)
 	}
-	reg.MustRegister(shed, l.http, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "gatehouse_checks_in_flight",
-		Help: "Checks under way that memory could not answer; server.check.max_concurrent bounds them.",
-	}, func() float64 { return float64(inFlight()) }))
+	reg.MustRegister(shed, l.http, ChecksInFlight.GaugeFunc(func() float64 { return float64(inFlight()) }))
 	return l
 }
 

@@ -57,29 +57,13 @@ func (r *Recorder) metersOf(l labels) *meters {
 // NewRecorder returns a recorder whose metrics are registered with reg.
 func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 	r := &Recorder{
-		log:    log,
-		floods: newFloods(log),
-		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_decisions_total",
-			Help: "Decided requests, by policy, credential kind, decision and reason.",
-		}, []string{"policy", "credential", "decision", "reason"}),
-		observed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_observed_denials_total",
-			Help: "Requests that a policy in observe mode let through and would have denied.",
-		}, []string{"policy", "reason"}),
-		degraded: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_degraded_decisions_total",
-			Help: "Requests allowed without the store, by leave of on_store_outage.",
-		}, []string{"policy", "mode"}),
-		uncounted: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_rate_limit_uncounted_total",
-			Help: "Requests that a rate limit let through uncounted, its store being out of reach, by leave of on_outage.",
-		}, []string{"limit"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "gatehouse_decision_duration_seconds",
-			Help:    "Time from a check's arrival to its reply.",
-			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1},
-		}, []string{"decision"}),
+		log:       log,
+		floods:    newFloods(log),
+		decisions: Decisions.counters(), observed: ObservedDenials.counters(), degraded: DegradedDecisions.counters(),
+		uncounted: RateLimitUncounted.counters(), duration: DecisionDuration.histograms(),
+	}
+	for _, decision := range []string{"allow", "deny"} {
+		r.duration.WithLabelValues(decision)
 	}
 	reg.MustRegister(r.decisions, r.observed, r.degraded, r.uncounted, r.duration)
 	return r
@@ -207,12 +191,8 @@ func clip(s string) string {
 func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	build := ReadBuild()
-	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name:        "gatehouse_build_info",
-		Help:        "Always 1; the labels say what is running.",
-		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "goversion": build.Go},
-	})
-	info.Set(1)
+	info := BuildInfo.GaugeVec()
+	info.WithLabelValues(build.Version, build.Revision, build.Go).Set(1)
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
 	return reg
 }
