@@ -148,7 +148,7 @@ func (c *call) level(status int) slog.Level {
 // note logs and counts a call that was answered: never a query, a header's
 // value, a name or an address of email.
 func (a *API) note(ctx context.Context, c *call, status int, took time.Duration) {
-	name := "unknown"
+	name := unknownCall
 	if c.op != nil {
 		name = c.op.name
 	}
@@ -182,6 +182,16 @@ func (a *API) note(ctx context.Context, c *call, status int, took time.Duration)
 		attrs = append(attrs, slog.String("stack", clip(c.stack, 8<<10)))
 	}
 	a.o.Log.LogAttrs(ctx, c.level(status), "auth", attrs...)
+}
+
+// unknownCall is the name of what is no call of ours.
+const unknownCall = "unknown"
+
+// Actions are those that a [Recorder] is told, and that stand in audit lines.
+var Actions = []string{
+	"login", "oidc_login", "create_session", "token_login",
+	"logout", "oidc_logout", "end_session", "revoke", "revoke_all",
+	"switch_organization", "change_user", "refresh_token_reused",
 }
 
 // audit logs a change: who did what to whom. With an error it logs what was

@@ -1,12 +1,19 @@
 package authapi_test
 
 import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 )
 
 // Every call is one line and one count. What the lines may hold, they say here;
@@ -111,4 +118,28 @@ func TestChangesAreAudited(t *testing.T) {
 	b.store.lost = true
 	b.post(t, "/auth/logout", nil, admin...)
 	require.Equal(t, object{"action": "logout", "session": handle(adminID), "confirmed": false}, last())
+}
+
+// Whoever counts changes knows all of their names in advance.
+func TestActionsAreThoseOfTheAuditLines(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	named := map[string]bool{}
+	call := regexp.MustCompile(`a\.(?:audit|begin)\(ctx, c, ("\w+"|\w+)`)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file) //nolint:gosec // G304: our own
+		require.NoError(t, err)
+		for _, m := range call.FindAllStringSubmatch(string(text), -1) {
+			if action, err := strconv.Unquote(m[1]); err == nil {
+				named[action] = true
+			} else {
+				require.Equal(t, "action", m[1], "%s: an action that no list can know", file)
+			}
+		}
+	}
+	require.ElementsMatch(t, slices.Collect(maps.Keys(named)), authapi.Actions)
 }

@@ -46,6 +46,31 @@ func (op *operation) deadline() time.Duration {
 
 // available returns the operations that the parts allow.
 func (a *API) available() []*operation {
+	available, missing := a.everyOperation()
+	for _, op := range missing {
+		// Where the path has another call, the answer would be that the method
+		// is wrong.
+		if slices.ContainsFunc(available, func(other *operation) bool { return other.path == op.path }) {
+			op.handle = func(context.Context, *call) (reply, error) { return reply{}, errNotFound }
+			available = append(available, op)
+		}
+	}
+	return available
+}
+
+// CallNames are the names that a [Recorder] is told, sorted.
+func CallNames() []string {
+	names := []string{consoleCall, unknownCall}
+	available, missing := (&API{}).everyOperation()
+	for _, op := range append(available, missing...) {
+		names = append(names, op.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// everyOperation returns those that the parts allow, and the others.
+func (a *API) everyOperation() (available, missing []*operation) {
 	const (
 		get, post, patch, del = http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
 
@@ -55,7 +80,6 @@ func (a *API) available() []*operation {
 	sessions, passwords := o.Cookies != nil, o.UserStore != nil
 	tokens := o.AccessTokens != nil
 	single := sessions && len(o.Providers) > 0
-	var available, missing []*operation
 	for _, row := range []struct {
 		on bool
 		operation
@@ -92,15 +116,7 @@ func (a *API) available() []*operation {
 			missing = append(missing, &row.operation)
 		}
 	}
-	for _, op := range missing {
-		// Where the path has another call, the answer would be that the method
-		// is wrong.
-		if slices.ContainsFunc(available, func(other *operation) bool { return other.path == op.path }) {
-			op.handle = func(context.Context, *call) (reply, error) { return reply{}, errNotFound }
-			available = append(available, op)
-		}
-	}
-	return available
+	return available, missing
 }
 
 // route finds the operation of a call. Paths are compared decoded, as the gate

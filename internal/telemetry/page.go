@@ -1,0 +1,72 @@
+package telemetry
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Page is the reference of docs/metrics.md.
+func Page() string {
+	var b strings.Builder
+	for _, g := range Catalogue() {
+		fmt.Fprintf(&b, "\n### %s\n", g.Title)
+		for _, m := range g.Metrics {
+			m.write(&b)
+		}
+	}
+	listing(&b, "Reasons", "Values of the label `reason` are", reasonLabel.Values)
+	listing(&b, "Calls", "Values of the label `call` are the calls of the auth API,", callLabel.Values)
+	return b.String()
+}
+
+func listing(b *strings.Builder, title, begin string, values []string) {
+	fmt.Fprintf(b, "\n### %s\n\n%s\n", title, begin)
+	for i, v := range values {
+		end := ","
+		if i == len(values)-1 {
+			end = "."
+		}
+		fmt.Fprintf(b, "`%s`%s\n", v, end)
+	}
+}
+
+func (m *Metric) write(b *strings.Builder) {
+	fmt.Fprintf(b, "\n#### `%s`\n\n%s", m.Name, m.Type)
+	if m.Unit != "" {
+		fmt.Fprintf(b, ", in %s", m.Unit)
+	}
+	fmt.Fprintf(b, ". %s\n", m.Help)
+	if m.Use != "" {
+		fmt.Fprintf(b, "\n%s\n", m.Use)
+	}
+	if len(m.Labels) == 0 {
+		return
+	}
+	b.WriteString("\n| label | values |\n| --- | --- |\n")
+	for _, l := range m.Labels {
+		fmt.Fprintf(b, "| `%s` | %s |\n", l.Name, l.valuesText())
+	}
+}
+
+func (l Label) valuesText() string {
+	switch {
+	case l.Values == nil:
+		return l.From
+	case l.Name == "reason":
+		text := "one of the [reasons](#reasons)"
+		for _, v := range l.Values[len(reasonLabel.Values):] {
+			text += ", `" + v + "`"
+		}
+		return text
+	case l.Name == callLabel.Name:
+		return "one of the [calls](#calls)"
+	}
+	texts := make([]string, len(l.Values))
+	for i, v := range l.Values {
+		texts[i] = "`" + v + "`"
+		if v == "" {
+			texts[i] = "empty (none)"
+		}
+	}
+	return strings.Join(texts, ", ")
+}
