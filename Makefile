@@ -120,7 +120,7 @@ compose-env: .env ## write the secrets that docker compose needs into .env
 	@scripts/compose-env.sh .env
 
 .PHONY: tools
-tools: ## install Envoy, Redis, nginx, toxiproxy, Chromium and the Node modules that tests use
+tools: ## install Envoy, Redis, nginx, promtool, toxiproxy, Chromium and the Node modules that tests use
 	@scripts/tools.sh all
 
 .PHONY: tools-kubernetes

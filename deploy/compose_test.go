@@ -40,6 +40,7 @@ type compose struct {
 
 type service struct {
 	Image       string               `yaml:"image"`
+	Profiles    []string             `yaml:"profiles"`
 	Build       map[string]string    `yaml:"build"`
 	User        string               `yaml:"user"`
 	Scale       int                  `yaml:"scale"`
@@ -114,7 +115,7 @@ func readCompose(t *testing.T) compose {
 	t.Helper()
 	var c compose
 	require.NoError(t, yaml.Load(read(t, composeFile), &c, yaml.WithKnownFields()))
-	require.Len(t, c.Services, 10, "a service that these tests don't know")
+	require.Len(t, c.Services, 12, "a service that these tests don't know")
 	return c
 }
 
@@ -196,6 +197,8 @@ func TestEveryServiceTellsItsHealthAndStartsAfterThoseItNeeds(t *testing.T) {
 		"sentinel-3":    {"redis-1", "redis-2"},
 		"redis-2":       {"redis-1"},
 		"redis-1":       nil,
+		"prometheus":    {"gatehouse"},
+		"grafana":       {"prometheus"},
 	} {
 		var got []string
 		for other := range c.Services[name].DependsOn {
@@ -206,13 +209,24 @@ func TestEveryServiceTellsItsHealthAndStartsAfterThoseItNeeds(t *testing.T) {
 	}
 }
 
+// What is to be looked at is published on loopback, and only for who asks for it.
 func TestOnlyTheGatewayIsPublished(t *testing.T) {
+	published := map[string]string{
+		"envoy":      "127.0.0.1:${GATEWAY_PORT:-8080}:8080",
+		"prometheus": "127.0.0.1:${PROMETHEUS_PORT:-9091}:9090",
+		"grafana":    "127.0.0.1:${GRAFANA_PORT:-3000}:3000",
+	}
 	for name, s := range readCompose(t).Services {
-		if name != "envoy" {
-			require.Empty(t, s.Ports, name)
-			continue
+		var profiles []string
+		if name == "prometheus" || name == "grafana" {
+			profiles = []string{"observability"}
 		}
-		require.Equal(t, []string{"127.0.0.1:${GATEWAY_PORT:-8080}:8080"}, s.Ports)
+		require.Equal(t, profiles, s.Profiles, name)
+		if port, ok := published[name]; ok {
+			require.Equal(t, []string{port}, s.Ports, name)
+		} else {
+			require.Empty(t, s.Ports, name)
+		}
 	}
 }
 
@@ -231,12 +245,14 @@ func TestNetworksSeparate(t *testing.T) {
 	}
 	require.Equal(t, map[string][]string{
 		"public":   {"envoy"},
-		"gate":     {"envoy", "gatehouse"},
+		"gate":     {"envoy", "gatehouse", "prometheus"},
 		"services": {"demo-page", "envoy", "order-service", "user-service"},
 		"store":    {"gatehouse", "redis-1", "redis-2", "sentinel-1", "sentinel-2", "sentinel-3"},
+
+		"observability": {"grafana", "prometheus"},
 	}, members)
 	for name, n := range c.Networks {
-		require.Equal(t, name != "public", n.Internal, "network %s", name)
+		require.Equal(t, name != "public" && name != "observability", n.Internal, "network %s", name)
 	}
 }
 
@@ -301,7 +317,7 @@ func TestImagesArePinned(t *testing.T) {
 
 func TestSecretsHaveNoDefaults(t *testing.T) {
 	// Variables that a user may set, and that are no secrets.
-	defaults := map[string]string{"GATEWAY_PORT": "8080", "STORE_NET": "10.213.77"}
+	defaults := map[string]string{"GATEWAY_PORT": "8080", "PROMETHEUS_PORT": "9091", "GRAFANA_PORT": "3000", "STORE_NET": "10.213.77"}
 	variable := regexp.MustCompile(`\$\{(\w+)([^}]*)\}|\$(\w+)`)
 	used := map[string]bool{}
 	for _, m := range variable.FindAllStringSubmatch(withoutComments(t, composeFile), -1) {

