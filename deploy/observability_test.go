@@ -90,7 +90,7 @@ func TestPrometheusTakesTheRules(t *testing.T) {
 	t.Parallel()
 	promtool := proctest.Need(t, "promtool")
 	run := func(args ...string) {
-		cmd := exec.CommandContext(t.Context(), promtool, args...) //nolint:gosec // G204: a test
+		cmd := exec.CommandContext(t.Context(), promtool, args...)
 		cmd.Dir = "observability"
 		said, err := cmd.CombinedOutput()
 		require.NoError(t, err, "promtool %s\n%s", strings.Join(args, " "), said)

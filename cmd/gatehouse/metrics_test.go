@@ -283,7 +283,7 @@ func ours(text string) string {
 // promtool runs the real one on a text.
 func promtool(t *testing.T, text string, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), proctest.Need(t, "promtool"), args...) //nolint:gosec // G204: a test
+	cmd := exec.CommandContext(t.Context(), proctest.Need(t, "promtool"), args...)
 	cmd.Stdin = strings.NewReader(ours(text))
 	said, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(said))

@@ -53,11 +53,11 @@ func (l Label) valuesText() string {
 	case l.Values == nil:
 		return l.From
 	case l.Name == "reason":
-		text := "one of the [reasons](#reasons)"
+		texts := []string{"one of the [reasons](#reasons)"}
 		for _, v := range l.Values[len(reasonLabel.Values):] {
-			text += ", `" + v + "`"
+			texts = append(texts, "`"+v+"`")
 		}
-		return text
+		return strings.Join(texts, ", ")
 	case l.Name == callLabel.Name:
 		return "one of the [calls](#calls)"
 	}
