@@ -40,10 +40,10 @@ type generation struct {
 // instruments are what all generations tell about themselves with.
 type instruments struct {
 	log       *slog.Logger
-	decisions extauthz.Recorder // nil: none are told
-	calls     authapi.Recorder  // nil: none are told
-	steps     *telemetry.Steps  // nil: none are told
-	store     *telemetry.StoreCalls
+	decisions extauthz.Recorder     // nil: none are told
+	calls     authapi.Recorder      // nil: none are told
+	steps     *telemetry.Steps      // nil: none are told
+	store     *telemetry.StoreCalls // nil: none are told
 
 	admission *extauthz.Admission // of the check listener; nil: nothing is shed
 }

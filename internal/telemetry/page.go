@@ -3,6 +3,7 @@ package telemetry
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Page is the reference of docs/metrics.md.
@@ -20,24 +21,43 @@ func Page() string {
 }
 
 func listing(b *strings.Builder, title, begin string, values []string) {
-	fmt.Fprintf(b, "\n### %s\n\n%s\n", title, begin)
+	quoted := make([]string, len(values))
 	for i, v := range values {
-		end := ","
-		if i == len(values)-1 {
-			end = "."
-		}
-		fmt.Fprintf(b, "`%s`%s\n", v, end)
+		quoted[i] = "`" + v + "`"
 	}
+	fmt.Fprintf(b, "\n### %s\n\n%s", title, wrapped(begin+" "+strings.Join(quoted, ", ")+"."))
+}
+
+// wrapped is a paragraph in lines that are no longer than those of other pages.
+func wrapped(text string) string {
+	const most = 118
+	var b strings.Builder
+	column := 0
+	for word := range strings.FieldsSeq(text) {
+		width := utf8.RuneCountInString(word)
+		switch {
+		case column == 0:
+		case column+1+width > most:
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += width
+	}
+	return b.String() + "\n"
 }
 
 func (m *Metric) write(b *strings.Builder) {
-	fmt.Fprintf(b, "\n#### `%s`\n\n%s", m.Name, m.Type)
+	kind := strings.ToUpper(string(m.Type[:1])) + string(m.Type[1:])
 	if m.Unit != "" {
-		fmt.Fprintf(b, ", in %s", m.Unit)
+		kind += ", in " + m.Unit
 	}
-	fmt.Fprintf(b, ". %s\n", m.Help)
+	fmt.Fprintf(b, "\n#### `%s`\n\n%s", m.Name, wrapped(kind+". "+m.Help))
 	if m.Use != "" {
-		fmt.Fprintf(b, "\n%s\n", m.Use)
+		b.WriteString("\n" + wrapped(m.Use))
 	}
 	if len(m.Labels) == 0 {
 		return
