@@ -1,4 +1,5 @@
-// Package telemetry records decisions: one log line and one count each.
+// Package telemetry records decisions: one log line and one count each. Its catalogue
+// ([Catalogue]) has all metrics of the program, also those that others tell.
 //
 // Labels come from closed lists only (policies of the configuration, kinds,
 // reasons), never from a request, so their number is bounded.
