@@ -912,3 +912,24 @@ func TestStoreWithoutACache(t *testing.T) {
 	cancel()
 	require.NoError(t, f.Run(ctx))
 }
+
+// The age of the proof falls with each heartbeat, and when no more announcements come it
+// grows beyond the time for which the cache answers.
+func TestTheAgeOfTheProofIsTheStaleness(t *testing.T) {
+	t.Parallel()
+	const heartbeat = 20 * time.Millisecond
+	f := newServer(t, backends[1]).cached(t, session.Options{Cache: &session.CacheOptions{Heartbeat: heartbeat}})
+	age := func() time.Duration {
+		age, ok := f.CacheProofAge()
+		require.True(t, ok)
+		require.Positive(t, age)
+		return age
+	}
+	require.Eventually(t, func() bool { before := age(); return age() < before }, 20*time.Second, time.Millisecond, "a proof came")
+	f.cut()
+	require.Eventually(t, func() bool { return age() > 5*heartbeat }, 20*time.Second, time.Millisecond)
+	st, _ := f.CacheState()
+	require.False(t, st.Live)
+	_, ok := newServer(t, backends[1]).store(t, session.Options{}).CacheProofAge()
+	require.False(t, ok, "there is no cache")
+}
