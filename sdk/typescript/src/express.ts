@@ -1,0 +1,83 @@
+/**
+ * Middleware for Express, and for everything else that calls `(req, res, next)` with the
+ * request and response of node:http, such as Connect and Polka.
+ *
+ * @packageDocumentation
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+
+import { bodyOf, refusalByRole, refusalOf, setCurrentUser } from "./current.js";
+import { AnonymousError, defaultReader, type Key, type Reader, type Refusal, type User } from "./usercontext.js";
+
+export { currentUser } from "./current.js";
+
+/** What Express calls a RequestHandler. */
+export type Handler = (req: IncomingMessage, res: ServerResponse, next: () => void) => void;
+
+/** Serves authenticated callers only; `currentUser(req)` is who it is. Malformed identity
+ * headers are answered 400 {"error":"Bad request"}, none at all 401 {"error":"No token
+ * provided"}. */
+export function requireUser(reader: Reader = defaultReader): Handler {
+  return (req, res, next) => {
+    read(reader, req, res, next, false);
+  };
+}
+
+/** Serves anonymous callers too, for whom `currentUser(req)` is undefined. Malformed
+ * identity headers are answered 400: they are never taken for anonymous. */
+export function optionalUser(reader: Reader = defaultReader): Handler {
+  return (req, res, next) => {
+    read(reader, req, res, next, true);
+  };
+}
+
+/** Serves users with at least one of the roles, and answers others 403
+ * {"error":"Forbidden"}. Without roles, or with empty ones, it serves nobody. It goes
+ * behind requireUser or optionalUser, which read the user. */
+export function requireRole(...anyOf: readonly string[]): Handler {
+  return (req, res, next) => {
+    const refusal = refusalByRole(req, anyOf);
+    if (refusal === undefined) next();
+    else answer(res, refusal);
+  };
+}
+
+/** For calls from service to service, which don't come through the gate: x-internal-api-key
+ * must hold one of the keys, of which several can be valid while one is rotated. Else it
+ * answers 403 {"error":"Forbidden"}. It reads no user. Handlers must not log the header. */
+export function requireInternalKey(keys: readonly Key[], reader: Reader = defaultReader): Handler {
+  return (req, res, next) => {
+    const refusal = refusalOf(() => {
+      reader.checkInternalKey(req, keys);
+    });
+    if (refusal === undefined) {
+      next();
+      return;
+    }
+    reader.refused(refusal, req);
+    answer(res, refusal);
+  };
+}
+
+function read(reader: Reader, req: IncomingMessage, res: ServerResponse, next: () => void, anonymous: boolean): void {
+  let user: User | undefined;
+  const refusal = refusalOf(() => {
+    // Whom somebody further out read is not the user here, whatever comes of this.
+    setCurrentUser(req, undefined);
+    user = reader.readUser(req);
+    if (user === undefined && !anonymous) throw new AnonymousError("no user: the gate passed no identity on");
+  });
+  if (refusal === undefined) {
+    setCurrentUser(req, user);
+    next();
+    return;
+  }
+  reader.refused(refusal, req);
+  answer(res, refusal);
+}
+
+function answer(res: ServerResponse, refusal: Refusal): void {
+  const body = bodyOf(refusal.answer);
+  res.writeHead(refusal.status, { "content-type": "application/json", "content-length": Buffer.byteLength(body) });
+  res.end(body);
+}
