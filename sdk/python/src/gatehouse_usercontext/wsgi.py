@@ -1,0 +1,111 @@
+"""WSGI middleware: for Flask, Django, Bottle, Pyramid and plain WSGI.
+
+Each wraps an application::
+
+    application = RequireUser(application)
+
+and the application asks ``current_user(environ)``: in Flask ``request.environ``, in Django
+``request.environ``, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from ._core import DEFAULT_READER, AnonymousError, ForbiddenError, Key, Reader, Refusal, User, answer_body
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["OptionalUser", "RequireInternalKey", "RequireRole", "RequireUser", "current_user"]
+
+# No header of a client's gets a name without HTTP_ before it.
+_KEY = "gatehouse.user"
+
+
+def current_user(environ: Mapping[str, Any]) -> User | None:
+    """The user whom RequireUser or OptionalUser read; None without them, and for an
+    anonymous caller. A test of an application may set ``environ["gatehouse.user"]``."""
+    user = environ.get(_KEY)
+    return user if isinstance(user, User) else None
+
+
+class RequireUser:
+    """Serves authenticated callers only. Malformed identity headers are answered 400
+    {"error":"Bad request"}, none at all 401 {"error":"No token provided"}."""
+
+    _anonymous = False
+
+    def __init__(self, app: WSGIApplication, reader: Reader = DEFAULT_READER) -> None:
+        self._app = app
+        self._reader = reader
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # Whom somebody further out read is not the user here, whatever comes of this.
+        environ.pop(_KEY, None)
+        try:
+            user = self._reader.read_environ(environ)
+            if user is None and not self._anonymous:
+                raise AnonymousError("no user: the gate passed no identity on")
+        except Refusal as refusal:
+            self._reader.on_refusal(refusal, environ)
+            return _refuse(refusal, start_response)
+        if user is not None:
+            environ[_KEY] = user
+        return self._app(environ, start_response)
+
+
+class OptionalUser(RequireUser):
+    """Serves anonymous callers too, for whom current_user is None. Malformed identity
+    headers are answered 400: they are never taken for anonymous."""
+
+    _anonymous = True
+
+
+class RequireRole:
+    """Serves users with at least one of the roles, and answers others 403
+    {"error":"Forbidden"}. Without roles, or with empty ones, it serves nobody. It goes
+    inside RequireUser or OptionalUser, which read the user."""
+
+    def __init__(self, app: WSGIApplication, *any_of: str) -> None:
+        self._app = app
+        self._any_of = any_of
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        user = current_user(environ)
+        if user is None:
+            return _refuse(AnonymousError("no user"), start_response)
+        if not user.has_role(*self._any_of):
+            return _refuse(ForbiddenError("none of the roles"), start_response)
+        return self._app(environ, start_response)
+
+
+class RequireInternalKey:
+    """For calls from service to service, which don't come through the gate:
+    x-internal-api-key must hold one of the keys, of which several can be valid while one is
+    rotated. Else it answers 403 {"error":"Forbidden"}. It reads no user. Applications must
+    not log the header."""
+
+    def __init__(self, app: WSGIApplication, keys: Iterable[Key], reader: Reader = DEFAULT_READER) -> None:
+        self._app = app
+        self._keys = tuple(keys)
+        self._reader = reader
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            self._reader.check_internal_key_environ(environ, self._keys)
+        except Refusal as refusal:
+            self._reader.on_refusal(refusal, environ)
+            return _refuse(refusal, start_response)
+        return self._app(environ, start_response)
+
+
+def _refuse(refusal: Refusal, start_response: StartResponse) -> Iterable[bytes]:
+    body = answer_body(refusal)
+    start_response(
+        f"{refusal.status} {HTTPStatus(refusal.status).phrase}",
+        [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+    )
+    return [body]
