@@ -1,6 +1,7 @@
 package usercontext_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -119,4 +120,150 @@ func ExampleRequireInternalKey() {
 	// Output:
 	// 200 for services only
 	// 403 {"error":"Forbidden"}
+}
+
+func ExampleRequire() {
+	service := usercontext.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, _ := usercontext.FromContext(r.Context()) // there is one: Require saw to that
+		fmt.Fprintf(w, "hello, %s", user.ID)
+	}))
+	for _, header := range []http.Header{{"X-User-Id": {"alice"}}, nil} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header = header
+		w := httptest.NewRecorder()
+		service.ServeHTTP(w, r)
+		fmt.Println(w.Code, w.Body)
+	}
+	// Output:
+	// 200 hello, alice
+	// 401 {"error":"No token provided"}
+}
+
+// RequireRole goes inside Require, around some of the routes.
+func ExampleRequireRole() {
+	mux := http.NewServeMux()
+	auditors := usercontext.RequireRole("admin", "auditor")
+	mux.Handle("GET /audit", auditors(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "what happened") })))
+	service := usercontext.Require(mux)
+	for _, roles := range []string{`["auditor"]`, `["member"]`} {
+		r := httptest.NewRequest(http.MethodGet, "/audit", nil)
+		r.Header = http.Header{"X-User-Id": {"alice"}, "X-User-Roles": {roles}}
+		w := httptest.NewRecorder()
+		service.ServeHTTP(w, r)
+		fmt.Println(w.Code, w.Body)
+	}
+	// Output:
+	// 200 what happened
+	// 403 {"error":"Forbidden"}
+}
+
+func ExampleFromContext() {
+	ctx := usercontext.NewContext(context.Background(), usercontext.User{ID: "alice", OrganizationID: "org-1"})
+	user, ok := usercontext.FromContext(ctx)
+	fmt.Println(user.ID, user.OrganizationID, ok)
+	user, ok = usercontext.FromContext(context.Background())
+	fmt.Printf("%q %v\n", user.ID, ok)
+	// Output:
+	// alice org-1 true
+	// "" false
+}
+
+func ExampleUser_HasRole() {
+	user := usercontext.User{ID: "alice", Roles: []string{"member", "auditor"}}
+	fmt.Println(user.HasRole("admin", "auditor"))
+	fmt.Println(user.HasRole("admin"))
+	fmt.Println(user.HasRole()) // none asked for: a forgotten setting opens nothing
+	// Output:
+	// true
+	// false
+	// false
+}
+
+func ExampleUser_Service() {
+	for _, id := range []string{"service:billing", "alice"} {
+		name, ok := usercontext.User{ID: id}.Service()
+		fmt.Printf("%q %v\n", name, ok)
+	}
+	// Output:
+	// "billing" true
+	// "" false
+}
+
+// Without middleware, as in a server that is no net/http.
+func ExampleCheckInternalKey() {
+	key := usercontext.HashKey("foo")
+	fmt.Println(usercontext.CheckInternalKey(http.Header{"X-Internal-Api-Key": {"foo"}}, key))
+	err := usercontext.CheckInternalKey(http.Header{"X-Internal-Api-Key": {"bar"}}, key)
+	fmt.Println(errors.Is(err, usercontext.ErrForbidden), err)
+	// Output:
+	// <nil>
+	// true forbidden: x-internal-api-key is none of the 1 keys, or has expired
+}
+
+func ExampleHashKey() {
+	fmt.Printf("%x\n", usercontext.HashKey("foo").SHA256)
+	// Output: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+}
+
+func ExampleParseKey() {
+	key, err := usercontext.ParseKey("2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae@2027-01-01")
+	fmt.Println(key.Expires, err)
+	_, err = usercontext.ParseKey("foo") // the key, where its hash should be
+	fmt.Println(err)
+	// Output:
+	// 2027-01-01 00:00:00 +0000 UTC <nil>
+	// usercontext: a key is given as its SHA-256 hash: 64 hexadecimal digits, not 3 characters of another kind
+}
+
+// The gate's identity.headers were changed, and refusals are to be in the log.
+func ExampleNewReader() {
+	reader, err := usercontext.NewReader(usercontext.Options{
+		UserID:    "x-auth-subject",
+		OnRefusal: func(_ context.Context, err error) { fmt.Println("log:", err) },
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	service := reader.Require(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Add("x-auth-subject", "alice")
+	r.Header.Add("x-auth-subject", "root")
+	service.ServeHTTP(httptest.NewRecorder(), r)
+
+	_, err = usercontext.NewReader(usercontext.Options{UserID: "x-who", Email: "X_Who"})
+	fmt.Println(err)
+	// Output:
+	// log: malformed identity headers: x-auth-subject is there more than once
+	// usercontext: UserID and Email both name the header x_who: give each its own
+}
+
+func ExampleReader() {
+	reader, err := usercontext.NewReader(usercontext.Options{InternalKey: "x-service-key"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	internal := reader.RequireInternalKey(usercontext.HashKey("foo"))(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "for services only") }))
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("x-service-key", "foo")
+	w := httptest.NewRecorder()
+	internal.ServeHTTP(w, r)
+	fmt.Println(w.Code, w.Body)
+
+	user, err := reader.FromHeaders(http.Header{"X-User-Id": {"alice"}})
+	fmt.Println(user.ID, err)
+	// Output:
+	// 200 for services only
+	// alice <nil>
+}
+
+// A handler that finds a reason of its own answers in the gate's form.
+func ExampleWriteError() {
+	w := httptest.NewRecorder()
+	usercontext.WriteError(w, http.StatusConflict, "Order was shipped")
+	fmt.Println(w.Code, w.Header().Get("Content-Type"), w.Body)
+	// Output: 409 application/json {"error":"Order was shipped"}
 }
