@@ -68,7 +68,7 @@ fuzz: ## run every fuzz target, 10 s each; FUZZTIME=1m for more, FUZZ=Cookie for
 
 .PHONY: lint
 lint: $(TOOLS)/bin/golangci-lint ## formatting and linters
-	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy docs examples scripts tools); \
+	@unformatted=$$(gofmt -l cmd authz envoy services internal e2e bench chaos deploy docs examples scripts sdk tools); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make format': $$unformatted"; exit 1; fi
 	$(TOOLS)/bin/golangci-lint run
 	cd tools && ../$(TOOLS)/bin/golangci-lint run
@@ -120,7 +120,7 @@ compose-env: .env ## write the secrets that docker compose needs into .env
 	@scripts/compose-env.sh .env
 
 .PHONY: tools
-tools: ## install Envoy, Redis, nginx, promtool, toxiproxy, Chromium and the Node modules that tests use
+tools: ## install Envoy, Redis, nginx, promtool, toxiproxy, Chromium, the Node modules and the Python that tests use
 	@scripts/tools.sh all
 
 .PHONY: tools-kubernetes
@@ -129,7 +129,7 @@ tools-kubernetes: ## build Helm, kubectl-validate, egctl and the like, for tests
 
 .PHONY: clean
 clean: ## remove what was built and installed here
-	rm -rf $(BIN) $(TOOLS) .demo dist e2e/express/node_modules
+	rm -rf $(BIN) $(TOOLS) .demo dist e2e/express/node_modules $(addprefix sdk/typescript/,node_modules dist build)
 
 $(TOOLS)/bin/%: tools/go.mod tools/go.sum
 	@mkdir -p $(TOOLS)/bin

@@ -129,25 +129,54 @@ func TestEveryToolHasAReason(t *testing.T) {
 }
 
 func TestEveryNodeModuleHasAReasonAndAHash(t *testing.T) {
-	var wanted struct{ Dependencies, DevDependencies map[string]string }
-	require.NoError(t, json.Unmarshal([]byte(read(t, "e2e/express/package.json")), &wanted))
+	wanted := nodeModules(t, "e2e/express")
 	require.Empty(t, wanted.DevDependencies)
-	for name, version := range wanted.Dependencies {
-		require.Regexp(t, `^[0-9]+\.[0-9]+\.[0-9]+$`, version, "%s: one version, not a range", name)
-	}
 	page := read(t, "docs/dependencies.md")
 	require.Equal(t, slices.Sorted(maps.Keys(wanted.Dependencies)), named(t, section(t, page, "Node modules of the tests")))
+}
 
-	var locked struct {
-		Packages map[string]struct{ Integrity string }
+// nodeModules are those that a package.json asks for: each in one version, and all that
+// they need by hash.
+func nodeModules(t *testing.T, dir string) (wanted struct{ Dependencies, DevDependencies map[string]string }) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(read(t, dir+"/package.json")), &wanted))
+	for _, modules := range []map[string]string{wanted.Dependencies, wanted.DevDependencies} {
+		for name, version := range modules {
+			require.Regexp(t, `^[0-9]+\.[0-9]+\.[0-9]+$`, version, "%s: one version, not a range", name)
+		}
 	}
-	require.NoError(t, json.Unmarshal([]byte(read(t, "e2e/express/package-lock.json")), &locked))
-	require.Greater(t, len(locked.Packages), len(wanted.Dependencies))
+	var locked struct {
+		Packages map[string]struct{ Integrity, Resolved string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(read(t, dir+"/package-lock.json")), &locked))
+	require.Greater(t, len(locked.Packages), len(wanted.Dependencies)+len(wanted.DevDependencies))
 	for path, p := range locked.Packages {
 		if path != "" { // the application itself
 			require.Regexp(t, `^sha512-`, p.Integrity, path)
+			require.Empty(t, p.Resolved, "%s: the lock file names no registry; see .npmrc", path)
 		}
 	}
+	return wanted
+}
+
+// TestPackagesForServicesNeedNothing but to be built and tested, and that is on the page.
+func TestPackagesForServicesNeedNothing(t *testing.T) {
+	node := nodeModules(t, "sdk/typescript")
+	require.Empty(t, node.Dependencies)
+	require.Contains(t, read(t, "sdk/python/pyproject.toml"), "\ndependencies = []\n")
+
+	installed := slices.Collect(maps.Keys(node.DevDependencies))
+	list := regexp.MustCompile(`(?s)sdk_python_packages=\((.*?)\)`).FindStringSubmatch(read(t, "scripts/tools.sh"))
+	require.NotNil(t, list)
+	wheels := read(t, "scripts/wheels.sha256")
+	for _, p := range strings.Fields(list[1]) {
+		name, version, pinned := strings.Cut(p, "==")
+		require.True(t, pinned, p)
+		require.Regexp(t, "(?m)^"+regexp.QuoteMeta(name+" "+version)+" [0-9a-f]{64} any$", wheels, "any platform may run the tests")
+		installed = append(installed, name)
+	}
+	slices.Sort(installed)
+	require.Equal(t, installed, named(t, section(t, read(t, "docs/dependencies.md"), "Of the packages for services")))
 }
 
 // TestProgramsArePinned: what scripts/tools.sh fetches is named by its version and,
@@ -233,7 +262,7 @@ var fenced = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
 
 // TestLinksLeadSomewhere, on the pages that this directory's tests are about.
 func TestLinksLeadSomewhere(t *testing.T) {
-	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/high-availability.md", "docs/redis.md", "docs/overload.md", "docs/dependencies.md", "docs/releases.md", "docs/README.md", "docs/how-to/express-session.md", "docs/how-to/denied.md", "docs/how-to/rotate.md"} {
+	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/high-availability.md", "docs/redis.md", "docs/overload.md", "docs/dependencies.md", "docs/releases.md", "docs/README.md", "docs/how-to/express-session.md", "docs/how-to/denied.md", "docs/how-to/rotate.md", "docs/services.md"} {
 		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(fenced.ReplaceAllString(read(t, page), ""), -1) {
 			_, err := os.Stat(filepath.Join("..", filepath.Dir(page), m[1]))
 			require.NoError(t, err, "%s links to %s", page, m[1])

