@@ -169,7 +169,7 @@ func TestPackagesForServicesNeedNothing(t *testing.T) {
 	list := regexp.MustCompile(`(?s)sdk_python_packages=\((.*?)\)`).FindStringSubmatch(read(t, "scripts/tools.sh"))
 	require.NotNil(t, list)
 	wheels := read(t, "scripts/wheels.sha256")
-	for _, p := range strings.Fields(list[1]) {
+	for p := range strings.FieldsSeq(list[1]) {
 		name, version, pinned := strings.Cut(p, "==")
 		require.True(t, pinned, p)
 		require.Regexp(t, "(?m)^"+regexp.QuoteMeta(name+" "+version)+" [0-9a-f]{64} any$", wheels, "any platform may run the tests")

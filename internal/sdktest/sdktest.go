@@ -58,7 +58,7 @@ func NodeModules(tb testing.TB) string {
 	if dir == "" {
 		dir = filepath.Join(Root(tb), "sdk", "typescript", "node_modules")
 	}
-	if _, err := os.Stat(filepath.Join(dir, "typescript")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "typescript")); err != nil { //nolint:gosec // G703: who runs the tests says where it is
 		missing(tb, "typescript is not installed: run scripts/tools.sh node (or npm ci in sdk/typescript), or set GATEHOUSE_SDK_NODE_MODULES")
 	}
 	return dir
@@ -188,7 +188,7 @@ func copyTree(tb testing.TB, from, to string) {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(target, content, 0o600)
+		return os.WriteFile(target, content, 0o600) //nolint:gosec // G703: below a directory of the test
 	}))
 }
 
