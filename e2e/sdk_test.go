@@ -22,7 +22,7 @@ import (
 // be published, and returns where each listens. They admit the internal key.
 func startSDKServices(t *testing.T, key string) map[string]string {
 	t.Helper()
-	node, python3, python := proctest.Need(t, "node"), proctest.Need(t, "python3"), sdktest.Python(t)
+	node, python3, python := proctest.Need(t, "node"), sdktest.Python3(t), sdktest.Python(t)
 	modules := sdktest.Installed(t)
 	wheel, _ := sdktest.Distributions(t)
 	addresses := map[string]string{}

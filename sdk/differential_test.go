@@ -101,7 +101,7 @@ func outcome(headers [][2]string) any {
 // GATEHOUSE_DIFFERENTIAL_SEED repeats a run, GATEHOUSE_DIFFERENTIAL_CASES has more.
 func TestAllReadTheSame(t *testing.T) {
 	t.Parallel()
-	node, python := proctest.Need(t, "node"), proctest.Need(t, "python3")
+	node, python := proctest.Need(t, "node"), sdktest.Python3(t)
 	setting := func(name string, otherwise uint64) uint64 {
 		if text := os.Getenv(name); text != "" {
 			n, err := strconv.ParseUint(text, 10, 64)

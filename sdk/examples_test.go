@@ -85,7 +85,7 @@ func TestExamplesOfPages(t *testing.T) {
 	wsgi := func(t *testing.T, port, program string) *proc.Process {
 		t.Helper()
 		serve := `import os, app; from wsgiref.simple_server import make_server; make_server("127.0.0.1", int(os.environ["PORT"]), app.app).serve_forever()`
-		return proctest.Start(t, proctest.Need(t, "python3"), []string{"-c", serve},
+		return proctest.Start(t, sdktest.Python3(t), []string{"-c", serve},
 			proc.Options{Dir: pythonDir(t, program), Env: []string{port, "PYTHONPATH=" + source(t)}})
 	}
 	golang := func(t *testing.T, port, program string) *proc.Process {

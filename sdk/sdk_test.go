@@ -78,7 +78,7 @@ func TestTypeScriptPackage(t *testing.T) {
 
 func TestPython(t *testing.T) {
 	t.Parallel()
-	python := proctest.Need(t, "python3")
+	python := sdktest.Python3(t)
 	out := sdktest.Run(t, "python", []string{
 		"PYTHONPATH=src", "PYTHONDONTWRITEBYTECODE=1", "USERCONTEXT_CONTRACT=" + sdktest.Contract(t),
 	}, python, "-W", "error", "-m", "unittest", "discover", "-s", ".", "-t", ".")
@@ -125,7 +125,7 @@ func TestPythonPackage(t *testing.T) {
 	require.Contains(t, metadata, "License-Expression: Apache-2.0")
 	require.Contains(t, metadata, "Requires-Python: >=3.10")
 
-	out := sdktest.Run(t, t.TempDir(), []string{"PYTHONPATH=" + wheel}, proctest.Need(t, "python3"),
+	out := sdktest.Run(t, t.TempDir(), []string{"PYTHONPATH=" + wheel}, sdktest.Python3(t),
 		"-c", `from gatehouse_usercontext import asgi, wsgi, read_user; print(read_user([("x-user-id", "alice")]))`)
 	require.Contains(t, out, "User(id='alice'")
 }

@@ -79,6 +79,16 @@ func Python(tb testing.TB) string {
 	return proctest.Need(tb, "sdk-python")
 }
 
+// Python3 is the system's Python, where it is one that the package is for.
+func Python3(tb testing.TB) string {
+	tb.Helper()
+	python := proctest.Need(tb, "python3")
+	if Run(tb, ".", nil, python, "-c", "import sys; print(sys.version_info >= (3, 10))") != "True\n" {
+		missing(tb, python+" is older than 3.10: install a newer Python, or set GATEHOUSE_PYTHON3 to its path")
+	}
+	return python
+}
+
 // Run runs a program to its end, which must be a good one, and returns what it printed.
 func Run(tb testing.TB, dir string, env []string, program string, args ...string) string {
 	tb.Helper()
