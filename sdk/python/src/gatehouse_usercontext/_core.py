@@ -190,7 +190,7 @@ class Reader:
     on_refusal learns of every request that the middleware refuses, with the WSGI environ or
     the ASGI scope, for the log. It must not raise, and in ASGI not block.
 
-    insecure_allow_commas is for WSGI alone. A WSGI server joins headers that were sent
+    insecure_allow_commas is for WSGI alone. Most WSGI servers join headers that were sent
     twice by a comma, so a comma in an id, email or organization is refused there. Those who
     have such ids can allow them, and then can't see a header that was sent twice.
     """
