@@ -129,15 +129,15 @@ func TestEveryToolHasAReason(t *testing.T) {
 }
 
 func TestEveryNodeModuleHasAReasonAndAHash(t *testing.T) {
-	wanted := nodeModules(t, "e2e/express")
+	wanted := asksFor(t, "e2e/express")
 	require.Empty(t, wanted.DevDependencies)
 	page := read(t, "docs/dependencies.md")
 	require.Equal(t, slices.Sorted(maps.Keys(wanted.Dependencies)), named(t, section(t, page, "Node modules of the tests")))
 }
 
-// nodeModules are those that a package.json asks for: each in one version, and all that
+// asksFor returns the modules that a package.json asks for: each in one version, and all that
 // they need by hash.
-func nodeModules(t *testing.T, dir string) (wanted struct{ Dependencies, DevDependencies map[string]string }) {
+func asksFor(t *testing.T, dir string) (wanted struct{ Dependencies, DevDependencies map[string]string }) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(read(t, dir+"/package.json")), &wanted))
 	for _, modules := range []map[string]string{wanted.Dependencies, wanted.DevDependencies} {
@@ -161,7 +161,7 @@ func nodeModules(t *testing.T, dir string) (wanted struct{ Dependencies, DevDepe
 
 // TestPackagesForServicesNeedNothing but to be built and tested, and that is on the page.
 func TestPackagesForServicesNeedNothing(t *testing.T) {
-	node := nodeModules(t, "sdk/typescript")
+	node := asksFor(t, "sdk/typescript")
 	require.Empty(t, node.Dependencies)
 	require.Contains(t, read(t, "sdk/python/pyproject.toml"), "\ndependencies = []\n")
 

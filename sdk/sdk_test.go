@@ -137,3 +137,14 @@ func TestLicences(t *testing.T) {
 		require.Equal(t, read(t, "../LICENSE"), read(t, path), path)
 	}
 }
+
+// Links of the pages, but for those into the web: there are none.
+func TestLinksLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	for _, page := range []string{"../docs/services.md", "typescript/README.md", "python/README.md"} {
+		for _, m := range regexp.MustCompile(`\]\(([^)#]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(read(t, page), -1) {
+			_, err := os.Stat(filepath.Join(filepath.Dir(page), m[1]))
+			require.NoError(t, err, "%s links to %s", page, m[1])
+		}
+	}
+}
