@@ -132,7 +132,7 @@ func (o *operator) record(ctx context.Context, action string, err error, attrs .
 	if err != nil {
 		all = append(all, slog.Bool("confirmed", false))
 	}
-	log, _ := newLogger(format, escapingWriter{o.env.stderr})
+	log, _ := newLogger(format, o.env.stderr)
 	log.LogAttrs(ctx, slog.LevelInfo, "audit", all...)
 }
 

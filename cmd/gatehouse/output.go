@@ -92,17 +92,6 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// escapingWriter writes lines of a log, each at once, so that a terminal makes
-// nothing but text of them.
-type escapingWriter struct{ w io.Writer }
-
-func (e escapingWriter) Write(line []byte) (int, error) {
-	if _, err := io.WriteString(e.w, escaped(string(line))); err != nil {
-		return 0, err
-	}
-	return len(line), nil
-}
-
 // instant is a time in JSON as the auth API writes it: RFC 3339 in UTC, with
 // milliseconds; null for unknown, or never.
 type instant time.Time

@@ -21,6 +21,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
@@ -74,11 +75,7 @@ func tuneCollector(env environment) {
 func newLogger(o config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	level := &slog.LevelVar{}
 	level.Set(o.Level.Slog())
-	options := &slog.HandlerOptions{Level: level}
-	if o.Format == config.LogText {
-		return slog.New(slog.NewTextHandler(w, options)), level
-	}
-	return slog.New(slog.NewJSONHandler(w, options)), level
+	return logging.New(w, logging.Options{Text: o.Format == config.LogText, Level: level}), level
 }
 
 // listeners are the open sockets of a server.
