@@ -192,7 +192,7 @@ func (a *Authorizer) authenticate(ctx context.Context, r *Request, d *Decision) 
 		}
 		if err := d.Policy.recent(principal, a.o.Now()); err != nil {
 			t.Add(StageCondition, "max_auth_age", time.Time{}, err, "")
-			return err
+			return suspect(err, principal.ID, principal.loginID())
 		}
 		t.identified(d.Policy, principal)
 		d.Principal = principal

@@ -64,7 +64,7 @@ func (b *Bearer) Authenticate(ctx context.Context, raw string, p *Policy) (*Prin
 		degraded = OutageServeStale
 	}
 	if err := refuseToken(token, &standing); err != nil {
-		return nil, err
+		return nil, suspect(err, token.ID, token.Family)
 	}
 	principal := &Principal{}
 	fillFromToken(principal, token, &standing)

@@ -46,14 +46,14 @@ func (s *Sessions) Authenticate(ctx context.Context, value string, p *Policy) (*
 	session, err := s.store.Session(ctx, id, p.reads(ctx))
 	if err != nil {
 		t.Add(StageProof, "record", began, err, "")
-		return nil, err
+		return nil, suspect(err, "", id)
 	}
 	if t != nil {
 		t.Add(StageProof, "record", began, nil, "%s", session.summary())
 		t.standing(&session.Standing, session.ID, session.MadeAt())
 	}
 	if err := refuseSession(session); err != nil {
-		return nil, err
+		return nil, suspect(err, session.ID, id)
 	}
 	principal := &Principal{}
 	fillFromSession(principal, id, session)

@@ -49,6 +49,7 @@ type Config struct {
 	APIKeys       []APIKey             `yaml:"api_keys" doc:"Keys of internal callers. Several may share a name, so that one can be rotated."`
 	OIDC          OIDC                 `yaml:"oidc" doc:"Login through OpenID Connect."`
 	Log           Log                  `yaml:"log" doc:"What is logged, and how."`
+	Audit         Audit                `yaml:"audit" doc:"The audit log: a line for each change, with who, what and whom."`
 
 	source *source
 }
@@ -460,9 +461,35 @@ type OIDCClaims struct {
 
 // Log says what is logged.
 type Log struct {
-	Level  LogLevel  `yaml:"level" enum:"debug,info,warn,error" default:"info" doc:"The least level that is logged."`
-	Format LogFormat `yaml:"format" enum:"json,text" default:"json" doc:"json, one object per line, or text for people."`
+	Level         LogLevel  `yaml:"level" enum:"debug,info,warn,error" default:"info" doc:"The least level that is logged."`
+	Format        LogFormat `yaml:"format" enum:"json,text" default:"json" doc:"json, one object per line, or text for people."`
+	SampleAllowed Ratio     `yaml:"sample_allowed" default:"0" doc:"The share of allowed requests that have a line at level info, from 0 to 1; who is refused always has one. The request's id decides, as in Envoy's runtime filter."`
 }
+
+// Ratio is a share, from 0 for none to 1 for all.
+type Ratio float64
+
+// Audit says where the audit log goes.
+type Audit struct {
+	// File is a resolved path, [AuditStdout] or [AuditStderr]; "" is the log.
+	File      string         `yaml:"file" format:"auditfile" doc:"A file, which is made with mode 0600 and opened again on SIGHUP, or stdout, or stderr. Without it the lines go to the log, whatever its level."`
+	OnFailure AuditOnFailure `yaml:"on_failure" enum:"continue,refuse" default:"continue" doc:"When a line can't be written, because the disk is full for instance: continue makes the change, and tells in the log and a metric; refuse answers 503 before the change is made."`
+}
+
+// The words that [Audit.File] takes.
+const (
+	AuditStdout = "stdout"
+	AuditStderr = "stderr"
+)
+
+// AuditOnFailure says what becomes of a change that can't be written down.
+type AuditOnFailure string
+
+// The values of [Audit.OnFailure].
+const (
+	AuditContinue AuditOnFailure = "continue"
+	AuditRefuse   AuditOnFailure = "refuse"
+)
 
 // LogLevel is the least level that is logged.
 type LogLevel string

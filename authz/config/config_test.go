@@ -137,6 +137,7 @@ func TestEmptyConfigurationIsAllDefaults(t *testing.T) {
 		}, c.Identity)
 		require.Equal(t, authz.DefaultIdentityHeaders, c.Identity.Headers.Authz())
 		require.Equal(t, Log{Level: LevelInfo, Format: LogJSON}, c.Log)
+		require.Equal(t, Audit{OnFailure: AuditContinue}, c.Audit)
 		require.Empty(t, c.Issuers)
 		require.Empty(t, c.Policies)
 		require.Empty(t, c.Routes)
@@ -189,6 +190,20 @@ api_keys: [{name: k, sha256: "`+strings.Repeat("AB", 32)+`", policies: [p], expi
 	require.Equal(t, "*.example.com", c.Routes[1].Host)
 	require.Equal(t, strings.Repeat("ab", 32), c.APIKeys[0].SHA256)
 	require.Equal(t, time.Date(2027, 1, 31, 10, 0, 0, 0, time.UTC), c.APIKeys[0].Expires)
+}
+
+func TestAuditAndSample(t *testing.T) {
+	for text, want := range map[string]Audit{
+		"audit: {file: stdout}":                                {File: AuditStdout, OnFailure: AuditContinue},
+		"audit: {file: logs/audit.log, on_failure: refuse}":    {File: "dir/logs/audit.log", OnFailure: AuditRefuse},
+		"audit: {file: /var/log/gatehouse/audit.log}":          {File: "/var/log/gatehouse/audit.log", OnFailure: AuditContinue},
+		"log: {sample_allowed: 0.25}\naudit: {file: stderr}\n": {File: AuditStderr, OnFailure: AuditContinue},
+	} {
+		c, _ := mustParse(t, text)
+		require.Equal(t, want, c.Audit, text)
+		require.Equal(t, strings.Contains(text, "sample"), c.Log.SampleAllowed == 0.25, text)
+		require.Equal(t, []string{"dir/gatehouse.yaml"}, c.Files(), "the audit log is no part of the configuration")
+	}
 }
 
 func TestTouchIntervalFollowsShortTTL(t *testing.T) {

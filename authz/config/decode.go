@@ -248,6 +248,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string, f field) {
 		d.boolean(n, v, key)
 	case v.Kind() == reflect.Int:
 		d.integer(n, v, key, f)
+	case v.Type() == ratioType:
+		d.ratio(n, v, key)
 	case v.Kind() == reflect.Slice:
 		d.list(n, v, key, f)
 	case v.Kind() == reflect.Map:

@@ -33,6 +33,7 @@ var (
 	secretType    = reflect.TypeFor[Secret]()
 	secretURLType = reflect.TypeFor[SecretURL]()
 	fileType      = reflect.TypeFor[File]()
+	ratioType     = reflect.TypeFor[Ratio]()
 )
 
 var fieldsByType sync.Map // reflect.Type → []field

@@ -50,6 +50,7 @@ var formats = map[string]format{
 	"method":       {methodPattern, checkMethod},
 	"local_url":    {`^/`, checkLocalURL},
 	"sha256":       {sha256Pattern, checkSHA256},
+	"auditfile":    {``, checkAuditFile},
 }
 
 const (
@@ -454,4 +455,15 @@ func checkSHA256(s string) (string, error) {
 		return "", errors.New("expected the SHA-256 of the key as 64 hexadecimal digits; printf %s \"$KEY\" | sha256sum prints it")
 	}
 	return strings.ToLower(s), nil
+}
+
+// checkAuditFile is for a file that need not be there yet.
+func checkAuditFile(s string) (string, error) {
+	switch {
+	case hasControl(s, false):
+		return "", errors.New("control character in the path; take it out")
+	case strings.HasSuffix(s, "/"):
+		return "", errors.New("a path that ends in / is a directory; expected a file, stdout or stderr")
+	}
+	return s, nil
 }

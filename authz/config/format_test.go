@@ -43,6 +43,7 @@ var formatCases = map[string]struct{ good, bad []string }{
 	"route_path":   {[]string{"/", "/*", "/admin/*", "/a*", "/a%20b", "/ä", "/.well-known/*", "*"}, []string{"", "a", "/a/*/b", "/**", "//", "/a//b", "/a/./b", "/../a", "/a%2fb", "/a%zz", "/a?b", "/a#b", `/a\b`, "/a b", "/a;b", "/a%3Bb", "/a%00"}},
 	"method":       {[]string{"GET", "get", "M-SEARCH"}, []string{"", "*", "GET,POST", "G T", "-", "GET-"}},
 	"local_url":    {[]string{"/", "/login", "/login?next=%2F", "/a/b"}, []string{"", "login", "//evil.example", `/\evil.example`, "/\t/evil.example", "https://evil.example", "/a#b", "/ä", "/a b", "/../a", "javascript:alert(1)"}},
+	"auditfile":    {[]string{"stdout", "stderr", "audit.log", "/var/log/a b/audit.log"}, []string{"/var/log/", "a\nb", "a\x00"}},
 	"sha256":       {[]string{strings.Repeat("0a", 32), strings.Repeat("0A", 32)}, []string{"", "0a", strings.Repeat("0g", 32), strings.Repeat("0a", 33)}},
 	"redis_url":    {redisURLs, badRedisURLs},
 	"redis_user":   {[]string{"gatehouse", "app@corp"}, []string{"", "a b", "ä", "a\n"}},

@@ -103,6 +103,21 @@ func (d *decoder) integer(n *yaml.Node, v reflect.Value, key string, f field) {
 	}
 }
 
+var ratioText = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
+
+func (d *decoder) ratio(n *yaml.Node, v reflect.Value, key string) {
+	share, err := strconv.ParseFloat(n.Value, 64)
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" || !ratioText.MatchString(n.Value) || err != nil || share > 1 {
+		hint := ""
+		if strings.Contains(n.Value, "${") {
+			hint = "; ${…} is replaced in text only"
+		}
+		d.fail(n, key, "expected a share from 0 for none to 1 for all, such as 0.01 for one in a hundred, found %s%s", found(n), hint)
+		return
+	}
+	v.SetFloat(share)
+}
+
 func (d *decoder) word(n *yaml.Node, v reflect.Value, key string, f field) {
 	if isText(n) && slices.Contains(f.enum, n.Value) {
 		v.SetString(n.Value)

@@ -102,6 +102,8 @@ func schemaOf(t reflect.Type, f field, null bool) object {
 		if f.max != nil {
 			o = append(o, member{"maximum", *f.max})
 		}
+	case t == ratioType:
+		o = append(o, member{"type", typ("number")}, member{"minimum", 0}, member{"maximum", 1})
 	case t.Kind() == reflect.Slice:
 		o = append(o, member{"type", typ("array")}, member{"items", schemaOf(t.Elem(), field{enum: f.enum, format: f.format}, false)})
 		if f.unique {
@@ -192,7 +194,7 @@ func jsonOf(n *yaml.Node) any {
 		return items
 	case n.Tag == "!!bool":
 		return n.Value == "true"
-	case n.Tag == "!!int":
+	case n.Tag == "!!int", n.Tag == "!!float":
 		return json.Number(n.Value)
 	}
 	return n.Value

@@ -36,6 +36,7 @@ func (v *validator) config() {
 	v.apiKeys()
 	v.users()
 	v.oidc()
+	v.audit()
 }
 
 // given reports whether the file has a value for key.
@@ -543,5 +544,19 @@ func (v *validator) provider(name string) {
 	}
 	if at := key + ".scopes"; v.intact(at) && !slices.Contains(p.Scopes, "openid") {
 		v.refuse(at, "without the scope openid there is no ID token, so nobody can log in; add openid")
+	}
+}
+
+// audit resolves the file, and refuses a strictness that can't be had.
+func (v *validator) audit() {
+	a := &v.c.Audit
+	if !v.intactAll("audit.file", "audit.on_failure") {
+		return
+	}
+	if a.OnFailure == AuditRefuse && a.File == "" {
+		v.refuse("audit.on_failure", "refuse is about audit.file, and there is none; name a file, or leave this out")
+	}
+	if a.File != "" && a.File != AuditStdout && a.File != AuditStderr {
+		a.File = v.source.path(a.File)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,7 @@ type Recorder struct {
 	duration  *prometheus.HistogramVec
 	meters    sync.Map // of *meters by labels: looking them up by text costs more
 	floods    *floods
+	sample    atomic.Uint32 // of a million requests that were allowed, how many are logged at info
 }
 
 // labels are those of a decision. All of them come from closed lists.
@@ -73,7 +75,9 @@ func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 // Record implements the doors' interface: it logs a refusal at info level
 // (what only an operator can mend at error, an outage at warn), a request that was
 // allowed at debug level, and at info level where that was by leave of mode: observe
-// or on_store_outage; and never a credential, a query or an identity.
+// or on_store_outage; and never a credential or a query. Of who is calling, or whose
+// credential was refused, it has the user's id, and the handle by which
+// 'gatehouse sessions show' finds the session or the refresh family.
 //
 // During an outage or overload each request would have its line, and the lines would
 // be the next overload: of those the first ones of each second are logged, and how
@@ -101,6 +105,10 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	}
 
 	level := levelOf(d, err)
+	sampled := level == slog.LevelDebug && r.samples(req)
+	if sampled {
+		level = slog.LevelInfo
+	}
 	if !r.log.Enabled(ctx, level) {
 		return
 	}
@@ -120,6 +128,16 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if id, ok := req.Headers.Header("x-request-id"); ok {
 		attrs = append(attrs, slog.String("request_id", clip(id)))
 	}
+	user, handle := whose(d, err)
+	if user != "" {
+		attrs = append(attrs, slog.String("user", clip(user)))
+	}
+	if handle != "" {
+		attrs = append(attrs, slog.String("session", handle))
+	}
+	if sampled {
+		attrs = append(attrs, slog.Bool("sampled", true))
+	}
 	if d.Observed != nil {
 		attrs = append(attrs, slog.String("would_deny", clip(d.Observed.Error())))
 	}
@@ -132,6 +150,17 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 		attrs = append(attrs, slog.String("uncounted", clip(d.Quota.Uncounted.Error())))
 	}
 	r.log.LogAttrs(ctx, level, "check", attrs...)
+}
+
+// whose says who is calling, or whose credential was refused, as far as it is known.
+func whose(d *authz.Decision, err error) (user, handle string) {
+	if d.Principal != nil {
+		return d.Principal.ID, d.Principal.Handle()
+	}
+	if err == nil {
+		err = d.Observed
+	}
+	return authz.Suspect(err)
 }
 
 // Flush logs how many lines of this second were left out, instead of when it is
