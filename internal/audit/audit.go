@@ -1,0 +1,254 @@
+// Package audit keeps the audit log: one line for each change, with who made it, what,
+// to whom, from where, and what came of it. docs/logging.md has the fields.
+//
+// Lines are those of package logging: nothing in them can be forged, and no credential
+// is in them. A line is one write to the end of the file, so several processes may
+// share one.
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
+)
+
+// Message is that of every line, and what stands under [Key].
+const Message = "audit"
+
+// Key is the member that tells lines of the audit log from others in the same stream.
+const Key = "log"
+
+// Outcome is what came of a change.
+type Outcome string
+
+// The outcomes of changes.
+const (
+	Begun        Outcome = "begun"         // it is about to be made; only where a line must be there before
+	Applied      Outcome = "applied"       // it was made
+	NotConfirmed Outcome = "not_confirmed" // it was made, and fewer replicas hold it than must
+	Refused      Outcome = "refused"       // it was not made: whoever asked may not, or there is nothing to change
+	Failed       Outcome = "failed"        // it was not made, or nobody knows whether it was
+)
+
+// Outcomes are all of them.
+func Outcomes() []Outcome { return []Outcome{Begun, Applied, NotConfirmed, Refused, Failed} }
+
+// Attr is the outcome as a line has it.
+func (o Outcome) Attr() slog.Attr { return slog.String("outcome", string(o)) }
+
+// Options of a log.
+type Options struct {
+	// File is where the lines go, "" for Writer.
+	File string
+	// Strict has each change written down, and on the disk, before it is made: what
+	// can't be is not made.
+	Strict bool
+	// Writer takes the lines where there is no file, in the format of Text.
+	Writer io.Writer
+	Text   bool
+	// Log is told of failures, with the line that could not be written.
+	Log *slog.Logger
+}
+
+// Log is an audit log. It is safe for concurrent use.
+type Log struct {
+	o        Options
+	handler  slog.Handler
+	lines    prometheus.Counter
+	failures prometheus.Counter
+
+	mu      sync.Mutex
+	file    *os.File // nil: there is none
+	torn    bool     // the last line ends in the middle
+	failing bool
+}
+
+// Open returns the log. The file is made where it is missing, for its owner alone.
+func Open(o Options) (*Log, error) {
+	l := &Log{
+		o: o,
+		lines: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gatehouse_audit_lines_total", Help: "Lines that were written to the audit log.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gatehouse_audit_failures_total", Help: "Lines of the audit log that could not be written: worth an alert.",
+		}),
+	}
+	if o.File == "" {
+		l.handler = logging.NewHandler(o.Writer, logging.Options{Text: o.Text})
+		return l, nil
+	}
+	l.handler = logging.NewHandler(appender{l}, logging.Options{})
+	return l, l.Reopen()
+}
+
+// Describe implements [prometheus.Collector].
+func (l *Log) Describe(to chan<- *prometheus.Desc) {
+	l.lines.Describe(to)
+	l.failures.Describe(to)
+}
+
+// Collect implements [prometheus.Collector].
+func (l *Log) Collect(to chan<- prometheus.Metric) {
+	l.lines.Collect(to)
+	l.failures.Collect(to)
+}
+
+// Reopen opens the file again, which somebody may have renamed: what rotates logs does.
+// Where it can't, lines go where they went before.
+func (l *Log) Reopen() error {
+	if l.o.File == "" {
+		return nil
+	}
+	file, err := open(l.o.File)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	before := l.file
+	l.file, l.torn = file, false
+	l.mu.Unlock()
+	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o027 != 0 && l.o.Log != nil {
+		l.o.Log.Warn("others can read the audit log, or write to it: take that away with chmod, or have it made anew",
+			slog.String("file", l.o.File), slog.String("mode", info.Mode().Perm().String()))
+	}
+	if before == nil {
+		return nil
+	}
+	return errors.Join(synced(before), before.Close())
+}
+
+func open(path string) (*os.File, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeCharDevice == 0 {
+		return nil, fmt.Errorf("%s is no file: name one, or stdout or stderr", path) // to open a pipe would wait for its reader
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // G304: the operator names the file
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: make the directory, writable for this user", err)
+	}
+	return file, err
+}
+
+// Close closes the file. What is recorded afterwards fails.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	err := errors.Join(synced(l.file), l.file.Close())
+	l.file = nil
+	return err
+}
+
+// appender writes lines to the file.
+type appender struct{ l *Log }
+
+func (a appender) Write(line []byte) (int, error) {
+	a.l.mu.Lock()
+	defer a.l.mu.Unlock()
+	if a.l.file == nil {
+		return 0, fs.ErrClosed
+	}
+	text := line
+	if a.l.torn { // by a disk that became full in the middle of a line: no line is lost with it
+		text = append([]byte{'\n'}, line...)
+	}
+	n, err := a.l.file.Write(text)
+	if n > 0 {
+		a.l.torn = n < len(text)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
+
+// sync waits until the lines so far are on the disk.
+func (l *Log) sync() error {
+	l.mu.Lock()
+	file := l.file
+	l.mu.Unlock()
+	if file == nil {
+		return nil
+	}
+	err := synced(file)
+	if errors.Is(err, fs.ErrClosed) { // reopened meanwhile, which did it
+		return nil
+	}
+	return err
+}
+
+// synced is Sync for files that know what that is.
+func synced(file *os.File) error {
+	err := file.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		return nil
+	}
+	return err
+}
+
+func (l *Log) write(ctx context.Context, attrs []slog.Attr) error {
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, Message, 0)
+	r.AddAttrs(slog.String(Key, Message))
+	r.AddAttrs(attrs...)
+	err := l.handler.Handle(ctx, r)
+	if err == nil && l.o.Strict {
+		err = l.sync()
+	}
+	if err != nil {
+		l.failures.Inc()
+		return err
+	}
+	l.lines.Inc()
+	return nil
+}
+
+// Permit is called before a change is made, with what is known of it. Where the log is
+// strict it writes that down, and an error says that it could not: the change must not
+// be made then. Else it does nothing.
+func (l *Log) Permit(ctx context.Context, attrs ...slog.Attr) error {
+	if !l.o.Strict {
+		return nil
+	}
+	err := l.write(ctx, append(attrs[:len(attrs):len(attrs)], Begun.Attr()))
+	l.tell(ctx, err, nil)
+	return err
+}
+
+// Record writes down what came of a change. A line that can't be written goes to the
+// log, with the reason.
+func (l *Log) Record(ctx context.Context, outcome Outcome, attrs ...slog.Attr) {
+	all := append(attrs[:len(attrs):len(attrs)], outcome.Attr())
+	l.tell(ctx, l.write(ctx, all), all)
+}
+
+// tell has the log know of failures: each that leaves out a line, and else the first and
+// the end of them.
+func (l *Log) tell(ctx context.Context, err error, line []slog.Attr) {
+	l.mu.Lock()
+	first, recovered := err != nil && !l.failing, err == nil && l.failing
+	l.failing = err != nil
+	l.mu.Unlock()
+	switch {
+	case l.o.Log == nil:
+	case line != nil && err != nil:
+		l.o.Log.LogAttrs(ctx, slog.LevelError, "a line of the audit log could not be written: here it is",
+			slog.Any("error", err), slog.GroupAttrs(Message, line...))
+	case first:
+		l.o.Log.LogAttrs(ctx, slog.LevelError, "the audit log can't be written: changes are refused until it can", slog.Any("error", err))
+	case recovered:
+		l.o.Log.LogAttrs(ctx, slog.LevelWarn, "the audit log can be written again")
+	}
+}
