@@ -65,7 +65,7 @@ func answerTo(reason Reason, kind Kind) (status int, body string) {
 		return 403, bodyForbidden
 	case ReasonRateLimited:
 		return 429, bodyTooMany
-	case ReasonStoreUnavailable, ReasonIssuerUnavailable, ReasonProfileMalformed, ReasonOverloaded, ReasonInternal:
+	case ReasonStoreUnavailable, ReasonIssuerUnavailable, ReasonProfileMalformed, ReasonOverloaded, ReasonInternal, ReasonAuditUnavailable:
 		return 503, bodyUnavailable
 	case ReasonNotConfirmed:
 		return 503, bodyNotConfirmed

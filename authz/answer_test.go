@@ -72,6 +72,7 @@ var answers = map[authz.Reason]statusBody{
 	authz.ReasonProfileMalformed:  {503, unavailable},
 	authz.ReasonOverloaded:        {503, unavailable},
 	authz.ReasonInternal:          {503, unavailable},
+	authz.ReasonAuditUnavailable:  {503, `{"error":"Authentication unavailable"}`},
 	authz.ReasonNotConfirmed:      {503, `{"error":"Not confirmed"}`},
 
 	authz.ReasonPasswordWrong:  {401, `{"error":"Invalid credentials"}`},

@@ -74,6 +74,7 @@ const (
 	ReasonOverloaded        Reason = "overloaded"         // shed before any work was done
 	ReasonInternal          Reason = "internal"           // a bug: an error without a reason
 	ReasonNotConfirmed      Reason = "not_confirmed"      // written, but not yet held by the replicas that must confirm it
+	ReasonAuditUnavailable  Reason = "audit_unavailable"  // a change that can't be written down, where none is made without that
 )
 
 var reasons = []Reason{
@@ -89,7 +90,7 @@ var reasons = []Reason{
 	ReasonNoPolicy, ReasonPolicyUnknown,
 	ReasonRateLimited,
 	ReasonStoreUnavailable, ReasonIssuerUnavailable, ReasonProfileMalformed, ReasonOverloaded, ReasonInternal,
-	ReasonNotConfirmed,
+	ReasonNotConfirmed, ReasonAuditUnavailable,
 }
 
 // Reasons returns every reason there is, those of allowed requests first.

@@ -107,6 +107,7 @@ type Options struct {
 
 	Recorder Recorder         // nil: nothing is counted
 	Log      *slog.Logger     // nil: nothing is logged
+	Audit    Audit            // nil: the lines go to Log
 	Now      func() time.Time // nil: time.Now
 }
 
@@ -128,6 +129,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Audit == nil {
+		o.Audit = logAudit{o.Log}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -264,6 +268,7 @@ func (a *API) Serve(w http.ResponseWriter, r *http.Request, places Places) {
 		return
 	}
 	answer := a.serve(r.Context(), c, places, err)
+	a.auditRefusal(context.WithoutCancel(r.Context()), c, answer.status)
 	answer.write(w, r.Method)
 	a.note(r.Context(), c, answer.status, time.Since(start))
 }

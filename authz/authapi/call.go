@@ -33,6 +33,7 @@ type call struct {
 	reason  string
 	err     error
 	stack   string
+	told    bool // the audit log was told of it
 }
 
 // newCall brings a request into canonical form. The call is never nil.
@@ -130,7 +131,7 @@ func (a *API) crossSite(c *call) error { return a.o.TrustedOrigins.CrossSite(c.r
 // Reasons that deserve more attention than a refusal usually does.
 var (
 	mistakes = []string{string(authz.ReasonInternal), string(authz.ReasonProfileMalformed)}
-	outages  = []string{string(authz.ReasonStoreUnavailable), string(authz.ReasonIssuerUnavailable), string(authz.ReasonOverloaded), string(authz.ReasonNotConfirmed)}
+	outages  = []string{string(authz.ReasonStoreUnavailable), string(authz.ReasonIssuerUnavailable), string(authz.ReasonOverloaded), string(authz.ReasonNotConfirmed), string(authz.ReasonAuditUnavailable)}
 )
 
 func (c *call) level(status int) slog.Level {
@@ -192,31 +193,6 @@ var Actions = []string{
 	"login", "oidc_login", "create_session", "token_login",
 	"logout", "oidc_logout", "end_session", "revoke", "revoke_all",
 	"switch_organization", "change_user", "refresh_token_reused",
-}
-
-// audit logs a change: who did what to whom. With an error it logs what was
-// done all the same, and only could not be confirmed.
-func (a *API) audit(ctx context.Context, c *call, action string, err error, attrs ...slog.Attr) {
-	if err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
-		return
-	}
-	if a.o.Recorder != nil {
-		a.o.Recorder.RecordChange(action)
-	}
-	all := append([]slog.Attr{slog.String("action", action)}, attrs...)
-	for _, a := range [...]struct{ key, value string }{
-		{"by", c.caller},
-		{"address", c.address()},
-		{"request_id", c.header("x-request-id")},
-	} {
-		if a.value != "" {
-			all = append(all, slog.String(a.key, clip(a.value, 512)))
-		}
-	}
-	if err != nil {
-		all = append(all, slog.Bool("confirmed", false))
-	}
-	a.o.Log.LogAttrs(ctx, slog.LevelInfo, "audit", all...)
 }
 
 // clip bounds what a request can make the log hold.

@@ -90,6 +90,7 @@ type object = map[string]any
 // bench is an API with everything behind it replaced by fakes.
 type bench struct {
 	api      *authapi.API
+	options  authapi.Options
 	clock    *authztest.Clock
 	store    *store
 	users    *people
@@ -154,6 +155,7 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 	for _, c := range change {
 		c(&o)
 	}
+	b.options = o
 	var err error
 	b.api, err = authapi.New(o)
 	require.NoError(t, err)
@@ -161,6 +163,15 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 		b.log.secret(secret)
 	}
 	return b
+}
+
+// strict gives the API another audit log.
+func (b *bench) strict(t *testing.T, log authapi.Audit) {
+	t.Helper()
+	b.options.Audit = log
+	var err error
+	b.api, err = authapi.New(b.options)
+	require.NoError(t, err)
 }
 
 // recorder remembers what was counted.

@@ -1,6 +1,9 @@
 package authapi_test
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -68,6 +71,11 @@ func TestChangesAreAudited(t *testing.T) {
 	last := func() object {
 		o := b.log.last(t, "audit")
 		require.Equal(t, "INFO", o["level"])
+		require.Equal(t, "audit", o["log"])
+		delete(o, "log")
+		if o["outcome"] == "applied" {
+			delete(o, "outcome")
+		}
 		for _, name := range []string{"time", "msg", "level", "address"} {
 			require.Contains(t, o, name)
 			delete(o, name)
@@ -104,20 +112,80 @@ func TestChangesAreAudited(t *testing.T) {
 	b.post(t, oidcLogout, "logout_token=logout-token-of-sub-bob", asForm...)
 	require.Equal(t, object{"action": "oidc_logout", "provider": "corp", "sessions": 0.0}, last())
 
-	// What was refused, or did not happen, is no change.
-	n := len(b.log.lines(t, "audit"))
-	b.post(t, "/auth/login", object{"email": "x", "password": "y"})
-	b.call(t, "DELETE", "/auth/users/dora/sessions/x", nil, admin...)
+	// What was asked for and refused, or did not happen, is told, too.
+	b.post(t, "/auth/login", object{"email": "x", "password": "y"}, "User-Agent", "curl/8\x1b")
+	require.Equal(t, object{"action": "login", "outcome": "refused", "reason": "password_wrong", "user_agent": "curl/8"}, last())
+	b.call(t, "DELETE", "/auth/users/dora/sessions/an-id-of-a-session-and-no-handle", nil, admin...)
+	require.Equal(t, object{"action": "end_session", "outcome": "refused", "reason": "not_found", "by": "alice", "user": "dora", "session": handle(adminID)}, last())
+	b.post(t, "/auth/revoke-all-sessions", object{"userId": "dora"})
+	require.Equal(t, object{"action": "revoke_all", "outcome": "refused", "reason": "no_credential"}, last())
 	b.store.expect(1, errOut)
 	b.post(t, "/auth/logout", nil, admin...)
 	b.store.expect(0, nil)
+	require.Equal(t, object{"action": "logout", "session": handle(adminID), "outcome": "failed", "reason": "store_unavailable"}, last())
+	// What is no change, or no request, is not.
+	n := len(b.log.lines(t, "audit"))
 	b.post(t, "/auth/logout", nil)
+	b.post(t, "/auth/login", "{")
+	b.get(t, "/auth/me")
+	b.get(t, "/auth/sessions", admin...)
 	require.Len(t, b.log.lines(t, "audit"), n)
 	// What could not be confirmed was done.
 	b.store.expect(1, authz.Refuse(authz.ReasonNotConfirmed, "0 of 1"))
 	b.store.lost = true
 	b.post(t, "/auth/logout", nil, admin...)
-	require.Equal(t, object{"action": "logout", "session": handle(adminID), "confirmed": false}, last())
+	require.Equal(t, object{"action": "logout", "session": handle(adminID), "outcome": "not_confirmed", "reason": "not_confirmed", "confirmed": false}, last())
+}
+
+// strict is an audit log that can't be written.
+type strict struct{ asked []string }
+
+func (s *strict) Permit(_ context.Context, attrs ...slog.Attr) error {
+	s.asked = append(s.asked, attrs[0].Value.String())
+	return errors.New("no space left on device")
+}
+
+func (s *strict) Record(_ context.Context, o authapi.Outcome, attrs ...slog.Attr) {
+	s.asked = append(s.asked, attrs[0].Value.String()+" "+string(o))
+}
+
+// Where no change may be made that can't be written down, none is; and nobody is told of
+// a session or a token that is not there.
+func TestNoChangeWithoutItsLine(t *testing.T) {
+	t.Parallel()
+	log := &strict{}
+	b := newBench(t)
+	cookie, id := b.logIn(t, bob)
+	app := b.app(t, bob)
+	admin, _ := b.logIn(t, alice)
+	b.strict(t, log)
+	for _, test := range []struct {
+		action, method, target string
+		body                   any
+		headers                []string
+	}{
+		{"login", "POST", "/auth/login", credentials(bob), nil},
+		{"token_login", "POST", "/auth/token", with(credentials(bob), object{"client": "mobile"}), nil},
+		{"logout", "POST", "/auth/logout", nil, cookie},
+		{"revoke_all", "POST", "/auth/revoke-all-sessions", object{"userId": "bob"}, admin},
+		{"revoke", "POST", "/auth/revoke", object{"token": app.access}, nil},
+		{"revoke", "POST", "/auth/revoke", object{"token": app.refresh}, nil},
+		{"switch_organization", "PATCH", "/auth/session", object{"organizationId": "org-2"}, cookie},
+		{"end_session", "DELETE", "/auth/sessions/" + handle(id), nil, cookie},
+		{"create_session", "POST", "/auth/sessions", object{"userId": "dora"}, key(keyOfBackend)},
+		{"change_user", "PATCH", "/auth/users/bob/sessions", object{"disabled": true}, admin},
+		{"end_session", "DELETE", "/auth/users/bob/sessions/" + handle(id), nil, admin},
+		{"oidc_logout", "POST", oidcLogout, "logout_token=logout-token-of-sub-bob", asForm},
+	} {
+		log.asked = nil
+		a := b.call(t, test.method, test.target, test.body, test.headers...)
+		require.Contains(t, []int{500, 503}, a.status, test.target)
+		require.Equal(t, []string{test.action}, log.asked, test.target)
+		require.Contains(t, b.log.last(t, "auth")["error"], "no space left on device")
+		require.Equal(t, "WARN", b.log.last(t, "auth")["level"])
+	}
+	require.True(t, b.works(t, cookie), "nothing was changed")
+	require.True(t, b.works(t, bearer(app.access)))
 }
 
 // Whoever counts changes knows all of their names in advance.

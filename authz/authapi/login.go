@@ -108,11 +108,14 @@ func (a *API) begin(ctx context.Context, c *call, action string, l authz.Login, 
 		l.AuthTime = a.o.Now()
 	}
 	l.TTL = a.o.SessionTTL
+	if err := a.permit(ctx, c, action, slog.String("user", clip(l.ID, 512))); err != nil {
+		return "", l, err
+	}
 	id, err := a.o.Store.Create(ctx, l)
 	if id != "" {
 		c.session = authz.Handle(id)
 	}
-	attrs := []slog.Attr{slog.String("user", l.ID), slog.String("session", c.session)}
+	attrs := []slog.Attr{slog.String("user", clip(l.ID, 512)), slog.String("session", c.session)}
 	if l.Replaces != "" {
 		attrs = append(attrs, slog.String("replaces", authz.Handle(l.Replaces)))
 	}
@@ -181,12 +184,16 @@ func (a *API) grant(ctx context.Context, c *call, user *authz.User, standing aut
 	if err != nil {
 		return answer, first, err
 	}
+	c.session = authz.Handle(first.Family)
+	what := []slog.Attr{slog.String("user", clip(user.ID, 512)), slog.String("family", c.session)}
+	if err := a.permit(ctx, c, "token_login", what...); err != nil {
+		return answer, first, err
+	}
 	if err := a.o.Store.CompleteProfile(ctx, *user); err != nil {
 		return answer, first, err
 	}
-	c.session = authz.Handle(first.Family)
 	err = a.o.Store.CreateFamily(ctx, a.family(user.ID, first, now, c.device()))
-	a.audit(ctx, c, "token_login", err, slog.String("user", user.ID), slog.String("family", c.session))
+	a.audit(ctx, c, "token_login", err, what...)
 	return answer, first, err
 }
 

@@ -96,6 +96,9 @@ func (a *API) endOne(ctx context.Context, c *call, e authz.Ending) error {
 	if e.SessionID != "" {
 		c.session = authz.Handle(e.SessionID)
 	}
+	if err := a.permit(ctx, c, "logout", attrs...); err != nil {
+		return err
+	}
 	err := a.o.Store.End(ctx, e)
 	a.audit(ctx, c, "logout", err, attrs...)
 	return err

@@ -189,6 +189,9 @@ func (a *API) backchannelLogout(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if err := a.permit(ctx, c, "oidc_logout", slog.String("provider", name)); err != nil {
+		return reply{}, err
+	}
 	sessions, err := a.o.Store.EndProviderLogin(ctx, ended, tokenID, expires.Add(a.o.Leeway))
 	a.audit(ctx, c, "oidc_logout", err, slog.String("provider", name), slog.Int("sessions", sessions))
 	if err != nil {

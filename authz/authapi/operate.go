@@ -2,6 +2,7 @@ package authapi
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -92,6 +93,9 @@ type Revoker struct {
 	// Leeway is the longest time after its exp for which the verifier takes a
 	// token.
 	Leeway time.Duration
+	// Permit is called before a token is ended; its error is that of Revoke, and
+	// nothing has ended then. nil: it may always be.
+	Permit func(ctx context.Context, r Revoked) error
 }
 
 // Revoked is what a token was that a [Revoker] ended, or was to end. It holds no
@@ -108,7 +112,11 @@ type Revoked struct {
 // what the token is, is returned with an error, too, as far as it is known.
 func (r Revoker) Revoke(ctx context.Context, raw string) (Revoked, error) {
 	if refresh, ok := parseRefresh(r.RefreshTokens, raw); ok {
-		return Revoked{Family: refresh.Family}, r.Store.End(ctx, authz.Ending{Family: refresh.Family})
+		revoked := Revoked{Family: refresh.Family}
+		if err := r.permit(ctx, revoked); err != nil {
+			return revoked, err
+		}
+		return revoked, r.Store.End(ctx, authz.Ending{Family: refresh.Family})
 	}
 	if r.Verifier == nil || raw == "" {
 		return Revoked{}, authz.Refuse(authz.ReasonTokenInvalid, "no token that is known here")
@@ -121,7 +129,25 @@ func (r Revoker) Revoke(ctx context.Context, raw string) (Revoked, error) {
 	if token.TokenID == "" {
 		return revoked, badRequest("the token has no jti: revoke its user")
 	}
+	if err := r.permit(ctx, revoked); err != nil {
+		return revoked, err
+	}
 	return revoked, r.Store.RevokeToken(ctx, token.TokenID, token.Expires.Add(r.Leeway))
+}
+
+func (r Revoker) permit(ctx context.Context, revoked Revoked) error {
+	if r.Permit == nil {
+		return nil
+	}
+	return r.Permit(ctx, revoked)
+}
+
+// Attrs are for the audit log: whose token it was, and handles.
+func (r Revoked) Attrs() []slog.Attr {
+	if r.Family != "" {
+		return []slog.Attr{slog.String("family", authz.Handle(r.Family))}
+	}
+	return []slog.Attr{slog.String("user", clip(r.UserID, 512)), slog.String("token", authz.Handle(r.TokenID))}
 }
 
 // parseRefresh returns the refresh token of a text; ok is false for what is

@@ -27,6 +27,8 @@ type operation struct {
 	finishes bool
 	// document: it asks nobody, so there is place for any number of them.
 	document bool
+	// changes is what the audit log calls the change that it makes; "" for none.
+	changes string
 	// failure is the body, with status 500, that stands for every 503.
 	failure string
 }
@@ -84,28 +86,28 @@ func (a *API) everyOperation() (available, missing []*operation) {
 		on bool
 		operation
 	}{
-		{sessions && passwords, operation{name: "login", method: post, path: "/auth/login", handle: a.login}},
-		{tokens && passwords, operation{name: "token", method: post, path: "/auth/token", handle: a.token}},
-		{tokens, operation{name: "refresh", method: post, path: "/auth/refresh", handle: a.refresh, finishes: true}},
-		{true, operation{name: "logout", method: post, path: "/auth/logout", handle: a.logout, finishes: true, failure: bodyLogoutFailed}},
-		{true, operation{name: "revoke_all", method: post, path: "/auth/revoke-all-sessions", handle: a.revokeAll, longest: sweep, finishes: true}},
-		{true, operation{name: "revoke", method: post, path: "/auth/revoke", handle: a.revoke, finishes: true}},
+		{sessions && passwords, operation{name: "login", method: post, path: "/auth/login", handle: a.login, changes: "login"}},
+		{tokens && passwords, operation{name: "token", method: post, path: "/auth/token", handle: a.token, changes: "token_login"}},
+		{tokens, operation{name: "refresh", method: post, path: "/auth/refresh", handle: a.refresh, finishes: true, changes: "refresh"}},
+		{true, operation{name: "logout", method: post, path: "/auth/logout", handle: a.logout, finishes: true, failure: bodyLogoutFailed, changes: "logout"}},
+		{true, operation{name: "revoke_all", method: post, path: "/auth/revoke-all-sessions", handle: a.revokeAll, longest: sweep, finishes: true, changes: "revoke_all"}},
+		{true, operation{name: "revoke", method: post, path: "/auth/revoke", handle: a.revoke, finishes: true, changes: "revoke"}},
 		{true, operation{name: "introspect", method: post, path: "/auth/introspect", handle: a.introspect}},
 
 		{true, operation{name: "me", method: get, path: "/auth/me", handle: a.me}},
-		{true, operation{name: "switch_organization", method: patch, path: "/auth/session", handle: a.switchOrganization, finishes: true}},
+		{true, operation{name: "switch_organization", method: patch, path: "/auth/session", handle: a.switchOrganization, finishes: true, changes: "switch_organization"}},
 		{true, operation{name: "sessions", method: get, path: "/auth/sessions", handle: a.ownSessions}},
-		{true, operation{name: "end_session", method: del, path: "/auth/sessions/{handle}", handle: a.endOwnSession, finishes: true}},
-		{sessions, operation{name: "create_session", method: post, path: "/auth/sessions", handle: a.createSession}},
+		{true, operation{name: "end_session", method: del, path: "/auth/sessions/{handle}", handle: a.endOwnSession, finishes: true, changes: "end_session"}},
+		{sessions, operation{name: "create_session", method: post, path: "/auth/sessions", handle: a.createSession, changes: "create_session"}},
 
 		{a.finder != nil, operation{name: "find_users", method: get, path: "/auth/users", handle: a.findUsers}},
 		{true, operation{name: "user_sessions", method: get, path: userSessions, handle: a.userSessions, longest: sweep}},
-		{true, operation{name: "change_user", method: patch, path: userSessions, handle: a.changeUser, longest: sweep, finishes: true}},
-		{true, operation{name: "end_user_session", method: del, path: userSessions + "/{handle}", handle: a.endUserSession, longest: sweep, finishes: true}},
+		{true, operation{name: "change_user", method: patch, path: userSessions, handle: a.changeUser, longest: sweep, finishes: true, changes: "change_user"}},
+		{true, operation{name: "end_user_session", method: del, path: userSessions + "/{handle}", handle: a.endUserSession, longest: sweep, finishes: true, changes: "end_session"}},
 
 		{single, operation{name: "oidc_login", method: get, path: "/auth/oidc/{provider}/login", handle: a.oidcLogin, longest: provider}},
-		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider}},
-		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true}},
+		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider, changes: "oidc_login"}},
+		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true, changes: "oidc_logout"}},
 
 		{true, operation{name: "jwks", method: get, path: "/.well-known/jwks.json", handle: a.serveJWKS, document: true}},
 		{true, operation{name: "openapi", method: get, path: "/auth/openapi.yaml", handle: a.serveOpenAPI, document: true}},

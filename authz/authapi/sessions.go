@@ -67,12 +67,16 @@ func (a *API) switchOrganization(ctx context.Context, c *call) (reply, error) {
 	if !slices.Contains(may, *body.organization) {
 		return reply{}, authz.Refuse(authz.ReasonOrganization, "none of the user's %d organizations", len(may))
 	}
+	what := []slog.Attr{slog.String("user", p.ID), slog.String("session", c.session), slog.String("organization", clip(*body.organization, 512))}
+	if err := a.permit(ctx, c, "switch_organization", what...); err != nil {
+		return reply{}, err
+	}
 	if p.Kind == authz.KindSession {
 		err = a.o.Store.SwitchOrganization(ctx, p.SessionID, *body.organization)
 	} else {
 		err = a.o.Store.SwitchProfile(ctx, p.ID, *body.organization)
 	}
-	a.audit(ctx, c, "switch_organization", err, slog.String("user", p.ID), slog.String("session", c.session), slog.String("organization", *body.organization))
+	a.audit(ctx, c, "switch_organization", err, what...)
 	if err != nil {
 		return reply{}, err
 	}
@@ -153,8 +157,12 @@ func (a *API) endOwnSession(ctx context.Context, c *call) (reply, error) {
 	}
 	handle := c.params["handle"]
 	if p.SessionID != "" && handle == authz.Handle(p.SessionID) { // which no index need have
+		what := []slog.Attr{slog.String("user", p.ID), slog.String("session", handle)}
+		if err := a.permit(ctx, c, "end_session", what...); err != nil {
+			return reply{}, err
+		}
 		err := a.o.Store.End(ctx, authz.Ending{SessionID: p.SessionID})
-		a.audit(ctx, c, "end_session", err, slog.String("user", p.ID), slog.String("session", handle))
+		a.audit(ctx, c, "end_session", err, what...)
 		if err != nil {
 			return reply{}, err
 		}
@@ -172,9 +180,13 @@ func (a *API) endOwnSession(ctx context.Context, c *call) (reply, error) {
 const sessionEnded = "Session ended"
 
 func (a *API) endHandle(ctx context.Context, c *call, userID, handle string) (reply, error) {
+	what := []slog.Attr{slog.String("user", clip(userID, 512)), slog.String("session", onlyHandle(handle))}
+	if err := a.permit(ctx, c, "end_session", what...); err != nil {
+		return reply{}, err
+	}
 	found, err := a.o.Store.RevokeHandle(ctx, userID, handle)
-	if found {
-		a.audit(ctx, c, "end_session", err, slog.String("user", userID), slog.String("session", handle))
+	if found || err != nil {
+		a.audit(ctx, c, "end_session", err, what...)
 	}
 	switch {
 	case err != nil:

@@ -160,15 +160,17 @@ func (a *API) revoke(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	done := reply{status: http.StatusOK}
-	revoked, err := a.revoker.Revoke(ctx, raw)
+	revoker := a.revoker
+	revoker.Permit = func(ctx context.Context, r Revoked) error { return a.permit(ctx, c, "revoke", r.Attrs()...) }
+	revoked, err := revoker.Revoke(ctx, raw)
 	c.user = revoked.UserID
 	switch {
 	case revoked.Family != "":
 		c.session = authz.Handle(revoked.Family)
-		a.audit(ctx, c, "revoke", err, slog.String("family", c.session))
+		a.audit(ctx, c, "revoke", err, revoked.Attrs()...)
 		return done, err
 	case revoked.TokenID != "":
-		a.audit(ctx, c, "revoke", err, slog.String("user", c.user), slog.String("token", authz.Handle(revoked.TokenID)))
+		a.audit(ctx, c, "revoke", err, revoked.Attrs()...)
 		return done, err
 	case revoked.UserID != "":
 		return reply{}, &answered{status: http.StatusBadRequest, body: bodyUnsupported, err: err}

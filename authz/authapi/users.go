@@ -20,8 +20,12 @@ func (a *API) revokeAll(ctx context.Context, c *call) (reply, error) {
 		return reply{}, badRequest("no userId")
 	}
 	c.user = body.userID
+	user := slog.String("user", clip(body.userID, 512))
+	if err := a.permit(ctx, c, "revoke_all", user); err != nil {
+		return reply{}, err
+	}
 	sessions, err := a.o.Store.RevokeUser(ctx, body.userID)
-	a.audit(ctx, c, "revoke_all", err, slog.String("user", body.userID), slog.Int("sessions", sessions))
+	a.audit(ctx, c, "revoke_all", err, user, slog.Int("sessions", sessions))
 	if err != nil {
 		return reply{}, err
 	}
@@ -85,8 +89,12 @@ func (a *API) changeUser(ctx context.Context, c *call) (reply, error) {
 	if what == nil {
 		return reply{}, badRequest("nothing to change: organizationId, roles or disabled")
 	}
+	attrs := []slog.Attr{slog.String("user", clip(id, 512)), slog.String("changes", strings.Join(what, ","))}
+	if err := a.permit(ctx, c, "change_user", attrs...); err != nil {
+		return reply{}, err
+	}
 	sessions, err := a.o.Store.ChangeUser(ctx, id, change)
-	a.audit(ctx, c, "change_user", err, slog.String("user", id), slog.String("changes", strings.Join(what, ",")), slog.Int("sessions", sessions))
+	a.audit(ctx, c, "change_user", err, append(attrs, slog.Int("sessions", sessions))...)
 	if err != nil {
 		return reply{}, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"log/slog"
 	"strings"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 
 // newAuthAPI returns the auth API over the gate's parts. It asks neither Redis
 // nor a provider.
-func (g *gate) newAuthAPI(cfg *config.Config, log *slog.Logger, recorder authapi.Recorder) (*authapi.API, error) {
+func (g *gate) newAuthAPI(cfg *config.Config, in instruments) (*authapi.API, error) {
 	s := cfg.Sessions
 	o := authapi.Options{
 		Store: g.store,
@@ -34,8 +33,11 @@ func (g *gate) newAuthAPI(cfg *config.Config, log *slog.Logger, recorder authapi
 		TrustedHops:    cfg.Server.HTTP.TrustedHops,
 		JWKS:           g.jwks,
 		Console:        console.Handler(console.Options{Providers: cfg.ProviderNames(), WithoutPasswords: cfg.Users.File == ""}),
-		Recorder:       recorder,
-		Log:            log,
+		Recorder:       in.calls,
+		Log:            in.log,
+	}
+	if in.audit != nil { // never a nil pointer in an interface
+		o.Audit = in.audit
 	}
 	if g.signer != nil { // never a nil pointer in an interface
 		o.Cookies = g.signer

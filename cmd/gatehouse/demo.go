@@ -233,7 +233,7 @@ func (d *demo) startGatehouse(ctx context.Context, group *errgroup.Group) error 
 	}
 	group.Go(func() error {
 		defer func() { _ = logFile.Close() }()
-		return named("gatehouse", serve(ctx, file, logFile, nil))
+		return named("gatehouse", serve(ctx, file, environment{lookup: file.lookup, stdout: logFile, stderr: logFile}, nil))
 	})
 	if err := await(ctx, proc.HTTP("http://"+proc.Local(d.ports.Ops)+"/readyz")); err != nil {
 		return fmt.Errorf("gatehouse is not ready: %w", err)

@@ -83,6 +83,7 @@ func inForce(asked, running *config.Config) *config.Config {
 		c.Server.HTTP.TLS = running.Server.HTTP.TLS
 	}
 	c.Log.Format = running.Log.Format
+	c.Audit = running.Audit
 	if embedded(asked) && embedded(running) { // another one would be empty
 		confirm, cache := c.Redis.ConfirmReplicas, c.Redis.Cache
 		c.Redis = running.Redis

@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+	"github.com/gatehouse-auth/gatehouse/internal/audit"
 	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
@@ -44,6 +45,8 @@ type instruments struct {
 	calls     authapi.Recorder      // nil: none are told
 	steps     *telemetry.Steps      // nil: none are told
 	store     *telemetry.StoreCalls // nil: none are told
+
+	audit *audit.Log // nil: audit lines go to log
 
 	admission *extauthz.Admission // of the check listener; nil: nothing is shed
 }
@@ -91,7 +94,7 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 	if err := g.takeTLS(c.files, before); err != nil {
 		return nil, err
 	}
-	auth, err := g.newAuthAPI(g.cfg, in.log, in.calls)
+	auth, err := g.newAuthAPI(g.cfg, in)
 	if err != nil {
 		return nil, err
 	}

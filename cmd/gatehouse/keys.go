@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 )
 
@@ -37,14 +39,17 @@ const (
 
 func keysNewCommand(env environment) *cobra.Command {
 	var alg, out string
+	var file configFlag
 	cmd := &cobra.Command{
 		Use:   "new [FILE]",
 		Short: "Make a signing key",
 		Long: `Writes a new private key, as PKCS #8 in PEM, readable by its owner only. FILE is
 keys/current.pem unless you name another; - prints the key. A file that is there is
-never overwritten: 'gatehouse keys rotate' replaces keys.`,
+never overwritten: 'gatehouse keys rotate' replaces keys.
+
+` + keysAuditText,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			path := filepath.Join(keysDir, currentKey)
 			switch {
 			case len(args) == 1 && out != "" && out != args[0]:
@@ -58,12 +63,20 @@ never overwritten: 'gatehouse keys rotate' replaces keys.`,
 			if err != nil {
 				return err
 			}
+			k := keysClerk(cmd, file, env)
+			what := []slog.Attr{slog.String("file", path), slog.String("kid", key.ID())}
+			if err := k.permit(cmd.Context(), "key_new", what...); err != nil {
+				return err
+			}
 			if path == "-" {
 				fmt.Fprintf(env.stderr, "a new %s key, kid %s\n", key.Algorithm(), key.ID())
 				_, err := env.stdout.Write(text)
+				k.record(cmd.Context(), "key_new", err, what...)
 				return err
 			}
-			if err := createKey(path, text); err != nil {
+			err = createKey(path, text)
+			k.record(cmd.Context(), "key_new", err, what...)
+			if err != nil {
 				return err
 			}
 			fmt.Fprintf(env.stdout, "%s: a new %s key, kid %s\n", path, key.Algorithm(), key.ID())
@@ -73,8 +86,39 @@ never overwritten: 'gatehouse keys rotate' replaces keys.`,
 	}
 	cmd.Flags().StringVar(&alg, "alg", defaultAlg, "RS256, ES256, ES384, ES512 or EdDSA")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "the file, as the argument")
+	registerKeysConfig(cmd, &file)
 	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
 	return cmd
+}
+
+// keysAuditText is of the commands that change keys, in their help.
+const keysAuditText = `A record of it goes to standard error, and to audit.file of the configuration that
+--config or $GATEHOUSE_CONFIG names.`
+
+func registerKeysConfig(cmd *cobra.Command, file *configFlag) {
+	cmd.Flags().StringVarP(&file.path, "config", "c", "", "configuration file, for its audit log (default $GATEHOUSE_CONFIG, else none)")
+	_ = cmd.MarkFlagFilename("config", configExtensions...)
+}
+
+// keysClerk is the clerk of a command that works without a configuration. One that is
+// named may not be good yet, for its keys are only being made.
+func keysClerk(cmd *cobra.Command, file configFlag, env environment) *clerk {
+	_, command, _ := strings.Cut(cmd.CommandPath(), " ")
+	k := &clerk{env: env, command: command}
+	path := file.path
+	if path == "" {
+		path, _ = env.lookup("GATEHOUSE_CONFIG")
+	}
+	if path == "" {
+		return k
+	}
+	cfg, _, err := config.Load(path, env.lookup)
+	if err != nil {
+		fmt.Fprintf(env.stderr, "warning: this is not in the audit log of %s, which has problems: see 'gatehouse config check'\n", printable(path))
+		return k
+	}
+	k.log, k.audit = cfg.Log, cfg.Audit
+	return k
 }
 
 // newKey makes a key for an algorithm that somebody typed.
@@ -109,6 +153,7 @@ func createKey(path string, text []byte) error {
 
 func keysRotateCommand(env environment) *cobra.Command {
 	var dir string
+	var file configFlag
 	r := rotation{dir: keysDir, out: env.stdout, now: time.Now}
 	cmd := &cobra.Command{
 		Use:   "rotate [DIR]",
@@ -135,9 +180,11 @@ that would drop a key which was current less than --keep ago is refused, unless 
 
 Each step leaves whole files behind, and one that was interrupted is finished by
 the next call. Files keep the mode of those that they replace; run it as their
-owner.`,
+owner.
+
+` + keysAuditText,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 1 && dir != "" && dir != args[0]:
 				return usageError{errors.New("the directory is named twice: as an argument and by --dir")}
@@ -146,9 +193,23 @@ owner.`,
 			case dir != "":
 				r.dir = dir
 			}
-			return r.run()
+			k := keysClerk(cmd, file, env)
+			what := []slog.Attr{slog.String("file", r.dir)}
+			if r.prepare {
+				what = append(what, slog.Bool("prepare", true))
+			}
+			if err := k.permit(cmd.Context(), "key_rotate", what...); err != nil {
+				return err
+			}
+			err := r.run()
+			if current, readErr := r.read(currentKey); err == nil && readErr == nil && current.key != nil {
+				what = append(what, slog.String("kid", current.key.ID()))
+			}
+			k.record(cmd.Context(), "key_rotate", err, what...)
+			return err
 		},
 	}
+	registerKeysConfig(cmd, &file)
 	cmd.Flags().StringVar(&r.alg, "alg", "", "of the new key (default: that of the latest, which is "+defaultAlg+" for the first)")
 	cmd.Flags().StringVarP(&dir, "dir", "d", "", "the directory, as the argument")
 	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,9 +32,8 @@ var errSaid = exitError{code: exitFailed}
 // whether or not a server runs. It does what the auth API does, with the same
 // code.
 type operator struct {
-	cfg     *config.Config
-	env     environment
-	command string // for the record
+	clerk
+	cfg *config.Config
 
 	client redis.UniversalClient // nil until open
 	store  *session.Store
@@ -53,7 +51,7 @@ func newOperator(cmd *cobra.Command, file configFlag, env environment) (*operato
 		return nil, err
 	}
 	_, command, _ := strings.Cut(cmd.CommandPath(), " ")
-	return &operator{cfg: cfg, env: env, command: command}, nil
+	return &operator{cfg: cfg, clerk: clerk{env: env, command: command, log: cfg.Log, audit: cfg.Audit}}, nil
 }
 
 // withStore runs a command on the store.
@@ -110,39 +108,6 @@ func (o *operator) explained(ctx context.Context, err error) error {
 		return fmt.Errorf("%w; the gate refuses the user for it: correct or delete the key user:ID in Redis", err)
 	}
 	return err
-}
-
-// record writes the line about a change that the auth API writes, too: who did
-// what to whom. As there, an error says that nothing was changed, unless it is
-// only not confirmed.
-func (o *operator) record(ctx context.Context, action string, err error, attrs ...slog.Attr) {
-	if err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
-		return
-	}
-	format := o.cfg.Log
-	format.Level = config.LevelInfo // a record is no matter of taste
-	all := append([]slog.Attr{slog.String("action", action)}, attrs...)
-	all = append(all, slog.String("by", o.who()), slog.String("command", o.command))
-	if sudo, ok := o.env.lookup("SUDO_USER"); ok && sudo != "" {
-		all = append(all, slog.String("sudo_user", sudo))
-	}
-	if host, err := os.Hostname(); err == nil {
-		all = append(all, slog.String("host", host))
-	}
-	if err != nil {
-		all = append(all, slog.Bool("confirmed", false))
-	}
-	log, _ := newLogger(format, o.env.stderr)
-	log.LogAttrs(ctx, slog.LevelInfo, "audit", all...)
-}
-
-// who is the user of the operating system. No user of the gate has such an id.
-func (o *operator) who() string {
-	name := "uid " + strconv.Itoa(os.Getuid())
-	if u, err := user.Current(); err == nil && u.Username != "" {
-		name = u.Username
-	}
-	return "os:" + name
 }
 
 // recordSome does the same for a change of several sessions, which may have come

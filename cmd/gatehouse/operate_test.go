@@ -149,7 +149,11 @@ func (c command) audited(t *testing.T) map[string]any {
 	require.Equal(t, "INFO", found["level"])
 	require.Regexp(t, `^os:.+`, found["by"])
 	require.NotEmpty(t, found["time"])
-	for _, name := range []string{"time", "level", "msg", "by", "host", "sudo_user"} {
+	require.Equal(t, "audit", found["log"])
+	if found["outcome"] == "applied" {
+		delete(found, "outcome")
+	}
+	for _, name := range []string{"time", "level", "msg", "log", "by", "host", "sudo_user"} {
 		delete(found, name)
 	}
 	return found

@@ -122,12 +122,13 @@ func (r *readiness) detail() (readyDetail, int) {
 	return d, http.StatusServiceUnavailable
 }
 
-// opsHandler serves metrics and health, and explains requests, to whoever operates the process; it is
+// opsHandler serves metrics, health and the log level, and explains requests, to whoever operates the process; it is
 // not meant to be reachable through Envoy.
-func opsHandler(reg *prometheus.Registry, ready *readiness, explain http.Handler) http.Handler {
+func opsHandler(reg *prometheus.Registry, ready *readiness, explain, level http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
 	mux.Handle("POST "+explainPath, explain)
+	mux.Handle(levelPath, level)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})

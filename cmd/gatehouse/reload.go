@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
@@ -58,7 +59,7 @@ const (
 type reloader struct {
 	file   configFile
 	in     instruments
-	level  *slog.LevelVar
+	tune   func(config.Log) // what of the log can change; nil: nothing does
 	live   *live
 	spawn  spawn
 	health *configHealth
@@ -102,6 +103,7 @@ func (r *reloader) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-r.hangup:
+			r.reopen()
 			asked = true
 			look()
 		case e, ok := <-r.watcher.events():
@@ -151,11 +153,61 @@ func (r *reloader) look(ctx context.Context, asked bool) (changing bool) {
 		return ctx.Err() == nil
 	}
 	if err != nil {
+		if r.refused != sum || asked {
+			r.record(ctx, authapi.OutcomeRefused, append(r.audited(running, nil, asked), slog.String("reason", "config_invalid")))
+		}
+		r.reject(sum, err, asked)
+		return false
+	}
+	what := r.audited(running, next, asked)
+	if err := r.permit(ctx, what); err != nil {
+		r.close(next)
+		r.again = true
 		r.reject(sum, err, asked)
 		return false
 	}
 	r.apply(running, next, c.warnings)
+	r.record(ctx, authapi.OutcomeApplied, what)
 	return false
+}
+
+// reopen is for who rotates the audit log.
+func (r *reloader) reopen() {
+	if r.in.audit == nil {
+		return
+	}
+	if err := r.in.audit.Reopen(); err != nil {
+		r.in.log.Error("the file of the audit log can't be opened again: lines go where they went before", slog.Any("error", err))
+	}
+}
+
+// audited are the attributes of a reload in the audit log.
+func (r *reloader) audited(running, next *generation, asked bool) []slog.Attr {
+	by := "file" // whoever may write it
+	if asked {
+		by = "SIGHUP"
+	}
+	what := []slog.Attr{slog.String("action", "config_reload"), slog.String("by", by), slog.String("file", r.file.path)}
+	if next != nil {
+		what = append(what, slog.Int("generation", next.number), slog.String("hash", next.hash), slog.Any("changed", differences(running.asked, next.asked)))
+	}
+	return what
+}
+
+func (r *reloader) permit(ctx context.Context, what []slog.Attr) error {
+	if r.in.audit == nil {
+		return nil
+	}
+	if err := r.in.audit.Permit(ctx, what...); err != nil {
+		return fmt.Errorf("the audit log can't be written, and audit.on_failure is refuse: %w; it is tried again", err)
+	}
+	return nil
+}
+
+func (r *reloader) record(ctx context.Context, o authapi.Outcome, what []slog.Attr) {
+	if r.in.audit != nil {
+		r.in.audit.Record(ctx, o, what...)
+	}
 }
 
 var errNoPolicies = errors.New("there are no policies, so every request would be denied: was the file cut off? " +
@@ -191,7 +243,9 @@ func (r *reloader) build(ctx context.Context, c *loadedConfig, running *generati
 func (r *reloader) apply(running, next *generation, warnings []config.Warning) {
 	next.usePasswords(next.cfg)
 	next.parts.start(r.spawn)
-	r.level.Set(next.cfg.Log.Level.Slog())
+	if r.tune != nil {
+		r.tune(next.cfg.Log)
+	}
 	r.live.replace(next)
 	r.refused = digest{}
 	r.health.applied(next)

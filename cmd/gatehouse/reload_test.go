@@ -260,7 +260,7 @@ func TestFilesAreComparedWhereNoNotificationComes(t *testing.T) {
 	from := configFile{path: file}
 	c, err := from.load()
 	require.NoError(t, err)
-	log, level := newLogger(c.cfg.Log, io.Discard)
+	log, _ := newLogger(c.cfg.Log, io.Discard)
 	first, err := newGeneration(c, nil, instruments{log: log})
 	require.NoError(t, err)
 	current := &live{}
@@ -268,7 +268,7 @@ func TestFilesAreComparedWhereNoNotificationComes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var background sync.WaitGroup
 	r := &reloader{
-		file: from, in: instruments{log: log}, level: level, live: current, health: newConfigHealth(prometheus.NewRegistry(), first),
+		file: from, in: instruments{log: log}, live: current, health: newConfigHealth(prometheus.NewRegistry(), first),
 		poll: 10 * time.Millisecond, watcher: &watcher{},
 		spawn: func(run func(context.Context) error) func() {
 			ctx, cancel := context.WithCancel(ctx)

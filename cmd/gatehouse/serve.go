@@ -40,7 +40,8 @@ signal ends the program at once.
 
 The configuration, and every file that it names, is read again when it changes and on
 SIGHUP. What is wrong with it is logged and changes nothing; /readyz and metrics tell.
-Listen addresses, TLS on or off and a few more wait for a restart.`,
+Listen addresses, TLS on or off and a few more wait for a restart. SIGHUP has the file of
+the audit log opened again, too.`,
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeConfig,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +53,7 @@ Listen addresses, TLS on or off and a few more wait for a restart.`,
 			hangup := make(chan os.Signal, 1)
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
-			return serve(cmd.Context(), configFile{path, env.lookup}, env.stderr, hangup)
+			return serve(cmd.Context(), configFile{path, env.lookup}, env, hangup)
 		},
 	}
 	file.register(cmd)
@@ -72,9 +73,8 @@ func tuneCollector(env environment) {
 }
 
 // newLogger returns the log, and its level, which can be changed.
-func newLogger(o config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
-	level := &slog.LevelVar{}
-	level.Set(o.Level.Slog())
+func newLogger(o config.Log, w io.Writer) (*slog.Logger, *logLevel) {
+	level := newLogLevel(o.Level.Slog())
 	return logging.New(w, logging.Options{Text: o.Format == config.LogText, Level: level}), level
 }
 
@@ -112,24 +112,31 @@ func (l *listeners) close() error {
 	return errors.Join(errs...)
 }
 
-// serve runs a server until ctx ends and it has drained, and logs to w. Everything
+// serve runs a server until ctx ends and it has drained, and logs to stderr. Everything
 // that can be wrong with the configuration shows before the first request is taken.
 // From then on it follows the file, and reads it again for each signal that hangup
 // brings.
-func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.Signal) error {
+func serve(ctx context.Context, file configFile, env environment, hangup <-chan os.Signal) error {
 	c, err := file.load()
 	if err != nil {
 		return err
 	}
-	log, level := newLogger(c.cfg.Log, w)
+	log, level := newLogger(c.cfg.Log, env.stderr)
+	changes, err := openAudit(c.cfg, log, env)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = changes.Close() }()
 	registry := telemetry.NewRegistry()
 	recorder := telemetry.NewRecorder(log, registry)
+	recorder.SetSample(float64(c.cfg.Log.SampleAllowed))
 	defer recorder.Flush() //nolint:contextcheck // when ctx has ended
 	admission := &extauthz.Admission{Recorder: recorder}
 	load := telemetry.NewLoad(registry, extauthz.Sheddings, admission.Waiting)
 	admission.Shed = load.Shed
 	in := instruments{
 		log: log, decisions: recorder, calls: telemetry.NewCalls(registry), admission: admission,
+		audit: changes,
 		steps: telemetry.NewSteps(registry), store: telemetry.NewStoreCalls(registry),
 	}
 	first, err := newGeneration(c, nil, in)
@@ -148,7 +155,7 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
-	registry.MustRegister(cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
+	registry.MustRegister(changes, cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
 
 	check := newCheckServer(extauthz.NewDoor(current), admission, c.cfg.Server.Check, current.checkTLS())
 	health := newConfigHealth(registry, first)
@@ -160,9 +167,13 @@ func serve(ctx context.Context, file configFile, w io.Writer, hangup <-chan os.S
 		check: check,
 		ready: ready,
 		http:  newHTTPServer(current, log, current.httpTLS()),
-		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(current)), log, nil),
+		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(current), levelHandler(level, log, changes)), log, nil),
 		reloader: &reloader{
-			file: file, in: in, level: level, live: current, health: health, hangup: hangup, poll: pollInterval,
+			file: file, in: in, live: current, health: health, hangup: hangup, poll: pollInterval,
+			tune: func(o config.Log) {
+				level.configure(o.Level.Slog())
+				recorder.SetSample(float64(o.SampleAllowed))
+			},
 		},
 	}
 	for _, l := range []struct {

@@ -401,8 +401,12 @@ func (o *operator) changeUser(ctx context.Context, userID string, change authz.U
 	if err != nil {
 		return err
 	}
+	what := []slog.Attr{slog.String("user", userID), slog.String("changes", strings.Join(authapi.Changes(change), ","))}
+	if err := o.permit(ctx, "change_user", what...); err != nil {
+		return err
+	}
 	sessions, err := o.store.ChangeUser(ctx, userID, change)
-	o.recordSome(ctx, "change_user", err, sessions, slog.String("user", userID), slog.String("changes", strings.Join(authapi.Changes(change), ",")))
+	o.recordSome(ctx, "change_user", err, sessions, what...)
 	if err != nil {
 		return err
 	}
@@ -526,6 +530,9 @@ func (o *operator) revokeAll(ctx context.Context, r revocation) error {
 	if err != nil {
 		return err
 	}
+	if err := o.permit(ctx, "revoke_all", slog.String("user", r.userID)); err != nil {
+		return err
+	}
 	sessions, err := o.store.RevokeUser(ctx, r.userID)
 	o.recordSome(ctx, "revoke_all", err, sessions, slog.String("user", r.userID))
 	o.doubt(ctx, r.userID, known || sessions > 0)
@@ -568,8 +575,12 @@ func (o *operator) revokeBefore(ctx context.Context, r revocation) error {
 	if err != nil {
 		return err
 	}
+	marked := []slog.Attr{slog.String("user", r.userID), slog.Time("before", r.before)}
+	if err := o.permit(ctx, "revoke_before", marked...); err != nil {
+		return err
+	}
 	err = o.store.RevokeUserBefore(ctx, r.userID, r.before)
-	o.record(ctx, "revoke_before", err, slog.String("user", r.userID), slog.Time("before", r.before))
+	o.record(ctx, "revoke_before", err, marked...)
 	if err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
 		return err
 	}
@@ -606,6 +617,10 @@ func (o *operator) revokeHandles(ctx context.Context, r revocation) error {
 	var missing []string
 	var failed error
 	for _, handle := range r.handles {
+		ended := []slog.Attr{slog.String("user", r.userID), slog.String("session", handle)}
+		if failed = errors.Join(failed, o.permit(ctx, "end_session", ended...)); failed != nil && authz.ReasonOf(failed) != authz.ReasonNotConfirmed {
+			break
+		}
 		found, err := o.store.RevokeHandle(ctx, r.userID, handle)
 		if err == nil && !found && !swept {
 			// The gate may never have seen it. Looking notes what there is.
@@ -616,8 +631,8 @@ func (o *operator) revokeHandles(ctx context.Context, r revocation) error {
 			swept = true
 			found, err = o.store.RevokeHandle(ctx, r.userID, handle)
 		}
-		if found {
-			o.record(ctx, "end_session", err, slog.String("user", r.userID), slog.String("session", handle))
+		if found || err != nil {
+			o.record(ctx, "end_session", err, ended...)
 		}
 		switch {
 		case err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed:

@@ -158,6 +158,9 @@ func (o *operator) mint(ctx context.Context, m minting) error {
 	if len(m.claims) > 0 {
 		attrs = append(attrs, slog.String("claims", strings.Join(slices.Sorted(maps.Keys(m.claims)), ",")))
 	}
+	if err := o.permit(ctx, "mint", attrs...); err != nil {
+		return err
+	}
 	o.record(ctx, "mint", nil, attrs...)
 	if !m.asJSON {
 		_, err = fmt.Fprintln(o.env.stdout, raw)
@@ -637,16 +640,24 @@ func (o *operator) revokeToken(ctx context.Context, raw string) error {
 	if own != nil { // never a nil pointer in an interface
 		r.RefreshTokens = own.RefreshTokens()
 	}
+	var refused error
+	r.Permit = func(ctx context.Context, revoked authapi.Revoked) error {
+		refused = o.permit(ctx, "revoke", revoked.Attrs()...)
+		return refused
+	}
 	asking, cancel := context.WithTimeout(ctx, issuerPatience)
 	defer cancel()
 	revoked, err := r.Revoke(asking, raw)
+	if refused != nil {
+		return refused
+	}
 	switch {
 	case revoked.Family != "":
 		handle := authz.Handle(revoked.Family)
-		o.record(ctx, "revoke", err, slog.String("family", handle))
+		o.record(ctx, "revoke", err, revoked.Attrs()...)
 		return o.revokedToken(err, "Revoked the refresh family %s and the access tokens that came from it\n", handle)
 	case revoked.TokenID != "":
-		o.record(ctx, "revoke", err, slog.String("user", revoked.UserID), slog.String("token", authz.Handle(revoked.TokenID)))
+		o.record(ctx, "revoke", err, revoked.Attrs()...)
 		return o.revokedToken(err, "Revoked the access token %s of %s\n", printable(revoked.TokenID), printable(revoked.UserID))
 	case revoked.UserID != "":
 		return fmt.Errorf("the token has no jti, by which it could be revoked alone: revoke all that the user has with 'gatehouse sessions revoke %s --all', or what was made until now with --before", printable(revoked.UserID))
@@ -670,6 +681,9 @@ func (o *operator) revokedToken(err error, format string, args ...any) error {
 }
 
 func (o *operator) revokeJTI(ctx context.Context, jti string, until time.Time) error {
+	if err := o.permit(ctx, "revoke", slog.String("token", authz.Handle(jti))); err != nil {
+		return err
+	}
 	err := o.store.RevokeToken(ctx, jti, until.Add(longestLeeway(o.cfg)))
 	o.record(ctx, "revoke", err, slog.String("token", authz.Handle(jti)))
 	return o.revokedToken(err, "Revoked any token with the jti %s, until %s\n", printable(jti), until.UTC().Format(time.RFC3339))

@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/internal/logging"
 )
 
@@ -29,23 +30,8 @@ const Message = "audit"
 // Key is the member that tells lines of the audit log from others in the same stream.
 const Key = "log"
 
-// Outcome is what came of a change.
-type Outcome string
-
-// The outcomes of changes.
-const (
-	Begun        Outcome = "begun"         // it is about to be made; only where a line must be there before
-	Applied      Outcome = "applied"       // it was made
-	NotConfirmed Outcome = "not_confirmed" // it was made, and fewer replicas hold it than must
-	Refused      Outcome = "refused"       // it was not made: whoever asked may not, or there is nothing to change
-	Failed       Outcome = "failed"        // it was not made, or nobody knows whether it was
-)
-
-// Outcomes are all of them.
-func Outcomes() []Outcome { return []Outcome{Begun, Applied, NotConfirmed, Refused, Failed} }
-
-// Attr is the outcome as a line has it.
-func (o Outcome) Attr() slog.Attr { return slog.String("outcome", string(o)) }
+// Begun is the outcome of a change that is about to be made; only a strict log has it.
+const Begun authapi.Outcome = "begun"
 
 // Options of a log.
 type Options struct {
@@ -61,7 +47,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Log is an audit log. It is safe for concurrent use.
+// Log is an audit log, that of [authapi.Options] for instance. It is safe for concurrent use.
 type Log struct {
 	o        Options
 	handler  slog.Handler
@@ -215,22 +201,24 @@ func (l *Log) write(ctx context.Context, attrs []slog.Attr) error {
 	return nil
 }
 
-// Permit is called before a change is made, with what is known of it. Where the log is
+// Permit implements [authapi.Audit]. It is called before a change is made, with what is known of it. Where the log is
 // strict it writes that down, and an error says that it could not: the change must not
 // be made then. Else it does nothing.
 func (l *Log) Permit(ctx context.Context, attrs ...slog.Attr) error {
 	if !l.o.Strict {
 		return nil
 	}
-	err := l.write(ctx, append(attrs[:len(attrs):len(attrs)], Begun.Attr()))
+	err := l.write(ctx, append(attrs[:len(attrs):len(attrs)], outcome(Begun)))
 	l.tell(ctx, err, nil)
 	return err
 }
 
+func outcome(o authapi.Outcome) slog.Attr { return slog.String("outcome", string(o)) }
+
 // Record writes down what came of a change. A line that can't be written goes to the
 // log, with the reason.
-func (l *Log) Record(ctx context.Context, outcome Outcome, attrs ...slog.Attr) {
-	all := append(attrs[:len(attrs):len(attrs)], outcome.Attr())
+func (l *Log) Record(ctx context.Context, o authapi.Outcome, attrs ...slog.Attr) {
+	all := append(attrs[:len(attrs):len(attrs)], outcome(o))
 	l.tell(ctx, l.write(ctx, all), all)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/internal/audit"
 	"github.com/gatehouse-auth/gatehouse/internal/logging"
 )
@@ -52,7 +53,7 @@ func TestLinesOfAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l, told := open(t, audit.Options{File: path})
 	require.NoError(t, l.Permit(t.Context(), slog.String("action", "login")))
-	l.Record(t.Context(), audit.Applied, slog.String("action", "login"), slog.String("user", "al\u202eice\n{}"), slog.String("token", "eyJhbGciOiJub25lIn0.e30."))
+	l.Record(t.Context(), authapi.OutcomeApplied, slog.String("action", "login"), slog.String("user", "al\u202eice\n{}"), slog.String("token", "eyJhbGciOiJub25lIn0.e30."))
 	require.Equal(t, []map[string]any{{
 		"level": "INFO", "msg": "audit", "log": "audit", "action": "login", "user": "al\u202eice\n{}", "token": "[secret]", "outcome": "applied",
 	}}, lines(t, read(t, path)), "and none before the change")
@@ -65,7 +66,7 @@ func TestLinesOfAFile(t *testing.T) {
 	// A file that is there is continued, and its mode is the operator's.
 	require.NoError(t, os.Chmod(path, 0o644))
 	second, told := open(t, audit.Options{File: path})
-	second.Record(t.Context(), audit.Refused)
+	second.Record(t.Context(), authapi.OutcomeRefused)
 	require.Len(t, lines(t, read(t, path)), 2)
 	require.Contains(t, told.String(), "others can read the audit log")
 }
@@ -79,14 +80,14 @@ func TestReopen(t *testing.T) {
 	for range 4 {
 		writers.Go(func() {
 			for range 50 {
-				l.Record(t.Context(), audit.Applied)
+				l.Record(t.Context(), authapi.OutcomeApplied)
 			}
 		})
 	}
 	require.NoError(t, os.Rename(path, path+".1"))
 	require.NoError(t, l.Reopen())
 	writers.Wait()
-	l.Record(t.Context(), audit.Applied, slog.Bool("last", true))
+	l.Record(t.Context(), authapi.OutcomeApplied, slog.Bool("last", true))
 	after := lines(t, read(t, path))
 	require.Len(t, append(lines(t, read(t, path+".1")), after...), 201, "no line is lost")
 	require.Equal(t, true, after[len(after)-1]["last"])
@@ -94,7 +95,7 @@ func TestReopen(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.Mkdir(path, 0o700))
 	require.ErrorContains(t, l.Reopen(), "is no file")
-	l.Record(t.Context(), audit.Applied) // goes where it went before
+	l.Record(t.Context(), authapi.OutcomeApplied) // goes where it went before
 }
 
 // A strict log has the change on the disk before it is made.
@@ -104,7 +105,7 @@ func TestStrict(t *testing.T) {
 	l, _ := open(t, audit.Options{File: path, Strict: true})
 	require.NoError(t, l.Permit(t.Context(), slog.String("action", "login")))
 	require.Equal(t, "begun", lines(t, read(t, path))[0]["outcome"])
-	l.Record(t.Context(), audit.NotConfirmed, slog.String("action", "login"))
+	l.Record(t.Context(), authapi.OutcomeNotConfirmed, slog.String("action", "login"))
 	require.Equal(t, "not_confirmed", lines(t, read(t, path))[1]["outcome"])
 }
 
@@ -117,7 +118,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	l, told := open(t, audit.Options{File: full})
 	require.NoError(t, l.Permit(t.Context()))
-	l.Record(t.Context(), audit.Applied, slog.String("action", "login"), slog.String("user", "alice"))
+	l.Record(t.Context(), authapi.OutcomeApplied, slog.String("action", "login"), slog.String("user", "alice"))
 	entry := lines(t, told.String())[0]
 	require.Equal(t, "ERROR", entry["level"])
 	require.Contains(t, entry["error"], syscall.ENOSPC.Error())
@@ -138,13 +139,13 @@ func TestATornLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l, told := open(t, audit.Options{File: path})
 	l.Tear()
-	l.Record(t.Context(), audit.Applied)
+	l.Record(t.Context(), authapi.OutcomeApplied)
 	require.Equal(t, byte('\n'), read(t, path)[0])
 	require.Len(t, lines(t, strings.TrimPrefix(read(t, path), "\n")), 1)
 	require.NoError(t, l.Close())
-	l.Record(t.Context(), audit.Applied)
+	l.Record(t.Context(), authapi.OutcomeApplied)
 	require.NoError(t, l.Reopen())
-	l.Record(t.Context(), audit.Applied)
+	l.Record(t.Context(), authapi.OutcomeApplied)
 	require.Contains(t, told.String(), "can be written again")
 }
 
@@ -152,7 +153,7 @@ func TestNoFileIsTheLog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	l, _ := open(t, audit.Options{Writer: &out, Text: true})
-	l.Record(t.Context(), audit.Applied, slog.String("user", "a b"))
+	l.Record(t.Context(), authapi.OutcomeApplied, slog.String("user", "a b"))
 	require.Contains(t, out.String(), `level=INFO msg=audit log=audit user="a b" outcome=applied`+"\n")
 	require.NoError(t, l.Reopen())
 	require.NoError(t, l.Close())
