@@ -79,12 +79,14 @@ func (a *API) authenticate(ctx context.Context, c *call, policy string) (*authz.
 	r.PolicyName, r.HasPolicyName = policy, true
 	d, err := a.authorizer.Authorize(ctx, &r)
 	c.decision = *d
+	if d.Principal != nil { // also of one who may not
+		c.caller = d.Principal.ID
+		if d.Principal.SessionID != "" {
+			c.session = authz.Handle(d.Principal.SessionID)
+		}
+	}
 	if err != nil {
 		return nil, err
-	}
-	c.caller = d.Principal.ID
-	if d.Principal.SessionID != "" {
-		c.session = authz.Handle(d.Principal.SessionID)
 	}
 	return d.Principal, nil
 }

@@ -93,12 +93,3 @@ func CheckObject(text []byte) (map[string]json.RawMessage, error) {
 	var members map[string]json.RawMessage
 	return members, json.Unmarshal(text, &members)
 }
-
-// Operations are those that the API has, as "METHOD /path/{template}".
-func (a *API) Operations() []string {
-	var all []string
-	for _, op := range a.operations {
-		all = append(all, op.method+" "+op.path)
-	}
-	return all
-}

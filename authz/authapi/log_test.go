@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -110,7 +111,7 @@ func TestChangesAreAudited(t *testing.T) {
 	b.post(t, "/auth/revoke-all-sessions", object{"userId": "dora"}, admin...)
 	require.Equal(t, object{"action": "revoke_all", "by": "alice", "user": "dora", "sessions": 0.0}, last())
 	b.post(t, oidcLogout, "logout_token=logout-token-of-sub-bob", asForm...)
-	require.Equal(t, object{"action": "oidc_logout", "provider": "corp", "sessions": 0.0}, last())
+	require.Equal(t, object{"action": "oidc_logout", "provider": "corp", "subject": "sub-bob", "sessions": 0.0}, last())
 
 	// What was asked for and refused, or did not happen, is told, too.
 	b.post(t, "/auth/login", object{"email": "x", "password": "y"}, "User-Agent", "curl/8\x1b")
@@ -210,4 +211,14 @@ func TestActionsAreThoseOfTheAuditLines(t *testing.T) {
 		}
 	}
 	require.ElementsMatch(t, slices.Collect(maps.Keys(named)), authapi.Actions)
+}
+
+// Whatever is no GET changes something, and says what the audit log calls it.
+func TestEveryOperationSaysWhatItChanges(t *testing.T) {
+	t.Parallel()
+	reads := []string{"introspect"}
+	for _, op := range newBench(t).api.Operations() {
+		changes := op.Method != http.MethodGet && !slices.Contains(reads, op.Name) || op.Name == "oidc_callback"
+		require.Equal(t, changes, op.Change != "", op.Name)
+	}
 }

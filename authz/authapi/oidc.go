@@ -189,11 +189,15 @@ func (a *API) backchannelLogout(ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := a.permit(ctx, c, "oidc_logout", slog.String("provider", name)); err != nil {
+	what := []slog.Attr{slog.String("provider", name)}
+	if ended.Subject != "" { // the user, as the provider calls it
+		what = append(what, slog.String("subject", clip(ended.Subject, 512)))
+	}
+	if err := a.permit(ctx, c, "oidc_logout", what...); err != nil {
 		return reply{}, err
 	}
 	sessions, err := a.o.Store.EndProviderLogin(ctx, ended, tokenID, expires.Add(a.o.Leeway))
-	a.audit(ctx, c, "oidc_logout", err, slog.String("provider", name), slog.Int("sessions", sessions))
+	a.audit(ctx, c, "oidc_logout", err, append(what, slog.Int("sessions", sessions))...)
 	if err != nil {
 		return reply{}, err
 	}

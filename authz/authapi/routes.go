@@ -180,3 +180,20 @@ func (op *operation) match(path string) (params map[string]string, ok bool) {
 		pattern, path = morePattern, morePath
 	}
 }
+
+// Operation is a call of the API.
+type Operation struct {
+	Name   string // in the log and in metrics
+	Method string
+	Path   string // {name} stands for one segment
+	Change string // the action in the audit log; "" for what changes nothing
+}
+
+// Operations are the calls that the API's parts allow.
+func (a *API) Operations() []Operation {
+	all := make([]Operation, len(a.operations))
+	for i, op := range a.operations {
+		all[i] = Operation{op.name, op.method, op.path, op.changes}
+	}
+	return all
+}
