@@ -354,6 +354,9 @@ func (r *running) level(t *testing.T, method, body string, headers ...string) (s
 	require.NoError(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
+		if headers[i] == "Host" {
+			request.Host = headers[i+1]
+		}
 	}
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)
@@ -467,10 +470,14 @@ func TestLogLevelIsLent(t *testing.T) {
 		require.Equal(t, 400, status, wrong)
 		require.Contains(t, body, `{"error":"`)
 	}
-	for _, header := range []string{"Origin", "Sec-Fetch-Site"} {
-		status, _ := g.level(t, http.MethodPut, `{"level":"debug"}`, header, "https://evil.example")
-		require.Equal(t, 403, status)
+	for _, header := range []string{"Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Via"} {
+		for _, method := range []string{http.MethodPut, http.MethodDelete} {
+			status, _ := g.level(t, method, `{"level":"error"}`, header, "https://evil.example")
+			require.Equal(t, 403, status)
+		}
 	}
+	status, _ = g.level(t, http.MethodPut, `{"level":"error"}`, "Host", "evil.example")
+	require.Equal(t, 421, status, "a name that was made to lead here")
 	status, _ = g.level(t, http.MethodPost, `{"level":"debug"}`)
 	require.Equal(t, 405, status)
 	status, _ = get(t, "http://"+g.http+levelPath)

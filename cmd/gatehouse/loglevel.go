@@ -128,7 +128,9 @@ func (c levelChange) parse() (level slog.Level, span time.Duration, err error) {
 }
 
 // levelHandler shows and changes the level: GET, PUT with {"level", "for"}, and DELETE,
-// which goes back. Whoever reaches the ops listener may; a web page may not.
+// which goes back. Who changes it could hide what they try next, so only callers on this
+// host may, as with [explainHandler]: no proxy's, and no web page, be it that its own name
+// leads here.
 func levelHandler(l *logLevel, log *slog.Logger, changes *audit.Log) http.Handler {
 	refuse := func(w http.ResponseWriter, status int, why string) {
 		writeJSON(w, status, map[string]string{"error": why})
@@ -137,11 +139,16 @@ func levelHandler(l *logLevel, log *slog.Logger, changes *audit.Log) http.Handle
 	mux.HandleFunc("GET "+levelPath, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, l.detail()) })
 	change := func(change func(http.ResponseWriter, *http.Request)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+			switch {
+			case !fromThisHost(r.RemoteAddr) || forwarded(r):
+				refuse(w, http.StatusForbidden, "the level is changed by callers on this host only, and through no proxy")
+			case !namesThisHost(r.Host):
+				refuse(w, http.StatusMisdirectedRequest, "ask by localhost or by an IP address")
+			case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":
 				refuse(w, http.StatusForbidden, "a web page can't change the level")
-				return
+			default:
+				change(w, r)
 			}
-			change(w, r)
 		}
 	}
 	mux.HandleFunc("PUT "+levelPath, change(func(w http.ResponseWriter, r *http.Request) {

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -208,7 +209,7 @@ func (l *Log) Permit(ctx context.Context, attrs ...slog.Attr) error {
 	if !l.o.Strict {
 		return nil
 	}
-	err := l.write(ctx, append(attrs[:len(attrs):len(attrs)], outcome(Begun)))
+	err := l.write(ctx, append(slices.Clip(attrs), outcome(Begun)))
 	l.tell(ctx, err, nil)
 	return err
 }
@@ -218,7 +219,7 @@ func outcome(o authapi.Outcome) slog.Attr { return slog.String("outcome", string
 // Record writes down what came of a change. A line that can't be written goes to the
 // log, with the reason.
 func (l *Log) Record(ctx context.Context, o authapi.Outcome, attrs ...slog.Attr) {
-	all := append(attrs[:len(attrs):len(attrs)], outcome(o))
+	all := append(slices.Clip(attrs), outcome(o))
 	l.tell(ctx, l.write(ctx, all), all)
 }
 

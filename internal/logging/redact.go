@@ -116,7 +116,7 @@ func ruleOf(name string) rule {
 	case slog.TimeKey, slog.LevelKey, slog.MessageKey, "decision", "reason", "policy", "method", "host", "path", "took", "error", "user", "request_id", "address":
 		return shows
 	}
-	name = strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "", " ", "").Replace(name))
+	name = strings.ToLower(joined.Replace(name))
 	switch name {
 	case "session", "family", "token", "replaces":
 		return showsHandles
@@ -130,6 +130,9 @@ func ruleOf(name string) rule {
 	}
 	return shows
 }
+
+// joined writes the words of a name as one.
+var joined = strings.NewReplacer("-", "", "_", "", ".", "", " ", "")
 
 var (
 	secretNames = []string{"pin", "code", "salt", "sid", "sig", "auth", "pass", "pwd", "key"}
