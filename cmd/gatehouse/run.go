@@ -105,7 +105,7 @@ why the request may not pass.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
-	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), demoCommand(env), readyCommand(env))
+	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), initCommand(env), demoCommand(env), readyCommand(env))
 	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), attackCommand(env), completionCommand(env))
 	return root
 }

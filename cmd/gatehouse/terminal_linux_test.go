@@ -5,7 +5,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -104,4 +106,97 @@ func TestTokenIsAskedForAtATerminal(t *testing.T) {
 	require.NotContains(t, stdout.String()+stderr.String(), "the-secret-token")
 	_, _ = io.WriteString(program, "\n")
 	require.NotContains(t, <-shown, "the-secret-token", "no echo")
+}
+
+// answering has somebody at a terminal type each answer when its question is there.
+func answering(ctx context.Context, t *testing.T, dialogue [][2]string, args ...string) command {
+	t.Helper()
+	person, program := newTerminal(t)
+	var stdout, stderr buffer
+	go func() {
+		for _, d := range dialogue {
+			for {
+				text, more := stderr.snapshot()
+				if strings.Contains(text, d[0]) {
+					break
+				}
+				select {
+				case <-more:
+				case <-ctx.Done():
+					return
+				}
+			}
+			_, _ = io.WriteString(person, d[1]+"\n")
+		}
+	}()
+	code := run(ctx, args, environment{
+		lookup: func(string) (string, bool) { return "", false }, stdin: program, stdout: &stdout, stderr: &stderr,
+	})
+	return command{code, stdout.String(), stderr.String()}
+}
+
+func TestInitAsksAtATerminal(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	secret := write(t, "secret", "the secret of the application\n")
+
+	t.Run("Enter takes what is offered", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "gate")
+		c := answering(ctx, t, [][2]string{
+			{"What do requests come with? [sessions] ", ""},
+			{"[redis://127.0.0.1:6379/0] ", ""},
+			{"[app=127.0.0.1:3000/] ", ""},
+			{"express-session application? A file with its secret (- for none) [-] ", ""},
+			{"Are people to log in here", ""},
+		}, "init", dir)
+		require.Equal(t, exitOK, c.code, c.stderr)
+		require.Contains(t, tree(t, dir), "users.yaml")
+		require.Contains(t, c.stdout, "is a gate for people with a session cookie")
+	})
+	t.Run("what won't do is asked for again", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "gate")
+		c := answering(ctx, t, [][2]string{
+			{"What do requests come with? [sessions] ", "cookies"},
+			{`--for "cookies": it is sessions, jwt, both, api-keys or oidc` + "\nWhat do requests come with? [sessions] ", "both"},
+			{"[redis://127.0.0.1:6379/0] ", "localhost"},
+			{"--store: ", "embedded://"},
+			{"[app=127.0.0.1:3000/] ", "shop=127.0.0.1:3000/ orders=127.0.0.1:4000"},
+			{"(- for none) [-] ", secret},
+			{"The name of its cookie? [connect.sid] ", "sid"},
+		}, "init", dir)
+		require.Equal(t, exitOK, c.code, c.stderr)
+		files := tree(t, dir)
+		require.NotContains(t, files, "users.yaml", "the application logs people in")
+		require.Equal(t, "the secret of the application\n", files["secrets/session-secrets"])
+		require.Contains(t, files["gatehouse.yaml"], `url: "embedded://"`)
+		require.Contains(t, files["envoy.yaml"], "- name: orders-admin\n")
+	})
+	t.Run("Ctrl-C leaves nothing", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		ctx, interrupt := context.WithCancel(ctx)
+		person, program := newTerminal(t)
+		_, err := io.WriteString(person, "jwt\n")
+		require.NoError(t, err)
+		var said buffer
+		go func() {
+			for {
+				text, more := said.snapshot()
+				if strings.Contains(text, "Where is Redis?") {
+					interrupt()
+					return
+				}
+				<-more
+			}
+		}()
+		code := run(ctx, []string{"init", filepath.Join(dir, "gate")}, environment{
+			lookup: func(string) (string, bool) { return "", false }, stdin: program, stdout: &said, stderr: &said,
+		})
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, said.String(), "nothing was written: interrupted")
+		require.Empty(t, tree(t, dir))
+	})
 }
