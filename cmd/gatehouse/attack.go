@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -173,7 +174,11 @@ func runAttack(ctx context.Context, env environment, flags attackFlags, cases []
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("not done within --total %v: %w", flags.total, err)
 		}
-		return exitError{exitUsage, fmt.Errorf("attack: %s", printable(err.Error()))}
+		next := ""
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			next = "; start the gateway first, or 'gatehouse demo', which prints an attack on itself"
+		}
+		return exitError{exitUsage, fmt.Errorf("attack: %s%s", printable(err.Error()), next)}
 	}
 	if text {
 		err = tellAttack(env.stdout, report)

@@ -295,7 +295,7 @@ func askOps(ctx context.Context, address, method, path string, body []byte) (*ht
 		if cause := errors.Unwrap(err); cause != nil { // without the made-up URL
 			err = cause
 		}
-		return nil, fmt.Errorf("no answer from %s: %w; is the server running, and is that its server.ops.listen?", address, err)
+		return nil, fmt.Errorf("no answer from %s: %w; is the server running ('gatehouse serve'), and is that its server.ops.listen?", address, err)
 	}
 	return response, nil
 }

@@ -149,7 +149,11 @@ func lintSource(env environment, file string) (lint.Source, error) {
 		if pe, ok := errors.AsType[*fs.PathError](err); ok { // says the name as it is, line breaks and all
 			err = pe.Err
 		}
-		return lint.Source{}, fmt.Errorf("read the gateway's configuration, %q: %w", file, err)
+		next := ""
+		if errors.Is(err, fs.ErrNotExist) {
+			next = "; 'gatehouse init' writes one to begin with"
+		}
+		return lint.Source{}, fmt.Errorf("read the gateway's configuration, %q: %w%s", file, err, next)
 	}
 	return lint.Source{Name: file, Data: text}, nil
 }

@@ -27,7 +27,7 @@ func listen(ctx context.Context, key, address string) (net.Listener, error) {
 	l, err := config.Listen(ctx, network, target)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: address %s is in use: stop the program that has it, or choose another one", key, address)
+		return nil, fmt.Errorf("%s: address %s is in use: stop the program that has it ('gatehouse ready' says whether it is a Gatehouse), or choose another one", key, address)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("%s: not allowed to listen on %s: choose another address or run with the rights for it", key, address)
 	case err != nil:

@@ -103,7 +103,7 @@ func (o *operator) explained(ctx context.Context, err error) error {
 		if ctx.Err() != nil {
 			return errors.New("interrupted: what was not reported as done may be done or not; run the same command again, which does no harm")
 		}
-		return fmt.Errorf("the store at %v: %w", o.cfg.Redis.URL, err)
+		return fmt.Errorf("the store at %v: %w; start it, or correct redis.url; of a server that runs, 'gatehouse ready' says whether it has reached it", o.cfg.Redis.URL, err)
 	case authz.ReasonProfileMalformed:
 		return fmt.Errorf("%w; the gate refuses the user for it: correct or delete the key user:ID in Redis", err)
 	}
@@ -268,7 +268,7 @@ func readToken(ctx context.Context, env environment, args []string) (string, err
 		text = strings.TrimSpace(rest)
 	}
 	if text == "" {
-		return "", usageError{errors.New("no token: pipe one into standard input")}
+		return "", usageError{errors.New("no token: pipe one into standard input, as in 'pbpaste | gatehouse tokens inspect'")}
 	}
 	return text, nil
 }

@@ -82,6 +82,9 @@ func run(ctx context.Context, args []string, env environment) int {
 		return exitUsage
 	case errors.As(err, &problems): // one line each, in the form that editors know
 		fmt.Fprintln(env.stderr, problems)
+		if next := afterProblems(problems); next != "" {
+			fmt.Fprintf(env.stderr, "gatehouse: %s\n", next)
+		}
 	default:
 		fmt.Fprintf(env.stderr, "gatehouse: %v\n", err)
 	}
@@ -103,7 +106,7 @@ why the request may not pass.`,
 	}
 	root.SetVersionTemplate(telemetry.ReadBuild().String() + "\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
+		return usageError{fmt.Errorf("%w; %s", err, orHelp(cmd, suggestedFlag(cmd, err)))}
 	})
 	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), initCommand(env), demoCommand(env), readyCommand(env))
 	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), attackCommand(env), completionCommand(env))
@@ -118,7 +121,11 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return nil
 		}
 		message, _, _ := strings.Cut(err.Error(), "\n")
-		return usageError{fmt.Errorf("%s; see '%s --help'", message, cmd.CommandPath())}
+		meant := ""
+		if cmd.HasSubCommands() && len(args) > 0 {
+			meant = suggested(cmd, args[0])
+		}
+		return usageError{fmt.Errorf("%s; %s", message, orHelp(cmd, meant))}
 	}
 }
 

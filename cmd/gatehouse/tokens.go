@@ -67,7 +67,7 @@ out of reach: then nobody knows whether what is minted is good.
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if m.userID == "" {
-				return usageError{errors.New("--user is missing: whose token is it?")}
+				return usageError{errors.New("--user is missing: whose token is it? As in 'gatehouse tokens mint --user alice'")}
 			}
 			err := checkUser(m.userID)
 			if err == nil {

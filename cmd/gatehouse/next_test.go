@@ -1,0 +1,64 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Who made a mistake is told what to run next.
+func TestErrorsSayWhatToRunNext(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	nobody := deskFile(t, deskConfig("redis://127.0.0.1:1", "", ""))
+	typo := write(t, "gatehouse.yaml", "sesions: {}\n")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = taken.Close() }()
+	inUse := write(t, "gatehouse.yaml", "server: {check: {listen: '"+taken.Addr().String()+"'}}\npolicies: {p: {anonymous: true}}\ndefault_policy: p\n")
+	for _, tc := range []struct {
+		name string
+		args []string
+		code int
+		want string // the end of what is said
+	}{
+		{"command", []string{"sesions", "list"}, exitUsage, `unknown command "sesions" for "gatehouse"; did you mean 'gatehouse sessions'?`},
+		{"command below", []string{"keys", "rotat"}, exitUsage, `unknown command "rotat" for "gatehouse keys"; did you mean 'gatehouse keys rotate'?`},
+		{"command that is near nothing", []string{"xyzzy"}, exitUsage, `unknown command "xyzzy" for "gatehouse"; see 'gatehouse --help'`},
+		{"flag", []string{"serve", "--confg", "x"}, exitUsage, "unknown flag: --confg; did you mean --config?"},
+		{"flag of a command below", []string{"sessions", "list", "bob", "--jsn"}, exitUsage, "unknown flag: --jsn; did you mean --json?"},
+		{"flag that is near nothing", []string{"serve", "--xyzzy"}, exitUsage, "unknown flag: --xyzzy; see 'gatehouse serve --help'"},
+		{"short flag", []string{"serve", "-x"}, exitUsage, "see 'gatehouse serve --help'"},
+		{"no configuration", []string{"serve"}, exitFailed, "gatehouse: 'gatehouse init' writes one to begin with"},
+		{"no configuration of that name", []string{"sessions", "list", "bob", "-c", "nowhere.yaml"}, exitFailed, "gatehouse: 'gatehouse init' writes one to begin with"},
+		{"misspelt key, serve", []string{"serve", typo}, exitFailed, "unknown key; did you mean sessions?"},
+		{"misspelt key, check", []string{"config", "check", typo}, exitFailed, "unknown key; did you mean sessions?"},
+		{"directory", []string{"config", "check", filepath.Dir(typo)}, exitFailed, "gatehouse: name the file in it: " + typo},
+		{"no Redis", []string{"sessions", "list", "bob", "-c", nobody}, exitFailed, "connection refused; start it, or correct redis.url; of a server that runs, 'gatehouse ready' says whether it has reached it"},
+		{"port in use", []string{"serve", inUse}, exitFailed, "is in use: stop the program that has it ('gatehouse ready' says whether it is a Gatehouse), or choose another one"},
+		{"no server", []string{"ready", "--ops", "127.0.0.1:1"}, exitFailed, "is the server running ('gatehouse serve'), and is that its server.ops.listen?"},
+		{"no server to explain", []string{"explain", "--server", "127.0.0.1:1", "http://gw/"}, exitUsage, "is the server running ('gatehouse serve'), and is that its server.ops.listen?"},
+		{"no gateway's configuration", []string{"envoy", "lint", "nowhere.yaml"}, exitFailed, "no such file or directory; 'gatehouse init' writes one to begin with"},
+		{"nobody to attack", []string{"attack", "--target", "http://127.0.0.1:1"}, exitUsage, "; start the gateway first, or 'gatehouse demo', which prints an attack on itself"},
+		{"no user", []string{"tokens", "mint", "-c", nobody}, exitUsage, "As in 'gatehouse tokens mint --user alice'"},
+		{"no token", []string{"tokens", "inspect", "-c", nobody}, exitUsage, "as in 'pbpaste | gatehouse tokens inspect'"},
+		{"no keys", []string{"tokens", "mint", "--user", "bob", "-c", write(t, "gatehouse.yaml", "policies: {p: {anonymous: true}}\n")}, exitFailed, "'gatehouse keys new' makes one"},
+		{"no case", []string{"init"}, exitUsage, "sessions, jwt, both, api-keys or oidc; see 'gatehouse init --help'"},
+	} {
+		c := gatehouse(t, nil, tc.args...)
+		require.Equal(t, tc.code, c.code, "%s: %s", tc.name, c.stderr)
+		require.True(t, strings.HasSuffix(c.stderr, tc.want+"\n"), "%s: %s", tc.name, c.stderr)
+	}
+
+	// What init wrote is found, from where it was run.
+	require.Equal(t, exitOK, gatehouse(t, nil, "init", "--for", "api-keys").code)
+	require.FileExists(t, filepath.Join(defaultInitDir, defaultConfigFile))
+	c := gatehouse(t, nil, "serve")
+	require.Contains(t, c.stderr, "there is one in gate: name it, as in 'gatehouse config check gate/gatehouse.yaml'")
+	require.NoError(t, os.Chdir(defaultInitDir))
+	require.Equal(t, exitOK, gatehouse(t, nil, "config", "check").code)
+}
