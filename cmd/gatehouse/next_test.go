@@ -2,7 +2,6 @@ package main
 
 import (
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -59,6 +58,6 @@ func TestErrorsSayWhatToRunNext(t *testing.T) {
 	require.FileExists(t, filepath.Join(defaultInitDir, defaultConfigFile))
 	c := gatehouse(t, nil, "serve")
 	require.Contains(t, c.stderr, "there is one in gate: name it, as in 'gatehouse config check gate/gatehouse.yaml'")
-	require.NoError(t, os.Chdir(defaultInitDir))
+	t.Chdir(defaultInitDir)
 	require.Equal(t, exitOK, gatehouse(t, nil, "config", "check").code)
 }
