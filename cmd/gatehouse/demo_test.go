@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -61,9 +62,30 @@ func TestDemoRefusesAPortInUse(t *testing.T) {
 func TestDemoWithoutEnvoySaysWhatToDo(t *testing.T) {
 	t.Setenv("GATEHOUSE_ENVOY", "")
 	t.Setenv("PATH", t.TempDir())
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CACHE_HOME", "")
 	t.Chdir(t.TempDir())
 	c := gatehouse(t, nil, "demo")
 	require.Equal(t, exitFailed, c.code)
-	require.Contains(t, c.stderr, "make demo")
-	require.Equal(t, 1, strings.Count(c.stderr, "\n"), c.stderr)
+	require.Equal(t, "gatehouse: the demo needs Envoy, and there is none in PATH: run 'gatehouse demo --install', which fetches Envoy 1.40.0, or set GATEHOUSE_ENVOY to the path of one\n", c.stderr)
+
+	c = gatehouse(t, nil, "demo", "--install")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "install python3")
+}
+
+func TestDemoOpensThePage(t *testing.T) {
+	proctest.Need(t, "envoy")
+	if runtime.GOOS != "linux" {
+		t.Skip("browsers are opened in another way here")
+	}
+	bin, opened := t.TempDir(), filepath.Join(t.TempDir(), "opened")
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "xdg-open"), []byte("#!/bin/sh\necho \"$1\" >"+opened+"\n"), 0o700))
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	port := strconv.Itoa(proctest.FreePort(t))
+	c := gatehouse(t, nil, "demo", "--check", "--open", "--store", "embedded", "--port", port)
+	require.Equal(t, exitOK, c.code, c.stderr)
+	page, err := os.ReadFile(opened)
+	require.NoError(t, err)
+	require.Equal(t, "http://127.0.0.1:"+port+"/\n", string(page))
 }

@@ -26,7 +26,8 @@ func envName(program string) string {
 // Find returns the path of a program, *[NotFoundError] when there is none.
 // It looks at the environment variable that is named after it (GATEHOUSE_ENVOY,
 // GATEHOUSE_REDIS_SERVER, …), then in PATH, then in the .tools directory of the
-// module that we are in, where scripts/tools.sh installs. A variable that is
+// module that we are in, where scripts/tools.sh installs, and last in [InstallDir].
+// A variable that is
 // set but names no program is an error of its own: falling back would run a
 // program that the user did not ask for.
 //
@@ -63,7 +64,22 @@ func find(program string) (string, error) {
 			return path, nil
 		}
 	}
+	if dir, err := InstallDir(program); err == nil {
+		if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
+			return path, nil
+		}
+	}
 	return "", &NotFoundError{Program: program}
+}
+
+// InstallDir returns where 'gatehouse demo --install' puts a program: in the user's
+// cache, so that it is there whatever the working directory is. It need not exist.
+func InstallDir(program string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cache, "gatehouse", program), nil
 }
 
 // toolsDir returns the .tools directory beside the go.mod that is nearest
