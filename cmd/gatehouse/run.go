@@ -109,7 +109,7 @@ why the request may not pass.`,
 		return usageError{fmt.Errorf("%w; %s", err, orHelp(cmd, suggestedFlag(cmd, err)))}
 	})
 	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), initCommand(env), demoCommand(env), readyCommand(env))
-	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), attackCommand(env), completionCommand(env))
+	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), attackCommand(env), completionCommand(env), manCommand(env))
 	return root
 }
 

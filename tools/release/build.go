@@ -246,6 +246,13 @@ func build(ctx context.Context, p product, root, version string, head commit, wo
 		}
 		papers = append(papers, entry{Name: name, Content: text})
 	}
+	if p.Help {
+		help, err := helpOf(ctx, p, source, work, env)
+		if err != nil {
+			return nil, err
+		}
+		papers = append(papers, help...)
+	}
 	files := map[string][]byte{}
 	for _, t := range p.Targets {
 		binary := filepath.Join(work, t.OS+"-"+t.Arch, p.Name)
@@ -277,6 +284,39 @@ func build(ctx context.Context, p product, root, version string, head commit, wo
 	}
 	files[sumsFile] = sums(files)
 	return files, nil
+}
+
+// helpOf are the manual pages and the completion that the program writes of itself, here
+// and for all targets.
+func helpOf(ctx context.Context, p product, source, work string, env []string) ([]entry, error) {
+	here := target{OS: runtime.GOOS, Arch: runtime.GOARCH}
+	binary, manual := filepath.Join(work, "here", p.Name), filepath.Join(work, "here", "man1")
+	if _, err := goCommand(ctx, source, append(buildEnv(here), env...), "build", "-trimpath", "-buildvcs=false", "-tags", p.Tags, "-o", binary, p.Main); err != nil {
+		return nil, err
+	}
+	if _, err := command(ctx, work, buildEnv(here), binary, "man", manual); err != nil {
+		return nil, err
+	}
+	pages, err := os.ReadDir(manual)
+	if err != nil {
+		return nil, err
+	}
+	var entries []entry
+	for _, page := range pages {
+		text, err := readFile(manual, page.Name())
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, entry{Name: "man/man1/" + page.Name(), Content: text})
+	}
+	for shell, file := range map[string]string{"bash": p.Name, "zsh": "_" + p.Name, "fish": p.Name + ".fish"} { // as each shell looks for it
+		text, err := command(ctx, work, buildEnv(here), binary, "completion", shell)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, entry{Name: "completion/" + shell + "/" + file, Content: text})
+	}
+	return entries, nil
 }
 
 // inspect looks at what was built, rather than at what was asked for: a static

@@ -32,6 +32,7 @@ var gatehouse = product{
 	Others: []string{"./services/user-service", "./services/order-service", "./services/demo-page", "./deploy/probe"},
 	Tags:   "timetzdata", // as in deploy/Dockerfile: conditions may name a time zone
 	Papers: []string{"LICENSE", noticesFile},
+	Help:   true,
 	Targets: []target{
 		{OS: "linux", Arch: "amd64"},
 		{OS: "linux", Arch: "arm64"},
@@ -46,6 +47,7 @@ type product struct {
 	Others  []string // packages of programs that are in our images only
 	Tags    string
 	Papers  []string // files of the repository that go into each archive
+	Help    bool     // the program writes manual pages and completion, which go there too
 	Targets []target
 }
 

@@ -458,3 +458,31 @@ func TestUsage(t *testing.T) {
 		require.ErrorContains(t, run(context.Background(), strings.Fields(args), io.Discard), because, args)
 	}
 }
+
+// The archive has a manual page for each command, and completion for three shells, the same
+// whenever they are made.
+func TestArchivesHaveHelp(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	require.NoError(t, err)
+	help := func() map[string]string {
+		entries, err := helpOf(t.Context(), gatehouse, root, t.TempDir(), nil)
+		require.NoError(t, err)
+		files := map[string]string{}
+		for _, e := range entries {
+			files[e.Name] = string(e.Content)
+		}
+		return files
+	}
+	files := help()
+	for name, text := range map[string]string{
+		"man/man1/gatehouse.1":               ".TH GATEHOUSE 1 ",
+		"man/man1/gatehouse-sessions-list.1": "gatehouse\\-sessions\\-list",
+		"completion/bash/gatehouse":          "bash completion",
+		"completion/zsh/_gatehouse":          "#compdef gatehouse",
+		"completion/fish/gatehouse.fish":     "fish completion",
+	} {
+		require.Contains(t, files[name], text, name)
+	}
+	require.Equal(t, files, help())
+}
