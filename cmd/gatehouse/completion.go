@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,6 +79,7 @@ type sketch struct {
 		Issuer    string
 		Audiences []string
 	}
+	Policies map[string]any
 
 	dir string
 }
@@ -199,5 +201,18 @@ func completeAudience(env environment) cobra.CompletionFunc {
 			audiences = []string{s.Tokens.Issuer}
 		}
 		return slices.DeleteFunc(slices.Clone(audiences), func(a string) bool { return !strings.HasPrefix(a, typed) }), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completePolicy completes the name of a policy of the configuration.
+func completePolicy(env environment) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		for _, name := range slices.Sorted(maps.Keys(sketchOf(cmd, env).Policies)) {
+			if strings.HasPrefix(name, typed) && plainWord(name) {
+				names = append(names, name)
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
 	}
 }

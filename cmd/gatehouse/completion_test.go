@@ -58,6 +58,13 @@ func TestCompletionKnowsWhatCanBeKnownWithoutAsking(t *testing.T) {
 		{[]string{"keys", "new", "--alg", ""}, []string{"RS256", "ES256", "ES384", "ES512", "EdDSA", ":4"}},
 		{[]string{"keys", "rotate", "--dir", ""}, []string{":16"}},
 		{[]string{"demo", "--store", ""}, []string{"auto", "redis", "embedded", ":4"}},
+		{append([]string{"explain"}, append(c, "--policy", "")...), []string{"user", ":4"}},
+		{[]string{"explain", "--server", ""}, []string{":4"}},
+		{[]string{"envoy", "lint", "--config", ""}, []string{"yaml", "yml", ":8"}},
+		{[]string{"envoy", "lint", "--format", ""}, []string{"text", "json", "sarif", ":4"}},
+		{[]string{"init", "--for", ""}, []string{"sessions", "jwt", "both", "api-keys", "oidc", ":4"}},
+		{[]string{"init", "--express-secret-file", ""}, []string{":0"}}, // any file
+		{[]string{"init", ""}, []string{":16"}},
 		{[]string{"completion", ""}, []string{"bash", "zsh", "fish", "powershell", ":4"}},
 		{[]string{"tokens", "inspect", ""}, []string{":4"}},
 	} {

@@ -115,6 +115,9 @@ Exit status: 0 allowed, 1 denied, 2 not explained.`,
 	cmd.Flags().StringVar(&address, "address", "", "the client's address, as the gateway reports it")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for scripts")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long it may take")
+	completeFlag(cmd, "policy", completePolicy(env))
+	completeWords(cmd, "server")
+	completeWords(cmd, "address")
 	return cmd
 }
 

@@ -90,6 +90,15 @@ Exits 0 when there is no error, 1 when there is one (with --strict: a warning),
 	f.StringSliceVar(&flags.ignore, "ignore", nil, "leave out findings of this code; repeat it for more")
 	f.BoolVar(&flags.strict, "strict", false, "exit 1 on warnings, too")
 	f.BoolVar(&flags.rules, "rules", false, "list all rules, or explain those whose codes are given, and read no file")
+	_ = cmd.MarkFlagFilename("config", configExtensions...)
+	completeWords(cmd, "format", "text", "json", "sarif")
+	var codes []string
+	for _, rule := range lint.Rules() {
+		if rule.Ignorable() {
+			codes = append(codes, cobra.CompletionWithDesc(rule.Code, rule.Title))
+		}
+	}
+	completeWords(cmd, "ignore", codes...)
 	return cmd
 }
 
