@@ -112,8 +112,20 @@ func (s *Store) scan(ctx context.Context, server redis.Cmdable, userID string) (
 		if ids, err = s.ownedBy(ctx, userID, keys, ids); err != nil {
 			return ids, err
 		}
+		if looked, ok := ctx.Value(progressKey{}).(func(records int)); ok {
+			looked(len(keys))
+		}
 	}
 	return ids, nil
+}
+
+type progressKey struct{}
+
+// WithProgress has looked called, while all session records are looked through, for each
+// step with how many records those were, for people who wait. Nodes of a Cluster are looked
+// through at the same time, and call at the same time.
+func WithProgress(ctx context.Context, looked func(records int)) context.Context {
+	return context.WithValue(ctx, progressKey{}, looked)
 }
 
 func (s *Store) scanStep(ctx context.Context, server redis.Cmdable, cursor uint64) ([]string, uint64, error) {

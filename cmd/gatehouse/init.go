@@ -246,13 +246,17 @@ func runInit(ctx context.Context, o initOptions, env environment) error {
 	if o.kind == "" {
 		return usageError{fmt.Errorf("--for is missing: what do requests come with? %s; see 'gatehouse init --help'", alternatives(starterNames()))}
 	}
-	secrets, err := newStarterSecrets(o)
+	plan, err := o.starter(env, nil)
+	if err != nil {
+		return usageError{err}
+	}
+	secrets, err := newStarterSecrets(o, plan)
 	if err != nil {
 		return err
 	}
 	s, err := o.starter(env, secrets)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	files, err := s.files()
 	if err != nil {

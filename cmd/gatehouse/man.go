@@ -77,9 +77,11 @@ func manPage(cmd *cobra.Command) string {
 		asIs("COMMANDS", commands.String())
 	}
 	cmd.InitDefaultHelpFlag()
-	var own pflag.FlagSet
-	cmd.NonInheritedFlags().VisitAll(func(f *pflag.Flag) { own.AddFlag(f) })
-	asIs("OPTIONS", own.FlagUsages())
+	var all pflag.FlagSet
+	for _, flags := range []*pflag.FlagSet{cmd.NonInheritedFlags(), cmd.InheritedFlags()} {
+		flags.VisitAll(all.AddFlag)
+	}
+	asIs("OPTIONS", all.FlagUsages())
 	asIs("EXAMPLES", cmd.Example)
 	var also []string
 	if cmd.HasParent() {

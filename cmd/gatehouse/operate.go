@@ -63,7 +63,14 @@ func withStore(cmd *cobra.Command, file configFlag, env environment, run func(co
 	if err := o.open(); err != nil {
 		return err
 	}
-	return errors.Join(o.explained(cmd.Context(), run(cmd.Context(), o)), o.close())
+	ctx := cmd.Context()
+	if quiet, err := cmd.Flags().GetBool("quiet"); err != nil || !quiet {
+		p := newProgress(env, "Looked at %s records of sessions, %s a second")
+		defer p.clear()
+		o.env.stdout, o.env.stderr = p.before(env.stdout), p.before(env.stderr)
+		ctx = session.WithProgress(ctx, p.add)
+	}
+	return errors.Join(o.explained(ctx, run(ctx, o)), o.close())
 }
 
 // operatorPatience is the least time that a call of the store has: whoever waits

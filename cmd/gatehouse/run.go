@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
@@ -28,6 +29,9 @@ type environment struct {
 	lookup         func(name string) (string, bool) // environment variables
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	// longWork is how long something may take before it is said how far it is; zero is
+	// a second.
+	longWork time.Duration
 }
 
 // Exit codes.

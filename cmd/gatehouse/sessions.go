@@ -28,6 +28,7 @@ error, in the form of the auth API's audit log: who did what to whom.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	cmd.PersistentFlags().BoolP("quiet", "q", false, "don't say how far long work is")
 	cmd.AddCommand(sessionsListCommand(env), sessionsShowCommand(env), sessionsSetCommand(env), sessionsRevokeCommand(env))
 	return cmd
 }

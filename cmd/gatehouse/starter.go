@@ -80,17 +80,22 @@ type starterSecrets struct {
 	keyHash, passHash string
 }
 
-func newStarterSecrets(o initOptions) (*starterSecrets, error) {
+// newStarterSecrets makes those that the case needs: keys and hashes take their time.
+func newStarterSecrets(o initOptions, plan *starter) (*starterSecrets, error) {
 	s := &starterSecrets{session: []string{rand.Text() + rand.Text()}, key: rand.Text() + rand.Text(), password: rand.Text()}
 	sum := sha256.Sum256([]byte(s.key))
 	s.keyHash = hex.EncodeToString(sum[:])
 	var err error
-	if s.passHash, err = users.Hash(s.password); err != nil {
-		return nil, err
-	}
-	for _, key := range []*[]byte{&s.current, &s.next} {
-		if *key, err = token.GenerateKey(defaultAlg); err != nil {
+	if plan.Users {
+		if s.passHash, err = users.Hash(s.password); err != nil {
 			return nil, err
+		}
+	}
+	if plan.Tokens {
+		for _, key := range []*[]byte{&s.current, &s.next} {
+			if *key, err = token.GenerateKey(defaultAlg); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if o.expressSecretFile != "" {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -199,4 +200,52 @@ func TestInitAsksAtATerminal(t *testing.T) {
 		require.Contains(t, said.String(), "nothing was written: interrupted")
 		require.Empty(t, tree(t, dir))
 	})
+}
+
+// What takes long says how far it is: at a terminal in one line, which is gone when the
+// result is printed, elsewhere in lines of their own, and never with --quiet.
+func TestLongWorkSaysHowFarItIs(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "", "")
+	const records = 1500
+	for i := range records {
+		d.express(t, fmt.Sprintf("id-%d", i), fmt.Sprintf(`"userId":"u%d"`, i), time.Hour)
+	}
+	revoke := func(t *testing.T, stdout, stderr io.Writer, more ...string) {
+		t.Helper()
+		code := run(t.Context(), append([]string{"sessions", "revoke", "u7", "--all", "--yes", "-c", d.file}, more...), environment{
+			lookup: func(string) (string, bool) { return "", false }, stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, longWork: time.Nanosecond,
+		})
+		require.Equal(t, exitOK, code)
+	}
+	const line = `Looked at [0-9,]+ records of sessions, [0-9,]+ a second`
+	person, program := newTerminal(t)
+	shown := make(chan string, 1)
+	go func() {
+		var all strings.Builder
+		reader := bufio.NewReader(person)
+		for !strings.Contains(all.String(), "Revoked 1 session of u7") {
+			text, err := reader.ReadString('\n')
+			all.WriteString(text)
+			if err != nil {
+				break
+			}
+		}
+		shown <- all.String()
+	}()
+	revoke(t, program, program)
+	screen := <-shown
+	require.Regexp(t, "^\r"+line+"\x1b\\[K", screen)
+	require.Regexp(t, line+"\x1b\\[K\r\x1b\\[K\\{", screen, "it is gone before the record")
+	require.Regexp(t, "\nRevoked 1 session of u7, and all tokens\r\n$", screen)
+
+	var stdout, stderr buffer
+	revoke(t, &stdout, &stderr)
+	require.Regexp(t, "^"+line+"\n", stderr.String())
+	require.NotContains(t, stderr.String(), "\x1b")
+	require.NotContains(t, stdout.String(), "Looked at")
+
+	var quiet buffer
+	revoke(t, &stdout, &quiet, "--quiet")
+	require.NotContains(t, quiet.String(), "Looked at")
 }
