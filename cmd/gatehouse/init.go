@@ -186,7 +186,7 @@ func (o *initOptions) ask(ctx context.Context, env environment, f *os.File) erro
 	}
 	o.upstreams = strings.Fields(services)
 	if (c.sessions || c.tokens) && !c.oidc && o.expressSecretFile == "" {
-		if err := put(ctx, env, f, question{"Are people to log in here, with a password of a users file? (no: your own login service makes sessions)", &yes, func(a string) error {
+		if err := put(ctx, env, f, question{"Are people to log in here, with a password of a users file? (no: something of yours logs them in)", &yes, func(a string) error {
 			if a != "yes" && a != "no" {
 				return errors.New("answer yes or no")
 			}

@@ -149,6 +149,7 @@ func TestInitRefuses(t *testing.T) {
 		{[]string{"--for", "sessions", "--upstream", "orders=127.0.0.1:99999"}, "write NAME=HOST:PORT"},
 		{[]string{"--for", "sessions", "--upstream", "Orders=127.0.0.1:1"}, "the name has small letters"},
 		{[]string{"--for", "sessions", "--upstream", "gatehouse=127.0.0.1:1"}, "a cluster of this name already"},
+		{[]string{"--for", "sessions", "--upstream", "on=127.0.0.1:1"}, "on is no text in YAML"},
 		{[]string{"--for", "sessions", "--upstream", "a=bad}host:1"}, "neither a host name nor an address"},
 		{[]string{"--for", "sessions", "--upstream", "a=127.0.0.1:1/a/../b"}, "a path has letters"},
 		{[]string{"--for", "sessions", "--upstream", "a=127.0.0.1:1/a, policy: public}"}, "a path has letters"},

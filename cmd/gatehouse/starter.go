@@ -304,6 +304,9 @@ var (
 	upstreamPath = regexp.MustCompile(`^/([A-Za-z0-9_~-][A-Za-z0-9._~-]*(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*)?$`)
 )
 
+// yamlWords are names that a reader of envoy.yaml would take for something else.
+var yamlWords = []string{"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
 // parseUpstreams reads services as somebody typed them.
 func parseUpstreams(texts []string) ([]upstream, error) {
 	var all []upstream
@@ -320,6 +323,8 @@ func parseUpstreams(texts []string) ([]upstream, error) {
 			return nil, fmt.Errorf("--upstream %q: write NAME=HOST:PORT, as in orders=127.0.0.1:4000, or NAME=HOST:PORT/PATH", text)
 		case !upstreamName.MatchString(name):
 			return nil, fmt.Errorf("--upstream %q: the name has small letters, digits, - and _, and begins with a letter", text)
+		case slices.Contains(yamlWords, name):
+			return nil, fmt.Errorf("--upstream %q: %s is no text in YAML; choose another name", text, name)
 		case name == "gatehouse" || name == "gatehouse_http":
 			return nil, fmt.Errorf("--upstream %q: envoy.yaml has a cluster of this name already; choose another one", text)
 		case !upstreamHost.MatchString(host) && net.ParseIP(host) == nil:
