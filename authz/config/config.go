@@ -50,6 +50,7 @@ type Config struct {
 	OIDC          OIDC                 `yaml:"oidc" doc:"Login through OpenID Connect."`
 	Log           Log                  `yaml:"log" doc:"What is logged, and how."`
 	Audit         Audit                `yaml:"audit" doc:"The audit log: a line for each change, with who, what and whom."`
+	Tracing       Tracing              `yaml:"tracing" doc:"Traces with OpenTelemetry; none without an endpoint."`
 
 	source *source
 }

@@ -51,6 +51,8 @@ var formats = map[string]format{
 	"local_url":    {`^/`, checkLocalURL},
 	"sha256":       {sha256Pattern, checkSHA256},
 	"auditfile":    {``, checkAuditFile},
+	"collector":    {collectorPattern, checkCollector},
+	"resource":     {resourcePattern, checkResource},
 }
 
 const (

@@ -47,6 +47,8 @@ var formatCases = map[string]struct{ good, bad []string }{
 	"sha256":       {[]string{strings.Repeat("0a", 32), strings.Repeat("0A", 32)}, []string{"", "0a", strings.Repeat("0g", 32), strings.Repeat("0a", 33)}},
 	"redis_url":    {redisURLs, badRedisURLs},
 	"redis_user":   {[]string{"gatehouse", "app@corp"}, []string{"", "a b", "ä", "a\n"}},
+	"collector":    {[]string{"otel-collector:4317", "127.0.0.1:4317", "[::1]:4317", "localhost:1"}, []string{"", "otel-collector", ":4317", "a:0", "a:65536", "a:04317", "a:x", "http://a:4317", "https://a", "dns:///a:4317", "a b:1", "a/b:1", "::1:4317", "[fe80::1%eth0]:4317"}},
+	"resource":     {[]string{"deployment.environment.name", "k8s.pod.name", "host_id", strings.Repeat("x", 128)}, []string{"", "a b", ".a", "1a", "a=b", "ä", "service.name", "service.version", strings.Repeat("x", 129)}},
 	"host_name":    {[]string{"redis", "redis-0.redis.svc", "10.0.0.1", "::1", "fe80::1", "_a"}, []string{"", "redis:6379", "[::1]", "a b", ".a", "a.", "-a", "ä"}},
 }
 

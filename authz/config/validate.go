@@ -37,6 +37,7 @@ func (v *validator) config() {
 	v.users()
 	v.oidc()
 	v.audit()
+	v.tracing()
 }
 
 // given reports whether the file has a value for key.
