@@ -1,0 +1,89 @@
+package traced
+
+import (
+	"context"
+	"log/slog"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/metadata"
+)
+
+// LogHandler adds trace_id to each line that is about a request of a trace, recorded or
+// not.
+func LogHandler(next slog.Handler) slog.Handler { return logHandler{next} }
+
+type logHandler struct{ slog.Handler }
+
+// Handle implements [slog.Handler].
+func (h logHandler) Handle(ctx context.Context, line slog.Record) error {
+	if sc := traceOf(ctx); sc.HasTraceID() {
+		line = line.Clone()
+		line.AddAttrs(slog.String("trace_id", sc.TraceID().String()))
+	}
+	return h.Handler.Handle(ctx, line)
+}
+
+// WithAttrs implements [slog.Handler].
+func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return logHandler{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements [slog.Handler].
+func (h logHandler) WithGroup(name string) slog.Handler { return logHandler{h.Handler.WithGroup(name)} }
+
+// traceOf is the trace of a request: of our span, or else what Envoy says of its own.
+func traceOf(ctx context.Context) trace.SpanContext {
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		return sc
+	}
+	return Incoming(ctx)
+}
+
+// Incoming is the span of the gateway for the check that a context belongs to, as the
+// metadata of the gRPC call has it. It is not valid where there is none.
+func Incoming(ctx context.Context) trace.SpanContext {
+	parent := metadata.ValueFromIncomingContext(ctx, parentHeader)
+	if len(parent) != 1 {
+		return trace.SpanContext{}
+	}
+	return Remote(parent, metadata.ValueFromIncomingContext(ctx, stateHeader))
+}
+
+const (
+	parentHeader = "traceparent"
+	stateHeader  = "tracestate"
+)
+
+// Remote reads what came with a request as traceparent and tracestate (W3C Trace
+// Context). It is not valid where that is missing, there twice, or malformed.
+func Remote(parent, state []string) trace.SpanContext {
+	if len(parent) != 1 {
+		return trace.SpanContext{}
+	}
+	c := carrier{parent: parent[0]}
+	for i, s := range state {
+		if i > 0 {
+			c.state += ","
+		}
+		c.state += s
+	}
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), &c))
+}
+
+// carrier implements [propagation.TextMapCarrier], for reading.
+type carrier struct{ parent, state string }
+
+func (c *carrier) Get(key string) string {
+	switch key {
+	case parentHeader:
+		return c.parent
+	case stateHeader:
+		return c.state
+	}
+	return ""
+}
+
+func (*carrier) Set(string, string) {}
+
+func (*carrier) Keys() []string { return []string{parentHeader, stateHeader} }
