@@ -323,7 +323,7 @@ const (
 
 // serveConsole hands the request over.
 func (a *API) serveConsole(ctx context.Context, c *call, start time.Time) {
-	c.op = &operation{name: consoleCall}
+	c.op = &operation{name: consoleCall, method: http.MethodGet, path: consolePrefix}
 	w := &watchedWriter{ResponseWriter: c.w}
 	defer func() {
 		if p := recover(); p != nil {

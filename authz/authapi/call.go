@@ -10,6 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/internal/inbound"
 )
@@ -161,6 +165,7 @@ func (a *API) note(ctx context.Context, c *call, status int, took time.Duration)
 			a.o.Recorder.RecordRefusal(name, c.reason)
 		}
 	}
+	c.trace(ctx, name)
 	if errors.Is(c.err, errShed) {
 		return
 	}
@@ -185,6 +190,23 @@ func (a *API) note(ctx context.Context, c *call, status int, took time.Duration)
 		attrs = append(attrs, slog.String("stack", clip(c.stack, 8<<10)))
 	}
 	a.o.Log.LogAttrs(ctx, c.level(status), "auth", attrs...)
+}
+
+// trace names the call in its span, if there is one: what of a path stands for an id is
+// not told.
+func (c *call) trace(ctx context.Context, name string) {
+	s := trace.SpanFromContext(ctx)
+	if !s.IsRecording() {
+		return
+	}
+	s.SetAttributes(attribute.String("gatehouse.call", name))
+	if c.reason != "" {
+		s.SetAttributes(attribute.String("gatehouse.reason", c.reason))
+	}
+	if c.op != nil && c.op.path != "" {
+		s.SetName(c.op.method + " " + c.op.path)
+		s.SetAttributes(semconv.HTTPRoute(c.op.path))
+	}
 }
 
 // unknownCall is the name of what is no call of ours.

@@ -22,6 +22,14 @@ type Recorder interface {
 	Record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, took time.Duration)
 }
 
+// Tracer has checks traced. Start begins the span of a check, of which ctx is that of the
+// call; the context that it returns is what the check is decided in, and what the
+// recorder gets. end, never nil, ends the span. It is called for every check, so for one
+// that isn't traced it should do nothing.
+type Tracer interface {
+	Start(ctx context.Context) (_ context.Context, end func())
+}
+
 // Options configure a [Server]. The zero value is usable.
 type Options struct {
 	Headers        authz.IdentityHeaders // zero: authz.DefaultIdentityHeaders
@@ -31,6 +39,7 @@ type Options struct {
 	StripCredentials bool
 	SessionCookie    string // name, for StripCredentials
 	Recorder         Recorder
+	Tracer           Tracer // nil: nothing is traced
 	// MaxConcurrent bounds how many checks may be under way that memory could not
 	// answer, and that may wait for Redis or an issuer; 0: no bound. More are shed.
 	// Admission counts them, and is needed for it.
@@ -67,6 +76,11 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response 
 			response = panicked(p)
 		}
 	}()
+	if s.o.Tracer != nil {
+		traced, end := s.o.Tracer.Start(ctx)
+		defer end()
+		ctx = traced
+	}
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
 	r, d, known, err := s.decide(ctx, func() (*authz.Request, error) { return newRequest(req) })
@@ -128,6 +142,11 @@ func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply [
 			reply = appendMessage(to, panicked(p))
 		}
 	}()
+	if s.o.Tracer != nil {
+		traced, end := s.o.Tracer.Start(ctx)
+		defer end()
+		ctx = traced
+	}
 	if reply, ok := s.quick(ctx, w, to, start); ok {
 		return reply
 	}

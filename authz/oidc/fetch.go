@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/tracing/traced"
 )
 
 const (
@@ -34,7 +36,7 @@ func newClients(base *http.Client, timeout time.Duration) clients {
 		c.Timeout = timeout
 	}
 	c.Jar = nil
-	c.Transport = bounded{next: transport(c.Transport)}
+	c.Transport = bounded{next: traced.Transport(transport(c.Transport), "oidc")}
 	read, call := c, c
 	read.CheckRedirect = fewRedirects
 	call.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

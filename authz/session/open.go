@@ -50,6 +50,9 @@ type OpenOptions struct {
 	// requests are refused without asking it, and when it answers again. It must
 	// not block.
 	OnServer func(ServerChange)
+	// Hook, where not nil, sees each command before it waits for its turn, and is told
+	// when it was answered.
+	Hook redis.Hook
 	// Logger is told, loudly, of an embedded store; default [slog.Default].
 	Logger *slog.Logger
 }
@@ -114,6 +117,9 @@ func Open(rawURL string, o OpenOptions) (redis.UniversalClient, error) {
 		client = redis.NewClusterClient(cluster)
 	case kindSingle, kindEmbedded:
 		client = redis.NewUniversalClient(options)
+	}
+	if o.Hook != nil {
+		client.AddHook(o.Hook)
 	}
 	guard := redisguard.Of(client) // before it knows any node of a Cluster
 	if o.OnServer != nil {

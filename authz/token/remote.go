@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/claim"
+	"github.com/gatehouse-auth/gatehouse/internal/tracing/traced"
 )
 
 const (
@@ -128,6 +129,7 @@ func newRemoteKeys(issuer, location string, o RemoteOptions) *RemoteKeys {
 	}
 	client := *o.Client
 	client.CheckRedirect = redirectPolicy(o.Client.CheckRedirect)
+	client.Transport = traced.Transport(client.Transport, "jwks")
 	r := &RemoteKeys{issuer: issuer, url: location, client: &client, o: o}
 	r.state.Store(&remoteState{})
 	return r

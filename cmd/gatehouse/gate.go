@@ -23,6 +23,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 	"github.com/gatehouse-auth/gatehouse/authz/users"
 	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
+	"github.com/gatehouse-auth/gatehouse/internal/tracing/traced"
 )
 
 // gate is everything that decides, built from one configuration. It listens
@@ -177,6 +178,7 @@ func openStore(cfg *config.Config, log *slog.Logger) (*storeClient, error) {
 	c.passwords.Store(&p)
 	o := openOptions(cfg)
 	o.Logger = log
+	o.Hook = traced.Redis{}
 	o.OnServer = func(c session.ServerChange) { logServer(log, c) }
 	if cfg.Redis.PasswordFile != "" {
 		o.CurrentPassword = func() string { return c.passwords.Load().redis }

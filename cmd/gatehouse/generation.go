@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/audit"
 	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/internal/tracing"
 )
 
 // generation is all that follows from one state of the configuration. It does not
@@ -29,6 +30,7 @@ type generation struct {
 	http    *httpDoor // of the http listener
 
 	checkTLS, httpTLS *part[*tls.Config] // of the listeners; their value nil: without TLS
+	tracer            *part[*tracing.Tracer]
 
 	number int
 	loaded time.Time
@@ -45,6 +47,7 @@ type instruments struct {
 	calls     authapi.Recorder      // nil: none are told
 	steps     *telemetry.Steps      // nil: none are told
 	store     *telemetry.StoreCalls // nil: none are told
+	spans     *tracing.Spans        // nil: none are counted
 
 	audit *audit.Log // nil: audit lines go to log
 
@@ -94,17 +97,21 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 	if err := g.takeTLS(c.files, before); err != nil {
 		return nil, err
 	}
+	if err := g.takeTracer(c.files, before, in); err != nil {
+		return nil, err
+	}
 	auth, err := g.newAuthAPI(g.cfg, in)
 	if err != nil {
 		return nil, err
 	}
-	g.http = g.withForwardAuth(auth, g.cfg, in.decisions)
+	g.http = g.withForwardAuth(auth, g.cfg, g.decisions(in))
 	g.check = extauthz.NewServer(g.authorizer, extauthz.Options{
 		Headers:          g.cfg.Identity.Headers.Authz(),
 		MaxHeaderBytes:   g.cfg.Identity.MaxHeaderBytes,
 		StripCredentials: g.cfg.Identity.StripCredentials,
 		SessionCookie:    g.cfg.Sessions.Cookie.Name,
-		Recorder:         in.decisions,
+		Recorder:         g.decisions(in),
+		Tracer:           g.checkTracer(),
 		Admission:        in.admission,
 		MaxConcurrent:    g.cfg.Server.Check.MaxConcurrent,
 	})

@@ -123,6 +123,8 @@ func (l *live) silentServers() int {
 func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g, held := l.acquire()
 	defer held.Release()
+	w, r, end := g.traced(w, r)
+	defer end()
 	if g.http.serve(w, r, &l.http) && l.shedHTTP != nil {
 		l.shedHTTP()
 	}

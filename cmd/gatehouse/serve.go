@@ -23,6 +23,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/internal/logging"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/internal/tracing"
+	"github.com/gatehouse-auth/gatehouse/internal/tracing/traced"
 )
 
 func serveCommand(env environment) *cobra.Command {
@@ -122,6 +124,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 		return err
 	}
 	log, level := newLogger(c.cfg.Log, env.stderr)
+	log = slog.New(traced.LogHandler(log.Handler()))
 	changes, err := openAudit(c.cfg, log, env)
 	if err != nil {
 		return err
@@ -137,7 +140,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	in := instruments{
 		log: log, decisions: recorder, calls: telemetry.NewCalls(registry), admission: admission,
 		audit: changes,
-		steps: telemetry.NewSteps(registry), store: telemetry.NewStoreCalls(registry),
+		steps: telemetry.NewSteps(registry), store: telemetry.NewStoreCalls(registry), spans: tracing.NewSpans(registry),
 	}
 	first, err := newGeneration(c, nil, in)
 	if err != nil {
