@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
@@ -345,5 +346,70 @@ func BenchmarkLimitedCheck(b *testing.B) {
 		if i++; i == len(requests) {
 			i = 0
 		}
+	}
+}
+
+// tracedConfig has traces sent to a collector that isn't there.
+const tracedConfig = "\ntracing: {otlp: {endpoint: '127.0.0.1:1', insecure: true}}"
+
+// fromGateway is the context of a check from a gateway that traces.
+func fromGateway(tb testing.TB, flags string) context.Context {
+	tb.Helper()
+	return metadata.NewIncomingContext(tb.Context(), metadata.Pairs("traceparent", "00-11111111111111111111111111111111-2222222222222222-"+flags))
+}
+
+// What the gateway doesn't record costs a look at what it says; and where it says
+// nothing, not even that.
+func TestChecksThatAreNotRecordedMakeNearlyNoGarbage(t *testing.T) {
+	b := newCheckBench(t, tracedConfig[1:])
+	request := b.session(t, 1)
+	reply := make([]byte, 0, 4096)
+	for name, tc := range map[string]struct {
+		ctx  context.Context
+		most float64
+	}{
+		"the gateway doesn't trace":     {t.Context(), 0},
+		"the gateway doesn't record it": {fromGateway(t, "00"), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := func() {
+				if _, err := b.server.Answer(tc.ctx, request, reply); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 3 {
+				answer()
+			}
+			if raceDetector {
+				t.Skip("skipped: under the race detector pools forget on purpose, so garbage can't be counted")
+			}
+			require.LessOrEqual(t, testing.AllocsPerRun(5000, answer), tc.most)
+		})
+	}
+}
+
+// One check of a cached session, by what becomes of its trace.
+func BenchmarkTracedCheck(b *testing.B) {
+	for _, c := range []struct{ name, config, flags string }{
+		{"off", "", "01"}, {"no parent", tracedConfig, ""}, {"not recorded", tracedConfig, "00"}, {"recorded", tracedConfig, "01"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			bench := newCheckBench(b, strings.TrimPrefix(c.config, "\n"))
+			request, reply := bench.session(b, 1), make([]byte, 0, 4096)
+			ctx := b.Context()
+			if c.flags != "" {
+				ctx = fromGateway(b, c.flags)
+			}
+			for range 3 {
+				_, err := bench.server.Answer(ctx, request, reply)
+				require.NoError(b, err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := bench.server.Answer(ctx, request, reply); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -38,6 +38,9 @@ var checkOptions = []trace.SpanStartOption{
 
 // Start implements the check door's Tracer interface.
 func (t *Tracer) Start(ctx context.Context) (_ context.Context, end func()) {
+	if traced.Unrecorded(ctx) {
+		return ctx, noEnd
+	}
 	parent := traced.Incoming(ctx)
 	switch {
 	case parent.IsValid() && !parent.IsSampled(), !parent.IsValid() && !t.begins():

@@ -55,6 +55,35 @@ const (
 	stateHeader  = "tracestate"
 )
 
+// Unrecorded reports whether the gateway says of its span that it is not recorded, in the
+// one form in which all say it: most checks are of this kind, and that is all that there
+// is to know about them. Where it reports false, [Incoming] knows more.
+func Unrecorded(ctx context.Context) bool {
+	parent := metadata.ValueFromIncomingContext(ctx, parentHeader)
+	return len(parent) == 1 && unrecorded(parent[0])
+}
+
+// unrecorded is about version 00: version, trace, span and flags, of 2, 32, 16 and 2
+// hexadecimal digits.
+func unrecorded(parent string) bool {
+	const form = "00-tttttttttttttttttttttttttttttttt-ssssssssssssssss-00"
+	if len(parent) != len(form) {
+		return false
+	}
+	for i := range len(form) {
+		c := parent[i]
+		switch {
+		case form[i] == 't' || form[i] == 's':
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		case c != form[i]:
+			return false
+		}
+	}
+	return true
+}
+
 // Remote reads what came with a request as traceparent and tracestate (W3C Trace
 // Context). It is not valid where that is missing, there twice, or malformed.
 func Remote(parent, state []string) trace.SpanContext {
