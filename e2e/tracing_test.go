@@ -176,7 +176,7 @@ func TestOneTraceOfGatewayAndGatehouse(t *testing.T) {
 
 		none := s.gateway(t, tracingInEnvoy(t, page, c.Addr, 0)...)
 		forgets := s.gateway(t, append(tracingInEnvoy(t, page, c.Addr, 100), forgetsClients(t, page))...)
-		r = none.get(t, "/users/admin", cookie(s.login(t, bob)), "traceparent: 00-33333333333333333333333333333333-2222222222222222-01")
+		r = none.get(t, "/users/admin", cookie(s.login(t, bob)), "traceparent: 00-33333333333333333333333333333333-2222222222222222-01", "x-client-trace-id: 3333", "x-envoy-force-trace: true")
 		line := g.logLine(t, s.replicas[0].AwaitLine, r.header.Get("x-request-id"))
 		require.Equal(t, strings.Repeat("3", 32), line["trace_id"], "in the log, all the same")
 		r = forgets.get(t, "/users/me", cookie(s.login(t, bob)), "traceparent: "+strings.ReplaceAll(clients, "1111", "4444"))

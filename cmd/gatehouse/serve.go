@@ -134,7 +134,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	recorder := telemetry.NewRecorder(log, registry)
 	recorder.SetSample(float64(c.cfg.Log.SampleAllowed))
 	defer recorder.Flush() //nolint:contextcheck // when ctx has ended
-	admission := &extauthz.Admission{Recorder: recorder}
+	admission := &extauthz.Admission{Recorder: tracing.WithDecisions(recorder)}
 	load := telemetry.NewLoad(registry, extauthz.Sheddings, admission.Waiting)
 	admission.Shed = load.Shed
 	in := instruments{

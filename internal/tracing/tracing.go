@@ -117,7 +117,7 @@ func New(o Options) (*Tracer, error) {
 	if o.InsecurePlaintext {
 		security = insecure.NewCredentials()
 	}
-	// A connection of ours, so that no environment variable has a say in it.
+	// A connection of ours, in which none of OpenTelemetry's environment variables has a say.
 	conn, err := grpc.NewClient(o.Endpoint,
 		grpc.WithTransportCredentials(security),
 		grpc.WithDisableServiceConfig(),
