@@ -365,15 +365,16 @@ func TestChecksThatAreNotRecordedMakeNearlyNoGarbage(t *testing.T) {
 	request := b.session(t, 1)
 	reply := make([]byte, 0, 4096)
 	for name, tc := range map[string]struct {
-		ctx  context.Context
+		from func(testing.TB) context.Context
 		most float64
 	}{
-		"the gateway doesn't trace":     {t.Context(), 0},
-		"the gateway doesn't record it": {fromGateway(t, "00"), 1},
+		"the gateway doesn't trace":     {func(tb testing.TB) context.Context { tb.Helper(); return tb.Context() }, 0},
+		"the gateway doesn't record it": {func(tb testing.TB) context.Context { tb.Helper(); return fromGateway(tb, "00") }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			ctx := tc.from(t)
 			answer := func() {
-				if _, err := b.server.Answer(tc.ctx, request, reply); err != nil {
+				if _, err := b.server.Answer(ctx, request, reply); err != nil {
 					t.Fatal(err)
 				}
 			}

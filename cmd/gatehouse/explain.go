@@ -148,7 +148,7 @@ func explainByFile(ctx context.Context, file *configFlag, request *explain.Reque
 	if embedded(cfg) {
 		fmt.Fprintln(env.stderr, "warning: an embedded store lives within the process of its server, and is empty here: sessions and revocations are seen with --server only")
 	}
-	g, err := newGeneration(loadedConfig{cfg: cfg}, nil, instruments{log: slog.New(slog.DiscardHandler)})
+	g, err := newGeneration(loadedConfig{cfg: cfg}, nil, instruments{log: slog.New(slog.DiscardHandler)}) //nolint:contextcheck // its parts end by close, not with a caller
 	if err != nil {
 		return nil, err
 	}

@@ -227,7 +227,7 @@ func (r *reloader) build(ctx context.Context, c *loadedConfig, running *generati
 	if len(c.cfg.Policies) == 0 && len(running.cfg.Policies) > 0 {
 		return nil, problem(c.cfg, "policies", errNoPolicies)
 	}
-	next, err := newGeneration(*c, running, r.in)
+	next, err := newGeneration(*c, running, r.in) //nolint:contextcheck // its parts end by close, not with a caller
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 		audit: changes,
 		steps: telemetry.NewSteps(registry), store: telemetry.NewStoreCalls(registry), spans: tracing.NewSpans(registry),
 	}
-	first, err := newGeneration(c, nil, in)
+	first, err := newGeneration(c, nil, in) //nolint:contextcheck // its parts end by close, not with a caller
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ const toldEvery = time.Minute
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(e.q.over, cancel)()
+	defer context.AfterFunc(e.q.over, cancel)() //nolint:contextcheck // both can end it
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	n := len(spans)
 	e.q.waiting.Add(-int64(n))

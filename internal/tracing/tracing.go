@@ -44,6 +44,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -161,8 +163,11 @@ func New(o Options) (*Tracer, error) {
 // resourceOf says what sends the spans. $OTEL_RESOURCE_ATTRIBUTES adds what it doesn't
 // say: the provider merges it.
 func resourceOf(o Options) *resource.Resource {
-	if _, err := resource.New(context.Background(), resource.WithFromEnv()); err != nil {
-		o.Log.Warn("tracing: OTEL_RESOURCE_ATTRIBUTES can't be read; write it as name=value,name=value", slog.Any("error", err))
+	for pair := range strings.SplitSeq(os.Getenv("OTEL_RESOURCE_ATTRIBUTES"), ",") {
+		if strings.TrimSpace(pair) != "" && !strings.Contains(pair, "=") {
+			o.Log.Warn("tracing: OTEL_RESOURCE_ATTRIBUTES is malformed, and not used in whole; write it as name=value,name=value")
+			break
+		}
 	}
 	attributes := []attribute.KeyValue{semconv.ServiceName(cmp.Or(o.ServiceName, "gatehouse"))}
 	if o.Version != "" {

@@ -47,7 +47,7 @@ func Incoming(ctx context.Context) trace.SpanContext {
 	if len(parent) != 1 {
 		return trace.SpanContext{}
 	}
-	return Remote(parent, metadata.ValueFromIncomingContext(ctx, stateHeader))
+	return Remote(parent, metadata.ValueFromIncomingContext(ctx, stateHeader)) //nolint:contextcheck // what is read is all
 }
 
 const (
