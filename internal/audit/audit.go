@@ -23,6 +23,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/internal/logging"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
 // Message is that of every line, and what stands under [Key].
@@ -65,12 +66,8 @@ type Log struct {
 func Open(o Options) (*Log, error) {
 	l := &Log{
 		o: o,
-		lines: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "gatehouse_audit_lines_total", Help: "Lines that were written to the audit log.",
-		}),
-		failures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "gatehouse_audit_failures_total", Help: "Lines of the audit log that could not be written: worth an alert.",
-		}),
+		lines:    prometheus.NewCounter(prometheus.CounterOpts{Name: telemetry.AuditLines.Name, Help: telemetry.AuditLines.Help}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: telemetry.AuditFailures.Name, Help: telemetry.AuditFailures.Help}),
 	}
 	if o.File == "" {
 		l.handler = logging.NewHandler(o.Writer, logging.Options{Text: o.Text})

@@ -341,6 +341,23 @@ var (
 	}
 )
 
+// What was written down, and what was sent.
+var (
+	AuditLines = &Metric{
+		Name: "gatehouse_audit_lines_total", Type: TypeCounter, Help: "Lines that were written to the audit log.",
+	}
+	AuditFailures = &Metric{
+		Name: "gatehouse_audit_failures_total", Type: TypeCounter, Help: "Lines of the audit log that could not be written.",
+		Use: "Is the disk full? Each line is in the usual log instead; with `audit.on_failure: refuse` changes are refused. See [logging](logging.md).",
+	}
+	TraceSpans = &Metric{
+		Name: "gatehouse_trace_spans_total", Type: TypeCounter,
+		Help:   "Spans that were recorded, by what became of them.",
+		Labels: []Label{closed("result", "sent", "queue_full", "not_sent")},
+		Use:    "`queue_full`: the collector takes them too slowly. `not_sent`: it was out of reach, refused them, or took too long. No request waits for it. See [tracing](tracing.md).",
+	}
+)
+
 // The program and its configuration.
 var (
 	BuildInfo = &Metric{
@@ -387,6 +404,7 @@ func Catalogue() []Group {
 			StoreUp, StoreCommands, StoreCommandDuration, StoreSilent, StoreSilences, StoreWaiting, StoreRefused, StoreSkipped,
 		}},
 		{"Issuers", []*Metric{IssuerKeys, IssuerLastFetch, IssuerFailures}},
+		{"Audit log and traces", []*Metric{AuditLines, AuditFailures, TraceSpans}},
 		{"Process and configuration", []*Metric{BuildInfo, Ready, ConfigReloads, ConfigGood, ConfigLoaded, ConfigPending, CertificateExpiry}},
 	}
 }

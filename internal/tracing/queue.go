@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
 // Spans counts what became of spans. It is safe for concurrent use.
@@ -18,8 +20,8 @@ type Spans struct{ sent, full, unsent prometheus.Counter }
 // NewSpans returns a counter whose metric is registered with reg.
 func NewSpans(reg prometheus.Registerer) *Spans {
 	all := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "gatehouse_trace_spans_total",
-		Help: "Spans that were recorded, by what became of them: sent, queue_full (dropped: the collector takes them too slowly, or not at all), not_sent (dropped: the collector was out of reach, refused them, or took too long).",
+		Name: telemetry.TraceSpans.Name,
+		Help: telemetry.TraceSpans.Help,
 	}, []string{"result"})
 	reg.MustRegister(all)
 	return &Spans{sent: all.WithLabelValues("sent"), full: all.WithLabelValues("queue_full"), unsent: all.WithLabelValues("not_sent")}
