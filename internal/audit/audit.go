@@ -65,7 +65,7 @@ type Log struct {
 // Open returns the log. The file is made where it is missing, for its owner alone.
 func Open(o Options) (*Log, error) {
 	l := &Log{
-		o: o,
+		o:        o,
 		lines:    prometheus.NewCounter(prometheus.CounterOpts{Name: telemetry.AuditLines.Name, Help: telemetry.AuditLines.Help}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: telemetry.AuditFailures.Name, Help: telemetry.AuditFailures.Help}),
 	}
