@@ -98,7 +98,7 @@ func (r recorder) Record(ctx context.Context, req *authz.Request, d *authz.Decis
 // no error.
 var faults = []authz.Reason{
 	authz.ReasonInternal, authz.ReasonPolicyUnknown, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong,
-	authz.ReasonStoreUnavailable, authz.ReasonIssuerUnavailable, authz.ReasonOverloaded, authz.ReasonNotConfirmed,
+	authz.ReasonStoreUnavailable, authz.ReasonIssuerUnavailable, authz.ReasonOverloaded, authz.ReasonNotConfirmed, authz.ReasonAuditUnavailable,
 }
 
 // Request begins the span of a request of the http listener. What it returns takes the
