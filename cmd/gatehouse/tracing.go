@@ -74,17 +74,25 @@ func collectorTLS(t config.OTLPTLS) (*tls.Config, error) {
 	return c, nil
 }
 
-// checkTracer is the tracer of the check door, nil for none.
-func (g *generation) checkTracer() extauthz.Tracer {
-	if g.tracer.value == nil {
-		return nil // never a nil pointer in an interface
+// spans is the tracer, nil for none.
+func (g *generation) spans() *tracing.Tracer {
+	if g.tracer == nil {
+		return nil
 	}
 	return g.tracer.value
 }
 
+// checkTracer is the tracer of the check door, nil for none.
+func (g *generation) checkTracer() extauthz.Tracer {
+	if g.spans() == nil {
+		return nil // never a nil pointer in an interface
+	}
+	return g.spans()
+}
+
 // decisions is the recorder of both doors: with traces, spans are told, too.
 func (g *generation) decisions(in instruments) extauthz.Recorder {
-	if g.tracer.value == nil {
+	if g.spans() == nil {
 		return in.decisions
 	}
 	return tracing.WithDecisions(in.decisions)
@@ -92,12 +100,12 @@ func (g *generation) decisions(in instruments) extauthz.Recorder {
 
 // traced begins the span of a request of the http listener.
 func (g *generation) traced(w http.ResponseWriter, r *http.Request) (_ http.ResponseWriter, _ *http.Request, end func()) {
-	if g.tracer.value == nil {
+	if g.spans() == nil {
 		return w, r, func() {}
 	}
 	route := ""
 	if r.URL.Path == forwardauth.Path {
 		route = forwardauth.Path
 	}
-	return g.tracer.value.Request(w, r, route, g.cfg.Server.HTTP.TrustedHops > 0)
+	return g.spans().Request(w, r, route, g.cfg.Server.HTTP.TrustedHops > 0)
 }
