@@ -199,9 +199,9 @@ func (l *Log) write(ctx context.Context, attrs []slog.Attr) error {
 	return nil
 }
 
-// Permit implements [authapi.Audit]. It is called before a change is made, with what is known of it. Where the log is
-// strict it writes that down, and an error says that it could not: the change must not
-// be made then. Else it does nothing.
+// Permit implements [authapi.Audit]. It is called before a change is made, with what is
+// known of it. Where the log is strict it writes that down, and an error says that it
+// could not: the change must not be made then. Else it does nothing.
 func (l *Log) Permit(ctx context.Context, attrs ...slog.Attr) error {
 	if !l.o.Strict {
 		return nil
