@@ -61,7 +61,7 @@ func answerTo(reason Reason, kind Kind) (status int, body string) {
 		return 401, bodyRefresh
 	case ReasonAPIKeyUnknown, ReasonAPIKeyExpired, ReasonAPIKeyPolicy, ReasonRole, ReasonOrganization,
 		ReasonIssuer, ReasonAudience, ReasonCondition, ReasonCrossSite, ReasonIdentityTooLong,
-		ReasonNoPolicy, ReasonPolicyUnknown:
+		ReasonNoPolicy, ReasonPolicyUnknown, ReasonNoAudience:
 		return 403, bodyForbidden
 	case ReasonRateLimited:
 		return 429, bodyTooMany

@@ -64,6 +64,7 @@ var answers = map[authz.Reason]statusBody{
 	authz.ReasonIdentityTooLong: {403, forbidden},
 	authz.ReasonNoPolicy:        {403, forbidden},
 	authz.ReasonPolicyUnknown:   {403, forbidden},
+	authz.ReasonNoAudience:      {403, forbidden},
 
 	authz.ReasonRateLimited: {429, tooMany},
 

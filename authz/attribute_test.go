@@ -128,6 +128,7 @@ func TestExtrasThatMakeNoSense(t *testing.T) {
 		`header "x_a"`:                {Headers: []authz.Extra{{Name: "x_a", From: id}}},
 		`header ""`:                   {Headers: []authz.Extra{{From: id}}},
 		`header "x-internal-api-key"`: {Headers: []authz.Extra{{Name: "x-internal-api-key", From: id}}},
+		`"x-identity-assertion"`:      {Headers: []authz.Extra{{Name: "x-identity-assertion", From: id}}},
 		`header "x-nothing"`:          {Headers: []authz.Extra{{Name: "x-nothing"}}},
 		`header "x-a" is there twice`: {Headers: []authz.Extra{{Name: "x-a", From: id}, {Name: "x-a", From: id}}},
 		`metadata "user"`:             {Metadata: []authz.Extra{{Name: "user", From: id}}},
@@ -151,9 +152,9 @@ func TestSpellingsOfTheHeadersOfAllPolicies(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	a := authz.NewAuthorizer(policies, authz.Options{})
-	require.Equal(t, []string{"tenant", "x-a-b", "x-plan"}, a.ExtraHeaders())
+	require.Equal(t, []string{"tenant", "x-a-b", "x-identity-assertion", "x-plan"}, a.ExtraHeaders())
 	all := a.ClientSpellings(authz.DefaultIdentityHeaders)
 	identity := authz.DefaultIdentityHeaders.ClientSpellings()
 	require.Equal(t, identity, all[:len(identity)])
-	require.Equal(t, "x_a-b x-a_b x_a_b x_plan tenant x-a-b x-plan", strings.Join(all[len(identity):], " "))
+	require.Equal(t, "x_a-b x-a_b x_a_b x_identity-assertion x-identity_assertion x_identity_assertion x_plan tenant x-a-b x-identity-assertion x-plan", strings.Join(all[len(identity):], " "))
 }

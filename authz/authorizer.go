@@ -27,6 +27,7 @@ type Authenticator interface {
 type Options struct {
 	TrustedOrigins Origins
 	Limiter        Limiter          // required where a policy names a limit
+	Asserter       Asserter         // required where a policy has the identity signed
 	Now            func() time.Time // nil means time.Now
 	// Took is told how long the authorizer took to choose the policy ([StagePolicy]) and
 	// to ask its conditions ([StageCondition]), but by Quick. nil: nobody is.
@@ -91,6 +92,9 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 	}
 	d.Policy = policy
 	err = a.decide(ctx, r, d)
+	if err == nil {
+		err = a.tell(t, r, d)
+	}
 	switch {
 	case err != nil && policy.Observe:
 		d.Observed = err
@@ -98,7 +102,7 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 		if d.Principal != nil {
 			d.Reason = ReasonAuthenticated
 		}
-		d.tell()
+		d.Observed = cmp.Or(d.Observed, a.tell(t, r, d))
 		return d, nil
 	case err != nil:
 		d.Reason = ReasonOf(err)
@@ -106,7 +110,6 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 		d.Reason = ReasonAnonymous
 	default:
 		d.Reason = ReasonAuthenticated
-		d.tell()
 	}
 	return d, err
 }

@@ -22,7 +22,7 @@ func (p *Policy) checkExtras() error {
 	for i, e := range p.Headers {
 		other := strings.ContainsFunc(e.Name, func(c rune) bool { return c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') })
 		switch {
-		case e.Name == "" || other || e.Name == HeaderAPIKey || e.From == Attribute{}:
+		case e.Name == "" || other || e.Name == HeaderAPIKey || e.Name == HeaderAssertion || e.From == Attribute{}:
 			return fmt.Errorf("policy %q: header %q: wants a name in lower-case letters, digits and hyphens that means nothing yet, and an attribute", p.Name, e.Name)
 		case slices.ContainsFunc(p.Headers[:i], func(earlier Extra) bool { return earlier.Name == e.Name }):
 			return fmt.Errorf("policy %q: header %q is there twice", p.Name, e.Name)
@@ -39,10 +39,16 @@ func (p *Policy) checkExtras() error {
 	return nil
 }
 
-// tell fills in what the policy tells of the principal of a request that passes.
-func (d *Decision) tell() {
+// tell fills in what the policy tells of the principal of a request that passes. The
+// error refuses the request, of which nothing is told then.
+func (a *Authorizer) tell(t *Trace, r *Request, d *Decision) error {
 	if d.Principal == nil {
-		return
+		return nil
+	}
+	if d.Policy.Assertion.wanted() {
+		if err := a.assert(t, r, d); err != nil {
+			return err
+		}
 	}
 	for i := range d.Policy.Headers {
 		e := &d.Policy.Headers[i]
@@ -56,6 +62,7 @@ func (d *Decision) tell() {
 			d.Metadata = append(d.Metadata, Header{e.Name, v})
 		}
 	}
+	return nil
 }
 
 // Size is how many bytes all that is told of the principal takes: the identity's
@@ -87,7 +94,8 @@ func (d *Decision) Headers(h IdentityHeaders) []Header {
 	return append(headers, d.Extra...)
 }
 
-// ExtraHeaders are the names of all headers that some policy adds, sorted.
+// ExtraHeaders are the names of all headers that some policy adds, and
+// [HeaderAssertion], sorted.
 func (s *PolicySet) ExtraHeaders() []string { return slices.Clone(s.extra) }
 
 // ClientSpellings returns every spelling under which a client could smuggle a

@@ -73,6 +73,9 @@ type Policy struct {
 	// names of headers must be none of the identity's, in any policy.
 	Headers, Metadata []Extra
 
+	// Assertion has the identity signed for the service.
+	Assertion Assertion
+
 	// OmitRecord says that Condition doesn't look into the session's record, and no
 	// attribute does: then [Principal] Session may be nil.
 	OmitRecord bool

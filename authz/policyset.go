@@ -40,6 +40,7 @@ func NewPolicySet(o PolicySetOptions) (*PolicySet, error) {
 		}
 		s.policies[p.Name] = &p
 	}
+	s.extra = append(s.extra, HeaderAssertion) // taken out of what clients send even where nobody has one
 	slices.Sort(s.extra)
 	s.extra = slices.Compact(s.extra)
 	patterns := make([]pattern, len(o.Routes))

@@ -79,7 +79,7 @@ func (d *Decision) Reset() {
 // Quick decides a canonical request from memory, into d, which was reset. decided
 // is false where it can't: that means nothing at all, and leaves d in any state.
 // The error is a refusal of the rate limit, for whose answer Quick waits until the
-// deadline; without a limit there is none, and ctx is not used.
+// deadline, or of what signs the identity; without a limit ctx is not used.
 //
 // The principal and its texts are good until d is used for another request.
 func (a *Authorizer) Quick(ctx context.Context, deadline time.Time, r *Request, d *Decision) (decided bool, err error) {
@@ -94,7 +94,10 @@ func (a *Authorizer) Quick(ctx context.Context, deadline time.Time, r *Request, 
 			return true, err
 		}
 	}
-	d.tell()
+	if err := a.tell(nil, r, d); err != nil {
+		d.Reason = ReasonOf(err)
+		return true, err
+	}
 	return true, nil
 }
 

@@ -63,6 +63,7 @@ const (
 	ReasonIdentityTooLong Reason = "identity_too_long" // the identity headers would exceed their budget
 	ReasonNoPolicy        Reason = "no_policy"         // nothing matches and there is no default
 	ReasonPolicyUnknown   Reason = "policy_unknown"    // the gateway names a policy that does not exist
+	ReasonNoAudience      Reason = "no_audience"       // the identity is to be signed, and nothing says for which service
 
 	// Too often: 429.
 	ReasonRateLimited Reason = "rate_limited"
@@ -87,7 +88,7 @@ var reasons = []Reason{
 	ReasonPasswordWrong, ReasonLoginRefused, ReasonRefreshInvalid, ReasonRefreshReused,
 	ReasonAPIKeyUnknown, ReasonAPIKeyExpired, ReasonAPIKeyPolicy, ReasonRole, ReasonOrganization,
 	ReasonIssuer, ReasonAudience, ReasonCondition, ReasonCrossSite, ReasonIdentityTooLong,
-	ReasonNoPolicy, ReasonPolicyUnknown,
+	ReasonNoPolicy, ReasonPolicyUnknown, ReasonNoAudience,
 	ReasonRateLimited,
 	ReasonStoreUnavailable, ReasonIssuerUnavailable, ReasonProfileMalformed, ReasonOverloaded, ReasonInternal,
 	ReasonNotConfirmed, ReasonAuditUnavailable,

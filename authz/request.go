@@ -43,6 +43,10 @@ type Request struct {
 	// HasPolicyName true; an empty name that is given is still a name.
 	PolicyName    string
 	HasPolicyName bool
+	// Audience is the service that the gateway's route names, for [Assertion].FromRoute;
+	// HasAudience is as HasPolicyName.
+	Audience    string
+	HasAudience bool
 }
 
 // RequestParts is a request as a door received it, nothing interpreted.
@@ -54,6 +58,8 @@ type RequestParts struct {
 	Headers       Headers
 	PolicyName    string
 	HasPolicyName bool
+	Audience      string
+	HasAudience   bool
 }
 
 // NewRequest brings the parts into canonical form, or refuses with
@@ -73,6 +79,8 @@ func (r *Request) Read(p RequestParts) error {
 		Headers:       p.Headers,
 		PolicyName:    p.PolicyName,
 		HasPolicyName: p.HasPolicyName,
+		Audience:      p.Audience,
+		HasAudience:   p.HasAudience,
 	}
 	if r.Headers == nil {
 		r.Headers = HeaderMap(nil)

@@ -306,6 +306,14 @@ type Identity struct {
 	Profiles         bool            `yaml:"profiles" default:"true" doc:"What user:<id> in Redis says wins over a token's claims."`
 	StripCredentials bool            `yaml:"strip_credentials" default:"false" doc:"Services don't see the credential that was checked; other cookies stay."`
 	MaxHeaderBytes   int             `yaml:"max_header_bytes" default:"8192" min:"1" max:"1048576" doc:"Names and values of the identity headers, and of a policy's headers and metadata, together; beyond it the request is denied."`
+	Assertion        IdentityKeys    `yaml:"assertion" doc:"What signs the identity for services whose policy says assertion; nothing without signing keys."`
+}
+
+// IdentityKeys says how the identity is signed.
+type IdentityKeys struct {
+	Issuer      string        `yaml:"issuer" format:"issuer" doc:"The iss claim; where it isn't given, tokens.issuer, or else server.http.public_url."`
+	SigningKeys []SigningKey  `yaml:"signing_keys" doc:"Keys for ES256, none of which signs access tokens. The first signs, all are published."`
+	TTL         time.Duration `yaml:"ttl" default:"1m" min:"10s" max:"5m" doc:"How long an assertion is good for; a new one is made when half of that is over."`
 }
 
 // IdentityHeaders names the identity headers, in lower case.
@@ -342,7 +350,14 @@ type Policy struct {
 	RateLimit         string          `yaml:"rate_limit" doc:"Name of an entry of rate_limits."`
 	Headers           Attributes      `yaml:"headers" keys:"header" format:"attribute" doc:"Further headers for the service, by name: each is a claim of the token, a field of the session's record or of the identity, such as claims.plan, session.tenant.id or identity.kind. Client-sent ones of these names never get through, whatever the policy."`
 	Metadata          Attributes      `yaml:"metadata" keys:"metadata" format:"attribute" doc:"Further fields of Envoy's dynamic metadata, by name, from the same sources. All are text."`
+	Assertion         Assertion       `yaml:"assertion" doc:"Have the identity signed for the service, in x-identity-assertion."`
 	Mode              Mode            `yaml:"mode" enum:"enforce,observe" default:"enforce" doc:"observe lets everything through; what it would deny is logged and counted."`
+}
+
+// Assertion says for which service a policy has the identity signed.
+type Assertion struct {
+	Audience  string `yaml:"audience" format:"audience" doc:"The service, by the name that it expects in the aud claim."`
+	FromRoute bool   `yaml:"from_route" default:"false" doc:"The gateway's route names the service, in the context extension assertion_audience; where it names none, audience, or else the request is denied."`
 }
 
 // Attributes are what a policy tells of the caller, by the names under which it

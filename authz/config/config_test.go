@@ -134,6 +134,7 @@ func TestEmptyConfigurationIsAllDefaults(t *testing.T) {
 			Headers:        IdentityHeaders{UserID: "x-user-id", Email: "x-user-email", Roles: "x-user-roles", OrgID: "x-org-id"},
 			Profiles:       true,
 			MaxHeaderBytes: 8192,
+			Assertion:      IdentityKeys{TTL: time.Minute},
 		}, c.Identity)
 		require.Equal(t, authz.DefaultIdentityHeaders, c.Identity.Headers.Authz())
 		require.Equal(t, Log{Level: LevelInfo, Format: LogJSON}, c.Log)

@@ -39,6 +39,7 @@ var formats = map[string]format{
 	"claim":        {``, checkClaim},
 	"issuer":       {`^[!-~]+$`, checkIssuer},
 	"header":       {headerPattern, checkHeader},
+	"audience":     {audiencePattern, matching(audiencePattern, "the name of a service has up to 255 visible ASCII characters")},
 	"attribute":    {`^(claims|session|identity)\.[^.]`, checkAttribute},
 	"metadata":     {namePattern, checkMetadata},
 	"name":         {namePattern, matching(namePattern, "a name has up to 64 letters, digits, dots, hyphens and underscores, and begins with none of dot and hyphen")},
@@ -59,6 +60,8 @@ const (
 	cookiePattern  = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 	headerPattern  = `^[A-Za-z0-9]+(-[A-Za-z0-9]+){0,6}$`
 	visiblePattern = `^[!-~]+$`
+
+	audiencePattern = `^[!-~]{1,255}$`
 	// A name, or an address of IPv4 or IPv6 without brackets.
 	hostNamePattern = `^([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$`
 	segmentPattern  = `^[A-Za-z0-9_-]{1,64}$`
@@ -332,7 +335,7 @@ var reservedHeaders = []string{
 	"cookie", "set-cookie", "host", "date", "expect", "origin", "referer", "range", "upgrade", "via",
 	"connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding",
 	"content-length", "content-type", "content-encoding", "accept", "accept-encoding",
-	"cache-control", "user-agent", "forwarded", "x-request-id", authz.HeaderAPIKey,
+	"cache-control", "user-agent", "forwarded", "x-request-id", authz.HeaderAPIKey, authz.HeaderAssertion,
 	"x-real-ip", "x-http-method", "x-http-method-override", "x-method-override",
 	"x-original-url", "x-original-uri", "x-rewrite-url", "x-rewrite-uri",
 	// What an answer of the forward-auth door has beside the identity.

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -378,6 +380,11 @@ func (v *validator) issuers() {
 			seen[issuer.Issuer] = key + ".issuer"
 		}
 		v.issuerKeys(key, issuer)
+		for j, typ := range issuer.Types {
+			if assertionType(typ) {
+				v.refuse(element(key+".types", j), "this is what services are shown by the gate, and no access token; take it out")
+			}
+		}
 		if at := key + ".user_id_prefix"; seen[issuer.Issuer] == key+".issuer" && v.intact(at) {
 			if first, again := prefixes[issuer.UserIDPrefix]; again {
 				v.warn(v.firstGiven(at, key), "user ids have the same prefix as those of %s: each of the two speaks for the users of the other; give each its own user_id_prefix, unless both mean the same people", first)
@@ -389,6 +396,13 @@ func (v *validator) issuers() {
 			v.warn(key, "no audiences: tokens that this issuer made for anybody else are accepted too (RFC 8725 section 3.9); list audiences")
 		}
 	}
+}
+
+// assertionType reports whether a typ is that of assertions, as typ is compared
+// (RFC 7515 section 4.1.9).
+func assertionType(typ string) bool {
+	typ = strings.ToLower(typ)
+	return strings.TrimPrefix(typ, "application/") == authz.AssertionType
 }
 
 // issuerKeys checks that an issuer's keys come from exactly one source.
@@ -451,7 +465,44 @@ func (v *validator) identity() {
 	v.distinct("identity.headers", "name", []entry{
 		{"user_id", h.UserID}, {"email", h.Email}, {"roles", h.Roles}, {"org_id", h.OrgID},
 	})
+	v.assertion()
 }
+
+// Asserting reports whether the identity can be signed.
+func (i Identity) Asserting() bool { return len(i.Assertion.SigningKeys) > 0 }
+
+// assertion checks what signs the identity.
+func (v *validator) assertion() {
+	const keys = "identity.assertion.signing_keys"
+	a := &v.c.Identity.Assertion
+	if !v.intact(keys) || !v.c.Identity.Asserting() {
+		return
+	}
+	if v.intactAll("identity.assertion.issuer", "tokens.issuer", "server.http.public_url") {
+		a.Issuer = cmp.Or(a.Issuer, v.c.Tokens.Issuer, v.c.Server.HTTP.PublicURL)
+		if a.Issuer == "" {
+			v.refuse(keys, "signing keys without identity.assertion.issuer; give it, usually the gateway's public URL")
+		}
+	}
+	seen := map[File]string{}
+	for i, k := range v.c.Tokens.SigningKeys {
+		seen[k.File] = element("tokens.signing_keys", i)
+	}
+	for i, k := range a.SigningKeys {
+		key := element(keys, i)
+		if first, again := seen[k.File]; again && k.File != "" {
+			v.refuse(key+".file", "the same file as %s; give assertions keys of their own, each once, which 'gatehouse keys new --for assertion' makes", first)
+			continue
+		}
+		seen[k.File] = key
+	}
+	if v.intact("policies") && !slices.ContainsFunc(slices.Collect(maps.Values(v.c.Policies)), Policy.asserts) {
+		v.warn(keys, "no policy has the identity signed; give one assertion: {audience: NAME}, or take this out")
+	}
+}
+
+// asserts reports whether the policy has the identity signed.
+func (p Policy) asserts() bool { return p.Assertion != Assertion{} }
 
 func (v *validator) rateLimits() {
 	for name, limit := range v.c.RateLimits {

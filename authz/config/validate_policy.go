@@ -26,6 +26,7 @@ func (v *validator) policies() {
 			v.effective(key, p)
 		}
 		v.extras(key, p)
+		v.asserts(key, p)
 		v.unauthenticated(key, p)
 		v.outage(key, p)
 		if p.Mode == ModeObserve {
@@ -64,6 +65,23 @@ func (v *validator) extras(key string, p Policy) {
 				v.refuse(named(at, name), "speaks of %s credentials, which this policy does not accept; add the kind to credentials, or take this out", a.Kind())
 			}
 		}
+	}
+}
+
+// asserts checks that a policy that has the identity signed says for whom, and that
+// there is something to sign with.
+func (v *validator) asserts(key string, p Policy) {
+	at := key + ".assertion"
+	if !v.given(at) || !v.intactAll(at, key+".credentials", "identity.assertion") {
+		return
+	}
+	switch {
+	case !p.asserts():
+		v.refuse(at, "says for no service; give audience, the service's name, or from_route: true where the gateway's routes name it")
+	case len(p.Credentials) == 0:
+		v.refuse(at, "this policy accepts no credential, so there is no identity to sign; list credentials, or take this out")
+	case !v.c.Identity.Asserting():
+		v.refuse(at, "there is nothing to sign it; give identity.assertion.signing_keys, whose keys 'gatehouse keys new --for assertion' makes")
 	}
 }
 

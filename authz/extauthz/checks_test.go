@@ -28,7 +28,7 @@ type header struct{ name, value string }
 type check struct {
 	method, host, path string
 	headers            []header
-	policy             *string // the route's context extension
+	policy, audience   *string // the route's context extensions
 }
 
 // get is a GET of app.example.com; headers are name, value, name, value.
@@ -47,6 +47,12 @@ func named(policy string, c check) check {
 	return c
 }
 
+// forService is a check whose route names the service.
+func forService(audience string, c check) check {
+	c.audience = &audience
+	return c
+}
+
 func (c check) request() *authv3.CheckRequest {
 	attributes := &authv3.AttributeContext{
 		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
@@ -56,8 +62,13 @@ func (c check) request() *authv3.CheckRequest {
 			Method: c.method, Host: c.host, Path: c.path, Scheme: "https", Protocol: "HTTP/1.1",
 		}},
 	}
-	if c.policy != nil {
-		attributes.ContextExtensions = map[string]string{"policy": *c.policy}
+	for name, value := range map[string]*string{"policy": c.policy, "assertion_audience": c.audience} {
+		if value != nil {
+			if attributes.ContextExtensions == nil {
+				attributes.ContextExtensions = map[string]string{}
+			}
+			attributes.ContextExtensions[name] = *value
+		}
 	}
 	return &authv3.CheckRequest{Attributes: attributes}
 }
@@ -239,8 +250,10 @@ func requireIdentitySettled(tb testing.TB, ok *authv3.OkHttpResponse, extra []st
 	set, removed := headerValues(ok.GetHeaders()), ok.GetHeadersToRemove()
 	ours := append(slices.Clone(extra), identityHeaders...)
 	spellings := append(authz.DefaultIdentityHeaders.ClientSpellings(), extra...)
-	if len(extra) > 0 {
-		require.Equal(tb, []string{"x-kind", "x-plan", "x-scope", "x-seats", "x-tags", "x-tenant-id"}, extra)
+	require.Contains(tb, extra, "x-identity-assertion")
+	spellings = append(spellings, "x_identity_assertion", "x_identity-assertion", "x-identity_assertion")
+	if len(extra) > 1 {
+		require.Equal(tb, []string{"x-identity-assertion", "x-kind", "x-plan", "x-scope", "x-seats", "x-tags", "x-tenant-id"}, extra)
 		spellings = append(spellings, "x_kind", "x_plan", "x_scope", "x_seats", "x_tags", "x_tenant-id", "x-tenant_id", "x_tenant_id")
 	}
 	for _, name := range spellings {

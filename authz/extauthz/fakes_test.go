@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -218,10 +219,25 @@ func newTelling(tb testing.TB, known directory) *authz.Authorizer {
 	return newAuthorizerWith(tb, known, telling())
 }
 
+// signs is an asserter whose signature anybody can make. It can't sign for "broken".
+type signs struct{}
+
+func (signs) Assert(p *authz.Principal, audience string) (string, error) {
+	if audience == "broken" {
+		return "", errors.New("the key is gone")
+	}
+	return "signed." + string(authz.AppendValue(nil, p.ID)) + "." + audience, nil
+}
+
 func newAuthorizerWith(tb testing.TB, known directory, more []authz.Policy) *authz.Authorizer {
 	tb.Helper()
 	session, bearer, key := []authz.Kind{authz.KindSession}, []authz.Kind{authz.KindBearer}, []authz.Kind{authz.KindAPIKey}
 	all := []authz.Policy{
+		{Name: "signed", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}, Anonymous: true, Assertion: authz.Assertion{Audience: "orders"}},
+		{Name: "signed-key", Credentials: key, Assertion: authz.Assertion{Audience: "orders"}},
+		{Name: "signed-by-route", Credentials: session, Assertion: authz.Assertion{FromRoute: true}},
+		{Name: "signed-either", Credentials: session, Assertion: authz.Assertion{Audience: "orders", FromRoute: true}},
+		{Name: "signed-trial", Credentials: session, RolesAny: []string{"admin"}, Observe: true, Assertion: authz.Assertion{FromRoute: true}},
 		{Name: "user", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}},
 		{Name: "admin", Credentials: session, RolesAny: []string{"admin"}},
 		{Name: "web", Credentials: []authz.Kind{authz.KindSession, authz.KindBearer}, LoginURL: "/login"},
@@ -268,12 +284,12 @@ func newAuthorizerWith(tb testing.TB, known directory, more []authz.Policy) *aut
 	})
 	require.NoError(tb, err)
 	clock := func() time.Time { return now }
-	return authz.NewAuthorizer(policies, authz.Options{Limiter: limits{}, Now: clock},
+	return authz.NewAuthorizer(policies, authz.Options{Limiter: limits{}, Asserter: signs{}, Now: clock},
 		authz.NewSessions("sessionId", cookies{}, known),
 		authz.NewBearer(known, known),
 		authz.NewAPIKeys([]authz.APIKey{
-			{Name: "billing", SHA256: sha256.Sum256([]byte(apiKey)), Policies: []string{"internal"}},
-			{Name: "legacy", SHA256: sha256.Sum256([]byte(legacyKey)), Policies: []string{"internal"}},
+			{Name: "billing", SHA256: sha256.Sum256([]byte(apiKey)), Policies: []string{"internal", "signed-key"}},
+			{Name: "legacy", SHA256: sha256.Sum256([]byte(legacyKey)), Policies: []string{"internal", "signed-key"}},
 		}, clock),
 	)
 }

@@ -17,6 +17,10 @@ import (
 // policy.
 const policyExtension = "policy"
 
+// audienceExtension is the one by which it names the service for which the identity is
+// signed, where the policy asks the route.
+const audienceExtension = "assertion_audience"
+
 // newRequest brings a check into canonical form. Method, path and host come
 // from the request attributes: gateways may leave the pseudo-headers out.
 func newRequest(req *authv3.CheckRequest) (*authz.Request, error) {
@@ -31,6 +35,7 @@ func parts(req *authv3.CheckRequest) authz.RequestParts {
 	attributes := req.GetAttributes()
 	http := attributes.GetRequest().GetHttp()
 	policy, hasPolicy := attributes.GetContextExtensions()[policyExtension]
+	audience, hasAudience := attributes.GetContextExtensions()[audienceExtension]
 	return authz.RequestParts{
 		Method:        http.GetMethod(),
 		Authority:     http.GetHost(),
@@ -39,6 +44,8 @@ func parts(req *authv3.CheckRequest) authz.RequestParts {
 		Headers:       headers(http),
 		PolicyName:    policy,
 		HasPolicyName: hasPolicy,
+		Audience:      audience,
+		HasAudience:   hasAudience,
 	}
 }
 

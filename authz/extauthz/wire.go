@@ -34,6 +34,8 @@ type wireRequest struct {
 	address            string // of the peer's socket; "" for none
 	policy             string
 	hasPolicy          bool
+	audience           string
+	hasAudience        bool
 	fromMap, fromList  []headerField
 	upper              bool // a name of the map has capitals
 
@@ -246,6 +248,9 @@ func (w *wireRequest) extension(b []byte) error {
 	if err == nil && key == policyExtension {
 		w.policy, w.hasPolicy = value, true
 	}
+	if err == nil && key == audienceExtension {
+		w.audience, w.hasAudience = value, true
+	}
 	return err
 }
 
@@ -291,6 +296,7 @@ func (w *wireRequest) parts() authz.RequestParts {
 	p := authz.RequestParts{
 		Method: w.method, Authority: w.host, Target: w.path,
 		PolicyName: w.policy, HasPolicyName: w.hasPolicy,
+		Audience: w.audience, HasAudience: w.hasAudience,
 	}
 	if addr, err := netip.ParseAddr(w.address); err == nil {
 		p.Address = addr.Unmap()

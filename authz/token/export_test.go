@@ -21,3 +21,11 @@ func RefusedLen(v *Verifier) int {
 
 // PublicOf is the public key itself.
 func PublicOf(k *Key) crypto.PublicKey { return k.public }
+
+// Kept is how many assertions are remembered.
+func (a *Assertions) Kept() (n int) {
+	for i := range a.shards {
+		n += len(a.shards[i].entries)
+	}
+	return n
+}

@@ -111,6 +111,18 @@ func (k *SigningKey) same(other *SigningKey) bool {
 	return ok && public.Equal(other.private.Public())
 }
 
+// signer signs tokens of a type with the key.
+func (k *SigningKey) signer(typ jose.ContentType) (jose.Signer, error) {
+	s, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.SignatureAlgorithm(k.Algorithm()), Key: jose.JSONWebKey{Key: k.private, KeyID: k.ID()}},
+		(&jose.SignerOptions{}).WithType(typ),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("use %v: %w", k, err)
+	}
+	return s, nil
+}
+
 // GenerateKey returns a new signing key as PKCS #8 in PEM, for RS256 (2048
 // bits), ES256, ES384, ES512 or EdDSA.
 func GenerateKey(alg string) ([]byte, error) {
@@ -179,35 +191,50 @@ func NewIssuer(o MintOptions) (*Issuer, error) {
 		return nil, fmt.Errorf("a token that lives %v has expired when it arrives; use at least a second", o.TTL)
 	}
 	i := &Issuer{o: o}
-	var set jose.JSONWebKeySet
-	i.o.Keys = nil
-	for _, k := range o.Keys {
-		if n := slices.IndexFunc(i.keys, func(other *Key) bool { return other.id == k.ID() }); n >= 0 {
-			if k.same(i.o.Keys[n]) {
-				continue
-			}
-			return nil, fmt.Errorf("two signing keys have the kid %q", k.ID())
-		}
-		i.o.Keys = append(i.o.Keys, k)
-		i.keys = append(i.keys, k.public)
-		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.public.public, KeyID: k.ID(), Algorithm: k.Algorithm(), Use: "sig"})
-	}
 	var err error
-	if i.jwks, err = json.Marshal(set); err != nil {
-		return nil, fmt.Errorf("publish signing keys: %w", err)
+	if i.o.Keys, err = distinctKeys(o.Keys); err != nil {
+		return nil, err
 	}
-	first := o.Keys[0]
-	i.signer, err = jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.SignatureAlgorithm(first.Algorithm()), Key: jose.JSONWebKey{Key: first.private, KeyID: first.ID()}},
-		(&jose.SignerOptions{}).WithType("at+jwt"),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("use %v: %w", first, err)
+	for _, k := range i.o.Keys {
+		i.keys = append(i.keys, k.public)
+	}
+	if i.jwks, err = publicJWKS(i.o.Keys); err != nil {
+		return nil, err
+	}
+	if i.signer, err = o.Keys[0].signer("at+jwt"); err != nil {
+		return nil, err
 	}
 	if i.refresh, err = newRefreshTokens(i.o.Keys); err != nil {
 		return nil, err
 	}
 	return i, nil
+}
+
+// distinctKeys are the keys, each once. Two keys of one kid are an error.
+func distinctKeys(keys []*SigningKey) (distinct []*SigningKey, err error) {
+	for _, k := range keys {
+		n := slices.IndexFunc(distinct, func(other *SigningKey) bool { return other.ID() == k.ID() })
+		switch {
+		case n < 0:
+			distinct = append(distinct, k)
+		case !k.same(distinct[n]):
+			return nil, fmt.Errorf("two signing keys have the kid %q", k.ID())
+		}
+	}
+	return distinct, nil
+}
+
+// publicJWKS is the JWK set of the keys, as JSON.
+func publicJWKS(keys []*SigningKey) ([]byte, error) {
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	for _, k := range keys {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.public.public, KeyID: k.ID(), Algorithm: k.Algorithm(), Use: "sig"})
+	}
+	text, err := json.Marshal(set)
+	if err != nil {
+		return nil, fmt.Errorf("publish signing keys: %w", err)
+	}
+	return text, nil
 }
 
 // Claims are what differs from token to token. Nothing personal: email, roles

@@ -29,6 +29,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
+	"github.com/gatehouse-auth/gatehouse/authz/token"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
@@ -55,13 +56,19 @@ func newCheckBench(tb testing.TB, policies ...string) *checkBench {
 	require.NoError(tb, err)
 	keyFile := filepath.Join(tb.TempDir(), "issuer.pem")
 	require.NoError(tb, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
+	signs, err := token.GenerateKey(token.AssertionAlgorithm)
+	require.NoError(tb, err)
+	signsFile := filepath.Join(tb.TempDir(), "assertion.pem")
+	require.NoError(tb, os.WriteFile(signsFile, signs, 0o600))
 	b := newChecks(tb, `
+identity: {assertion: {issuer: "https://gateway.example.com", signing_keys: [{file: `+signsFile+`}]}}
 redis: {url: "redis://`+r.Addr+`/0", timeout: 5s}
 sessions: {secrets: [0123456789abcdef0123456789abcdef]}
 issuers: [{issuer: https://idp.example.com, public_key_file: `+keyFile+`, algorithms: [ES256], audiences: [api]}]
 api_keys: [{name: bench, sha256: `+fmt.Sprintf("%x", sha256.Sum256([]byte(benchAPIKey)))+`, policies: [api_key]}]
 policies:
   session: {credentials: [session]}
+  signed: {credentials: [session], assertion: {audience: orders}}
   bearer: {credentials: [bearer]}
   api_key: {credentials: [api_key]}
   limited: {credentials: [session], rate_limit: many}
@@ -185,11 +192,11 @@ func (b *checkBench) commands(tb testing.TB) (n int) {
 func TestCachedChecksAskNothingAndMakeNoGarbage(t *testing.T) {
 	b := newCheckBench(t)
 	const users = 1000
-	sessions, tokens := make([][]byte, users), make([][]byte, users)
+	sessions, tokens, signed := make([][]byte, users), make([][]byte, users), make([][]byte, users)
 	for i := range users {
-		sessions[i], tokens[i] = b.session(t, i), b.bearer(t, i)
+		sessions[i], tokens[i], signed[i] = b.session(t, i), b.bearer(t, i), b.sessionUnder(t, "signed", i)
 	}
-	for name, requests := range map[string][][]byte{"session": sessions, "bearer": tokens, "api key": {apiKeyCheck(t)}} {
+	for name, requests := range map[string][][]byte{"session": sessions, "session, signed": signed, "bearer": tokens, "api key": {apiKeyCheck(t)}} {
 		t.Run(name, func(t *testing.T) {
 			reply := make([]byte, 0, 4096)
 			answer := func(i int) {

@@ -124,6 +124,10 @@ func dangers(running, next *generation) (warnings []string) {
 	keys := running.keyIDs()
 	warn(len(keys) > 0 && !slices.Contains(next.keyIDs(), keys[0]),
 		"the key that signed tokens until now is gone from tokens.signing_keys: its tokens are refused; to rotate it, keep it behind the new one until they have expired")
+	if running.assertions != nil && next.assertions != nil {
+		warn(!slices.Contains(next.assertions.KeyIDs(), running.assertions.KeyIDs()[0]),
+			"the key that signed identities until now is gone from identity.assertion.signing_keys: services refuse what it signed a moment ago, and requests with it; to rotate it, keep it behind the new one for some minutes")
+	}
 	warn(before.Redis.URL.String() != after.Redis.URL.String() && !embedded(before), "redis.url leads to another store: what it doesn't hold, sessions and revocations alike, is not known any more")
 	warn(before.Redis.ConfirmReplicas > after.Redis.ConfirmReplicas, "redis.confirm_replicas is less: a revocation can be lost with fewer servers")
 	warn(before.Identity.Headers != after.Identity.Headers,
@@ -178,6 +182,7 @@ func weaker(before, after config.Policy) (how []string) {
 	say(longer(before.IdleTimeout, after.IdleTimeout), "lets sessions be idle for longer now")
 	say(before.OnStoreOutage == authz.OutageDeny && after.OnStoreOutage != authz.OutageDeny, "lets requests through while Redis is out of reach now")
 	say(before.StaleFor > 0 && after.OnStoreOutage == before.OnStoreOutage && after.StaleFor > before.StaleFor, "takes older answers while Redis is out of reach now")
+	say(before.Assertion != config.Assertion{} && after.Assertion == config.Assertion{}, "doesn't have the identity signed any more: services that ask for a signature refuse its requests")
 	say(before.RateLimit != "" && after.RateLimit == "", "has no rate limit any more")
 	return how
 }

@@ -31,6 +31,7 @@ func explainCommand(env environment) *cobra.Command {
 		file            configFlag
 		server          string
 		policy, address string
+		audience        string
 		asJSON          bool
 		timeout         time.Duration
 	)
@@ -48,7 +49,8 @@ history. Gatehouse's own flags come first.
 
 The configuration's file decides, with its Redis, unless --server names a running
 server's ops listener on this host. A route of Envoy that names a policy
-(context_extensions) is not known here: say --policy NAME.
+(context_extensions) is not known here: say --policy NAME; and --audience NAME for
+the service that it names for the signed identity.
 
 Exit status: 0 allowed, 1 denied, 2 not explained.`,
 		Example: `  gatehouse explain --policy admin https://gateway.example.com/users/admin -H 'cookie: sessionId=…'
@@ -67,6 +69,9 @@ Exit status: 0 allowed, 1 denied, 2 not explained.`,
 			}
 			if cmd.Flags().Changed("policy") {
 				request.Policy = &policy
+			}
+			if cmd.Flags().Changed("audience") {
+				request.Audience = &audience
 			}
 			request.Address = address
 			if _, err := request.Parts(); err != nil {
@@ -112,11 +117,13 @@ Exit status: 0 allowed, 1 denied, 2 not explained.`,
 	file.register(cmd)
 	cmd.Flags().StringVar(&server, "server", "", "ask a running server, by its ops listener: host:port, or unix:///path")
 	cmd.Flags().StringVar(&policy, "policy", "", "the policy that the gateway's route names")
+	cmd.Flags().StringVar(&audience, "audience", "", "the service that the gateway's route names (assertion_audience)")
 	cmd.Flags().StringVar(&address, "address", "", "the client's address, as the gateway reports it")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for scripts")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long it may take")
 	completeFlag(cmd, "policy", completePolicy(env))
 	completeWords(cmd, "server")
+	completeWords(cmd, "audience")
 	completeWords(cmd, "address")
 	return cmd
 }

@@ -38,16 +38,20 @@ func newExplained(t *testing.T) *explained {
 	t.Cleanup(func() { _ = e.client.Close() })
 	keyFile := filepath.Join(t.TempDir(), "signing.pem")
 	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "new", keyFile).code)
+	assertionFile := filepath.Join(t.TempDir(), "assertion.pem")
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "new", "--for", "assertion", assertionFile).code)
 	const apiKey = "a long key of the billing service"
 	sum := sha256.Sum256([]byte(apiKey))
 	e.config = `redis: {url: "redis://` + address + `", timeout: 1s}
 sessions: {secrets: ["` + testSecret + `"], ttl: 2h}
 tokens: {issuer: "https://gateway.example.com", signing_keys: [{file: "` + keyFile + `"}]}
+identity: {assertion: {signing_keys: [{file: "` + assertionFile + `"}]}}
 api_keys: [{name: billing, sha256: "` + hex.EncodeToString(sum[:]) + `", policies: [internal]}]
 rate_limits: {few: {by: user, limit: 1, per: 1h}}
 policies:
   public: {anonymous: true}
   user: {credentials: [session, bearer], idle_timeout: 30m}
+  signed: {credentials: [session], assertion: {audience: orders, from_route: true}}
   few: {credentials: [session], rate_limit: few}
   internal: {credentials: [api_key]}
   reports: {credentials: [bearer], audiences: [reports]}
@@ -107,10 +111,24 @@ func TestExplain(t *testing.T) {
 			exitOK,
 			[]string{
 				"ALLOWED: authenticated", "GET gw.example.com/orders/7", "sent as /orders/%37", "query, without its values: token, b",
-				"by routes[1], the first one that matches, " + e.file + ":20:3", "session        shown, and decides", "bearer         not shown",
+				"by routes[1], the first one that matches, " + e.file + ":22:3", "session        shown, and decides", "bearer         not shown",
 				"signature      made by one of the secrets", "user's mark    nothing of user \"u1\"", `user "u1", email "u1@example.com", roles ["clerk"]`,
 				"x-user-id: u1", `x-user-roles: ["clerk"]`, "without x-org-id",
 			},
+		},
+		"a signed identity": {
+			[]string{"--policy", "signed", "gw/x", "-H", e.session},
+			exitOK,
+			[]string{
+				"assertion      signed for orders", `x-identity-assertion: (signed) {"iss":"https://gateway.example.com","aud":"orders","sub":"u1","email":"u1@example.com","roles":["clerk"],"sid":"`,
+				"x_identity_assertion", "x-identity_assertion",
+			},
+		},
+		"a signed identity, for the service of a route": {
+			[]string{"--policy", "signed", "--audience", "billing", "gw/x", "-H", e.session}, exitOK, []string{`"aud":"billing"`},
+		},
+		"a signed identity, for a service without a name": {
+			[]string{"--policy", "signed", "--audience", "", "gw/x", "-H", e.session}, exitFailed, []string{"DENIED: no_audience", "NO assertion"},
 		},
 		"a forged cookie": {
 			[]string{"curl", "https://gw/orders/1", "-b", "sessionId=s%3Ax.y", "-H", e.bearer},
@@ -155,6 +173,7 @@ func TestExplain(t *testing.T) {
 			c := e.explain(t, append([]string{"--config", e.file}, tt.args...)...)
 			require.Equal(t, tt.code, c.code, c.stdout+c.stderr)
 			require.Empty(t, c.stderr)
+			require.NotRegexp(t, `eyJ\S*\.eyJ\S*\.`, c.stdout, "nothing that could be shown to a service")
 			for _, part := range tt.want {
 				require.Contains(t, c.stdout, part)
 			}

@@ -34,7 +34,8 @@ type gate struct {
 	store      *session.Store
 	signer     *session.Signer // nil: there are no session secrets
 	apiKeys    *authz.APIKeys
-	own        *token.Issuer // nil: we issue no tokens
+	own        *token.Issuer     // nil: we issue no tokens
+	assertions *token.Assertions // nil: we sign no identities
 	verifier   *token.Verifier
 	remoteKeys []namedKeys
 	jwks       []byte // our public keys, as JSON
@@ -50,6 +51,7 @@ type warm struct {
 	clients   *part[*storeClient]
 	stores    *part[*session.Store]
 	tokens    *part[tokens]
+	signs     *part[*token.Assertions]
 	fetched   map[keySource]*part[*token.RemoteKeys]
 	users     *part[*users.File] // nil: there is no user store
 	providers map[string]*part[*oidc.Provider]
@@ -89,6 +91,9 @@ func newGate(cfg *config.Config, files contents, before warm, in instruments) (_
 	if err := g.takeTokens(cfg, files, before); err != nil {
 		return nil, err
 	}
+	if err := g.takeAssertions(cfg, files, before); err != nil {
+		return nil, err
+	}
 	if err := g.takeUsers(cfg, files, before); err != nil {
 		return nil, err
 	}
@@ -108,9 +113,11 @@ func newGate(cfg *config.Config, files contents, before warm, in instruments) (_
 	if err != nil {
 		return nil, err
 	}
-	g.authorizer = authz.NewAuthorizer(policies, authz.Options{
-		TrustedOrigins: origins(cfg), Limiter: timedLimiter{limiter, in.steps}, Took: in.took(),
-	}, authenticators...)
+	o := authz.Options{TrustedOrigins: origins(cfg), Limiter: timedLimiter{limiter, in.steps}, Took: in.took()}
+	if g.assertions != nil {
+		o.Asserter = g.assertions
+	}
+	g.authorizer = authz.NewAuthorizer(policies, o, authenticators...)
 	return g, nil
 }
 
@@ -441,9 +448,42 @@ func (g *gate) takeTokens(cfg *config.Config, files contents, before warm) (err 
 	if err != nil {
 		return err
 	}
-	g.own, g.verifier, g.jwks = g.tokens.value.own, g.tokens.value.verifier, []byte(`{"keys":[]}`)
-	if g.own != nil {
-		g.jwks = g.own.PublicJWKS()
+	g.own, g.verifier = g.tokens.value.own, g.tokens.value.verifier
+	return nil
+}
+
+// takeAssertions takes what signs identities, and the public keys of all that is signed
+// here. What was signed before is used on where its keys stay the same.
+func (g *gate) takeAssertions(cfg *config.Config, files contents, before warm) (err error) {
+	a := cfg.Identity.Assertion
+	var keys []config.File
+	for _, k := range a.SigningKeys {
+		keys = append(keys, k.File)
+	}
+	g.signs, err = take(&g.parts, before.signs, []any{a, files.of(keys...)}, func(p *part[*token.Assertions]) error {
+		if !cfg.Identity.Asserting() {
+			return nil
+		}
+		o := token.AssertionOptions{Issuer: a.Issuer, TTL: a.TTL}
+		for i, k := range a.SigningKeys {
+			key, err := token.LoadSigningKey(string(k.File), "")
+			if err != nil {
+				return problem(cfg, fmt.Sprintf("identity.assertion.signing_keys[%d].file", i), err)
+			}
+			o.Keys = append(o.Keys, key)
+		}
+		var err error
+		if p.value, err = token.NewAssertions(o); err != nil {
+			return problem(cfg, "identity.assertion", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g.assertions = g.signs.value
+	if g.jwks, err = token.JWKS(g.own, g.assertions); err != nil {
+		return problem(cfg, "identity.assertion", err)
 	}
 	return nil
 }
@@ -578,6 +618,7 @@ func policy(name string, p config.Policy) (authz.Policy, error) {
 		StaleFor:         p.StaleFor,
 		RateLimit:        p.RateLimit,
 		OmitRecord:       !readsRecord(p),
+		Assertion:        authz.Assertion{Audience: p.Assertion.Audience, FromRoute: p.Assertion.FromRoute},
 	}
 	if p.OnUnauthenticated == config.UnauthenticatedRedirect {
 		compiled.LoginURL = p.LoginURL

@@ -149,14 +149,17 @@ func (g *generation) takeListenerTLS(key string, o, asked config.TLS, files cont
 	})
 }
 
-// keyIDs are those of our own public keys; the first one signs.
+// keyIDs are those of the public keys of our own tokens; the first one signs.
 func (g *generation) keyIDs() []string {
+	if g.own == nil {
+		return nil
+	}
 	var set struct {
 		Keys []struct {
 			ID string `json:"kid"`
 		} `json:"keys"`
 	}
-	if err := json.Unmarshal(g.jwks, &set); err != nil {
+	if err := json.Unmarshal(g.own.PublicJWKS(), &set); err != nil {
 		return nil
 	}
 	ids := make([]string, len(set.Keys))

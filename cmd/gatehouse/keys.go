@@ -21,7 +21,7 @@ import (
 func keysCommand(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Make and rotate the keys that sign access tokens",
+		Short: "Make and rotate the keys that sign access tokens, and identities for services",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -37,20 +37,78 @@ const (
 	defaultAlg = "RS256"
 )
 
+// keyUse is what keys are for.
+type keyUse struct {
+	word      string // of --for
+	dir       string // where they are by default
+	alg       string
+	only      bool // no other algorithm will do
+	keep      time.Duration
+	outlives  string // what lives as long as keep, for messages
+	configure string // where the configuration lists them, by a format for the list
+}
+
+var keyUses = []keyUse{
+	{
+		word: "tokens", dir: keysDir, alg: defaultAlg, keep: 7 * 24 * time.Hour,
+		outlives:  "refresh tokens made with it may live until %s; rotate then, or --force it and end their logins",
+		configure: "  tokens:\n    signing_keys: [%s]\n",
+	},
+	{
+		word: "assertion", dir: filepath.Join(keysDir, "assertion"), alg: token.AssertionAlgorithm, only: true, keep: time.Hour,
+		outlives:  "replicas that have not read the files again may sign with it until %s; rotate then, or --force it",
+		configure: "  identity:\n    assertion:\n      signing_keys: [%s]\n",
+	},
+}
+
+// keyUseOf is the use that somebody typed.
+func keyUseOf(word string) (keyUse, error) {
+	for _, u := range keyUses {
+		if u.word == word {
+			return u, nil
+		}
+	}
+	return keyUse{}, usageError{fmt.Errorf("--for %q: say tokens or assertion", word)}
+}
+
+// algorithm is the one for a new key, typed being "" where it is left to us.
+func (u keyUse) algorithm(typed string) (string, error) {
+	if typed == "" {
+		return u.alg, nil
+	}
+	if u.only && typed != u.alg {
+		return "", usageError{fmt.Errorf("--alg %q: keys for --for %s are %s", typed, u.word, u.alg)}
+	}
+	return typed, nil
+}
+
+func registerKeyUse(cmd *cobra.Command, word *string) {
+	cmd.Flags().StringVar(word, "for", "tokens", "tokens, that Gatehouse issues, or assertion, for x-identity-assertion")
+	completeWords(cmd, "for", "tokens", "assertion")
+}
+
 func keysNewCommand(env environment) *cobra.Command {
-	var alg, out string
+	var alg, out, word string
 	var file configFlag
 	cmd := &cobra.Command{
 		Use:   "new [FILE]",
 		Short: "Make a signing key",
 		Long: `Writes a new private key, as PKCS #8 in PEM, readable by its owner only. FILE is
-keys/current.pem unless you name another; - prints the key. A file that is there is
-never overwritten: 'gatehouse keys rotate' replaces keys.
+keys/current.pem (for assertions keys/assertion/current.pem) unless you name another;
+- prints the key. A file that is there is never overwritten: 'gatehouse keys rotate'
+replaces keys.
 
 ` + keysAuditText,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path := filepath.Join(keysDir, currentKey)
+			use, err := keyUseOf(word)
+			if err != nil {
+				return err
+			}
+			if alg, err = use.algorithm(alg); err != nil {
+				return err
+			}
+			path := filepath.Join(use.dir, currentKey)
 			switch {
 			case len(args) == 1 && out != "" && out != args[0]:
 				return usageError{errors.New("the file is named twice: as an argument and by --out")}
@@ -80,11 +138,12 @@ never overwritten: 'gatehouse keys rotate' replaces keys.
 				return err
 			}
 			fmt.Fprintf(env.stdout, "%s: a new %s key, kid %s\n", path, key.Algorithm(), key.ID())
-			fmt.Fprintf(env.stdout, "\nIn the configuration, whose files are relative to it:\n\n  tokens:\n    signing_keys: [{file: %s}]\n", path)
+			fmt.Fprintf(env.stdout, "\nIn the configuration, whose files are relative to it:\n\n"+use.configure, "{file: "+path+"}")
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&alg, "alg", defaultAlg, "RS256, ES256, ES384, ES512 or EdDSA")
+	cmd.Flags().StringVar(&alg, "alg", "", "RS256 (the default for tokens), ES256 (for assertions the only one), ES384, ES512 or EdDSA")
+	registerKeyUse(cmd, &word)
 	cmd.Flags().StringVarP(&out, "out", "o", "", "the file, as the argument")
 	registerKeysConfig(cmd, &file)
 	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
@@ -152,9 +211,9 @@ func createKey(path string, text []byte) error {
 }
 
 func keysRotateCommand(env environment) *cobra.Command {
-	var dir string
+	var dir, word string
 	var file configFlag
-	r := rotation{dir: keysDir, out: env.stdout, now: time.Now}
+	r := rotation{out: env.stdout, now: time.Now}
 	cmd := &cobra.Command{
 		Use:   "rotate [DIR]",
 		Short: "Replace the signing key by the next one",
@@ -178,13 +237,25 @@ nothing else, and list that. Refresh tokens are made with these keys, too: a rot
 that would drop a key which was current less than --keep ago is refused, unless you
 --force it and let the logins of its refresh tokens end.
 
+The same with --for assertion, in keys/assertion, for the keys of identity.assertion.
+
 Each step leaves whole files behind, and one that was interrupted is finished by
 the next call. Files keep the mode of those that they replace; run it as their
 owner.
 
 ` + keysAuditText,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if r.use, err = keyUseOf(word); err != nil {
+				return err
+			}
+			if _, err = r.use.algorithm(r.alg); err != nil {
+				return err
+			}
+			if !cmd.Flags().Changed("keep") {
+				r.keep = r.use.keep
+			}
+			r.dir = r.use.dir
 			switch {
 			case len(args) == 1 && dir != "" && dir != args[0]:
 				return usageError{errors.New("the directory is named twice: as an argument and by --dir")}
@@ -201,7 +272,7 @@ owner.
 			if err := k.permit(cmd.Context(), "key_rotate", what...); err != nil {
 				return err
 			}
-			err := r.run()
+			err = r.run()
 			if current, readErr := r.read(currentKey); err == nil && readErr == nil && current.key != nil {
 				what = append(what, slog.String("kid", current.key.ID()))
 			}
@@ -210,9 +281,10 @@ owner.
 		},
 	}
 	registerKeysConfig(cmd, &file)
-	cmd.Flags().StringVar(&r.alg, "alg", "", "of the new key (default: that of the latest, which is "+defaultAlg+" for the first)")
+	registerKeyUse(cmd, &word)
+	cmd.Flags().StringVar(&r.alg, "alg", "", "of the new key (default: that of the latest, "+defaultAlg+" for the first; of assertions "+token.AssertionAlgorithm+")")
 	cmd.Flags().StringVarP(&dir, "dir", "d", "", "the directory, as the argument")
-	cmd.Flags().DurationVar(&r.keep, "keep", 7*24*time.Hour, "how long a key verifies after it was current; tokens.refresh_ttl, or longer")
+	cmd.Flags().DurationVar(&r.keep, "keep", 0, "how long a key verifies after it was current (default 168h, refresh_ttl; of assertions 1h)")
 	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
 	cmd.Flags().BoolVar(&r.prepare, "prepare", false, "make next.pem where it is missing, and change nothing else")
 	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
@@ -222,6 +294,7 @@ owner.
 
 // rotation renews the keys of a directory.
 type rotation struct {
+	use      keyUse
 	dir, alg string
 	keep     time.Duration
 	force    bool
@@ -284,6 +357,9 @@ func (r rotation) run() error {
 	if current.key == nil {
 		return r.first(current, next, previous)
 	}
+	if r.use.only && current.key.Algorithm() != r.use.alg {
+		return fmt.Errorf("%s holds %s, and keys for --for %s are %s: name the directory of those; nothing was changed", current.path, current.key, r.use.word, r.use.alg)
+	}
 	if r.alg == "" { // the latest one's, so that a change of algorithm lasts
 		r.alg = current.key.Algorithm()
 		if next.key != nil {
@@ -327,7 +403,7 @@ func (r rotation) run() error {
 	if unknown {
 		advice = "No server knows the new key yet: give it to all at once, since those without it refuse its tokens.\nThe next rotation is gentler, for next.pem is there now."
 	}
-	fmt.Fprintf(r.out, "\n%s\n%s", advice, listed(current, next, previous))
+	fmt.Fprintf(r.out, "\n%s\n%s", advice, r.listed(current, next, previous))
 	return nil
 }
 
@@ -337,7 +413,7 @@ func (r rotation) first(current, next, previous *keyFile) error {
 		return fmt.Errorf("%s is missing, but another key is there: put the key that signs back in its place", current.path)
 	}
 	if r.alg == "" {
-		r.alg = defaultAlg
+		r.alg = r.use.alg
 	}
 	for _, f := range []*keyFile{current, next} { // in this order the next call finishes what is interrupted here
 		text, key, err := newKey(r.alg)
@@ -350,7 +426,7 @@ func (r rotation) first(current, next, previous *keyFile) error {
 		f.key = key
 	}
 	fmt.Fprintf(r.out, "%s signs: %s\n%s is published, and is next to sign: %s\n%s",
-		current.path, current.key, next.path, next.key, listed(current, next))
+		current.path, current.key, next.path, next.key, r.listed(current, next))
 	return nil
 }
 
@@ -366,19 +442,19 @@ func (r rotation) publish(current, next, previous *keyFile) error {
 		return err
 	}
 	fmt.Fprintf(r.out, "%s signs as before: %s\n%s is new, and is next to sign: %s\n", current.path, current.key, next.path, next.key)
-	fmt.Fprintf(r.out, "\nNothing else was changed, since the servers don't know the new key yet: list it,\nand rotate when all of them publish it.\n%s", listed(current, next, previous))
+	fmt.Fprintf(r.out, "\nNothing else was changed, since the servers don't know the new key yet: list it,\nand rotate when all of them publish it.\n%s", r.listed(current, next, previous))
 	return nil
 }
 
 // listed says how the keys that are there stand in the configuration.
-func listed(files ...*keyFile) string {
+func (r rotation) listed(files ...*keyFile) string {
 	var names []string
 	for _, f := range files {
 		if f.key != nil {
 			names = append(names, "{file: "+f.path+"}")
 		}
 	}
-	return "\nIn the configuration, whose files are relative to it:\n\n  tokens:\n    signing_keys: [" + strings.Join(names, ", ") + "]\n"
+	return "\nIn the configuration, whose files are relative to it:\n\n" + fmt.Sprintf(r.use.configure, strings.Join(names, ", "))
 }
 
 // mayDrop reports why the previous key must not go yet.
@@ -391,7 +467,7 @@ func (r rotation) mayDrop(previous *keyFile) error {
 	if !r.now().Before(until) {
 		return nil
 	}
-	return fmt.Errorf("%s was current until %s: refresh tokens made with it may live until %s; rotate then, or --force it and end their logins",
+	return fmt.Errorf("%s was current until %s: "+r.use.outlives,
 		previous.path, previous.info.ModTime().UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339))
 }
 

@@ -61,6 +61,48 @@ func TestKeysNew(t *testing.T) {
 	require.NotContains(t, c.stderr, "PRIVATE")
 }
 
+// Keys for assertions have a directory, an algorithm and a place in the configuration
+// of their own.
+func TestKeysForAssertions(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c := gatehouse(t, nil, "keys", "new", "--for", "assertion")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Contains(t, c.stdout, "ES256")
+	require.Contains(t, c.stdout, "  identity:\n    assertion:\n      signing_keys: [{file: keys/assertion/current.pem}]\n")
+	first := kid(t, "keys/assertion/current.pem")
+
+	c = gatehouse(t, nil, "keys", "rotate", "--for", "assertion")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Equal(t, first, kid(t, "keys/assertion/previous.pem"))
+	require.Contains(t, c.stdout, "signing_keys: [{file: keys/assertion/current.pem}, {file: keys/assertion/next.pem}, {file: keys/assertion/previous.pem}]")
+	key, err := token.LoadSigningKey("keys/assertion/next.pem", "")
+	require.NoError(t, err)
+	require.Equal(t, "ES256", key.Algorithm())
+
+	c = gatehouse(t, nil, "keys", "rotate", "--for", "assertion")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "replicas that have not read the files again may sign with it until")
+	old := time.Now().Add(-61 * time.Minute)
+	require.NoError(t, os.Chtimes("keys/assertion/previous.pem", old, old))
+	c = gatehouse(t, nil, "keys", "rotate", "--for", "assertion")
+	require.Equal(t, exitOK, c.code, c.stderr)
+
+	for _, args := range [][]string{
+		{"keys", "new", "--for", "assertion", "--alg", "RS256", "a.pem"}, {"keys", "rotate", "--for", "assertion", "--alg", "EdDSA"}, {"keys", "new", "--for", "cookies", "a.pem"},
+	} {
+		c := gatehouse(t, nil, args...)
+		require.Equal(t, exitUsage, c.code, args)
+		require.NoFileExists(t, "a.pem")
+	}
+	// Those of access tokens are left alone, though both are PEM.
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "rotate").code)
+	before := kid(t, "keys/current.pem")
+	c = gatehouse(t, nil, "keys", "rotate", "--for", "assertion", "keys")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "nothing was changed")
+	require.Equal(t, before, kid(t, "keys/current.pem"))
+}
+
 func TestKeysRotate(t *testing.T) {
 	t.Chdir(t.TempDir())
 	file := func(name string) string { return filepath.Join("keys", name) }

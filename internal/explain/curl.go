@@ -22,6 +22,8 @@ type Request struct {
 	Address   string      `json:"address,omitempty"`
 	// Policy is the one that the gateway's route names; nil for none.
 	Policy *string `json:"policy,omitempty"`
+	// Audience is the service that it names, for the signed identity; nil for none.
+	Audience *string `json:"audience,omitempty"`
 }
 
 // ParseCommand reads a curl command as it is pasted into a shell, or what would

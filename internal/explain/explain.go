@@ -12,6 +12,7 @@
 package explain
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/url"
 	"slices"
@@ -47,6 +48,9 @@ func (r *Request) Parts() (authz.RequestParts, error) {
 	parts := authz.RequestParts{Method: r.Method, Authority: r.Authority, Target: r.Target, Address: address, Headers: headers}
 	if r.Policy != nil {
 		parts.PolicyName, parts.HasPolicyName = *r.Policy, true
+	}
+	if r.Audience != nil {
+		parts.Audience, parts.HasAudience = *r.Audience, true
 	}
 	return parts, nil
 }
@@ -181,6 +185,18 @@ func view(r *authz.Request) RequestView {
 	return v
 }
 
+// assertion is what a signed identity says, without the signature: with it, whoever
+// reads the report could show it to the service.
+func assertion(signed string) string {
+	_, rest, _ := strings.Cut(signed, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	claims, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil || !json.Valid(claims) {
+		return "(signed)"
+	}
+	return "(signed) " + string(claims)
+}
+
 // fields are headers without what must not be told: cookies that stay, and the
 // query in where a login page is to lead back to.
 func fields(headers []*corev3.HeaderValueOption, r *authz.Request) []FieldValue {
@@ -190,6 +206,8 @@ func fields(headers []*corev3.HeaderValueOption, r *authz.Request) []FieldValue 
 		switch {
 		case f.Name == "cookie":
 			f.Value = "(the cookies but the one that was checked)"
+		case f.Name == authz.HeaderAssertion:
+			f.Value = assertion(f.Value)
 		case f.Name == "location" && r.Query != "":
 			f.Value = strings.ReplaceAll(f.Value, url.QueryEscape("?"+r.Query), url.QueryEscape("?")+"…")
 		}

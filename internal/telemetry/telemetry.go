@@ -170,7 +170,7 @@ func (r *Recorder) Flush() { r.floods.flush() }
 // What deserves more attention than a refusal usually does: mistakes that only
 // an operator can mend, and outages.
 var (
-	mistakes = []authz.Reason{authz.ReasonPolicyUnknown, authz.ReasonInternal, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong}
+	mistakes = []authz.Reason{authz.ReasonPolicyUnknown, authz.ReasonNoAudience, authz.ReasonInternal, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong}
 	outages  = []authz.Reason{authz.ReasonStoreUnavailable, authz.ReasonIssuerUnavailable, authz.ReasonOverloaded}
 )
 

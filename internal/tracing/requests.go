@@ -97,7 +97,7 @@ func (r recorder) Record(ctx context.Context, req *authz.Request, d *authz.Decis
 // faults are the reasons that are ours, or the operator's. That a client may not pass is
 // no error.
 var faults = []authz.Reason{
-	authz.ReasonInternal, authz.ReasonPolicyUnknown, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong,
+	authz.ReasonInternal, authz.ReasonPolicyUnknown, authz.ReasonNoAudience, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong,
 	authz.ReasonStoreUnavailable, authz.ReasonIssuerUnavailable, authz.ReasonOverloaded, authz.ReasonNotConfirmed, authz.ReasonAuditUnavailable,
 }
 
