@@ -215,7 +215,8 @@ func TestHostLosesItsTrailingDotAndNothingElse(t *testing.T) {
 }
 
 // Gatehouse names the spellings; whoever adds one there must add it here.
-var spellings = authz.DefaultIdentityHeaders.ClientSpellings()
+var spellings = append(authz.DefaultIdentityHeaders.ClientSpellings(),
+	authz.HeaderAssertion, "x_identity_assertion", "x_identity-assertion", "x-identity_assertion")
 
 func TestRoutesThatSkipTheCheckStripIdentity(t *testing.T) {
 	layers := map[string][]edit{
@@ -271,7 +272,7 @@ func TestNamesThatSomeServerFoldsDontPass(t *testing.T) {
 			fold := func(name string) string { return strings.ReplaceAll(name, "-", string(c)) }
 			headers = append(headers,
 				fold("x-user-id")+": root", fold("X-User-Email")+": root", strings.Replace("x-user-roles", "-", string(c), 1)+": root",
-				"x-org"+string(c)+"id: root", fold("x-internal-api-key")+": root", "x-internal-api"+string(c)+"key: root",
+				"x-org"+string(c)+"id: root", fold(authz.HeaderAssertion)+": root", fold("x-internal-api-key")+": root", "x-internal-api"+string(c)+"key: root",
 				fold("x-original-url")+": root", fold("x-http-method-override")+": root", fold("x-forwarded-host")+": root")
 		}
 		for len(headers) > 0 { // as many as a request may have

@@ -92,7 +92,8 @@ Exits 0 when nothing is broken (with --strict: when all held), 1 when something 
 	f.StringVar(&flags.host, "host", "", "the host to ask for, where it is not the target's")
 	f.StringVar(&flags.protected, "protected", "/users/echo", "a path that needs a login, with an echo behind it")
 	f.StringVar(&flags.public, "public", "/public/echo", "a path that is open to all, with an echo behind it")
-	f.StringSliceVar(&flags.headers, "header-names", []string{"x-user-id", "x-user-email", "x-user-roles", "x-org-id"}, "headers that name the caller")
+	f.StringSliceVar(&flags.headers, "header-names", []string{"x-user-id", "x-user-email", "x-user-roles", "x-org-id", "x-identity-assertion"}, "headers that name the caller")
+	f.Lookup("header-names").DefValue = "those of Gatehouse" // all of them don't fit into a line
 	f.StringVar(&flags.cookieFile, "cookie-file", "", "file with the user's cookie, as name=value")
 	f.StringVar(&flags.cookieName, "cookie-name", "", "which cookie is the session, where the file has several")
 	f.StringVar(&flags.tokenFile, "token-file", "", "file with the user's bearer token")

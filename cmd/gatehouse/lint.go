@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/envoy/lint"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
@@ -191,6 +192,9 @@ func lintOptions(env environment, path string) (lint.Options, error) {
 				known.Headers = append(known.Headers, header)
 			}
 		}
+	}
+	if cfg.Identity.Asserting() {
+		known.Headers = append(known.Headers, authz.HeaderAssertion)
 	}
 	for _, a := range []config.Address{cfg.Server.Check.Listen, cfg.Server.Ops.Listen} {
 		_, address := a.Network()

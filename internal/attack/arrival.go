@@ -2,6 +2,7 @@ package attack
 
 import (
 	"bufio"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -179,12 +180,33 @@ func (a *Arrival) identity(names []string) []string {
 				continue
 			}
 			for _, v := range values {
-				all = append(all, where+spelt+"="+v)
+				all = append(all, where+spelt+"="+unsigned(v))
 			}
 		}
 	}
 	slices.Sort(all)
 	return all
+}
+
+// unsigned is what a signed identity says, without what changes each time it is signed,
+// and without the signature, which is nobody's to print. Any other value is what it is.
+func unsigned(value string) string {
+	parts := strings.Split(value, ".")
+	if len(parts) != 3 {
+		return value
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var claims map[string]any
+	if err != nil || json.Unmarshal(payload, &claims) != nil || claims["iat"] == nil {
+		return value
+	}
+	delete(claims, "iat")
+	delete(claims, "exp")
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return value
+	}
+	return "(signed) " + string(text)
 }
 
 // isEchoOf reports whether an answer is the echo of the request with this number.
