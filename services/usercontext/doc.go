@@ -27,9 +27,19 @@
 // somebody went around it, and is refused with 400 rather than read as a
 // user or as nobody.
 //
+// Where the network can't be relied on, the gate signs the identity for the
+// service (assertion in its policy), and a [Verifier] checks that:
+//
+//	verifier, err := usercontext.NewVerifier(usercontext.VerifierOptions{
+//		Issuer: "https://gateway.example.com", Audience: "orders",
+//		JWKSURL: "https://gateway.example.com/.well-known/jwks.json",
+//	})
+//	reader, err := usercontext.NewReader(usercontext.Options{Verifier: verifier})
+//	http.ListenAndServe(":8102", reader.Require(mux))
+//
 // # What it leaves out
 //
-// It verifies no tokens, reads no cookies and knows no Redis: that is done by
+// It verifies no tokens of clients, reads no cookies and knows no Redis: that is done by
 // the time a request arrives. It does not ask whether the user was revoked a
 // moment ago, which the gate did for this very request. It has no
 // permissions beyond roles. It does not pass a user's identity on to other

@@ -28,14 +28,14 @@ func (r *Reader) Optional(next http.Handler) http.Handler {
 
 func (r *Reader) read(next http.Handler, anonymous bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		user, err := r.FromHeaders(req.Header)
+		a, err := r.Verified(req.Context(), req.Header)
 		if err != nil && (!anonymous || !errors.Is(err, ErrAnonymous)) {
 			r.refuse(w, req, err)
 			return
 		}
 		// An anonymous caller's context carries no user, even if one from
 		// elsewhere was in it.
-		next.ServeHTTP(w, req.WithContext(NewContext(req.Context(), user)))
+		next.ServeHTTP(w, req.WithContext(NewAssertionContext(req.Context(), a)))
 	})
 }
 
@@ -102,6 +102,9 @@ func writeRefusal(w http.ResponseWriter, err error) {
 		WriteError(w, http.StatusUnauthorized, "No token provided")
 	case errors.Is(err, ErrMalformed):
 		WriteError(w, http.StatusBadRequest, "Bad request")
+	case errors.Is(err, ErrKeysUnavailable):
+		w.Header().Set("Retry-After", "1")
+		WriteError(w, http.StatusServiceUnavailable, "Authentication unavailable")
 	default:
 		WriteError(w, http.StatusForbidden, "Forbidden")
 	}

@@ -99,6 +99,21 @@ func FromContext(ctx context.Context) (user User, ok bool) {
 	return user, true
 }
 
+type assertionKey struct{}
+
+// AssertionFromContext returns the assertion that the middleware of a [Reader] with a
+// Verifier verified, for its SessionID above all.
+func AssertionFromContext(ctx context.Context) (a Assertion, ok bool) {
+	a, ok = ctx.Value(assertionKey{}).(Assertion)
+	return a, ok && !a.Expires.IsZero()
+}
+
+// NewAssertionContext is [NewContext] with a whole assertion, for middleware of other
+// kinds and for tests of handlers.
+func NewAssertionContext(ctx context.Context, a Assertion) context.Context {
+	return NewContext(context.WithValue(ctx, assertionKey{}, a), a.User)
+}
+
 func nobody() User { return User{Roles: []string{}} }
 
 // Options configure a [Reader]. The zero value is what the gate does by
@@ -115,12 +130,16 @@ type Options struct {
 	// Zero means [DefaultMaxBytes]. It should be no less than the gate's
 	// identity.max_header_bytes.
 	MaxBytes int
+	// Verifier, when not nil, checks that the gate vouches for the headers, in
+	// [HeaderAssertion], and that these say the same. Without one that header is not
+	// looked at.
+	Verifier *Verifier
 	// Now is the clock by which keys expire; nil means [time.Now].
 	Now func() time.Time
 	// OnRefusal, when not nil, learns of every request that the Reader's
 	// middleware refuses, for the log: err wraps [ErrAnonymous],
-	// [ErrMalformed] or [ErrForbidden] and holds no header values.
-	// ErrMalformed deserves an alarm: somebody reached the service around the
+	// [ErrMalformed], [ErrForbidden], [ErrUnverified] or [ErrKeysUnavailable] and holds
+	// no header values. ErrMalformed and ErrUnverified deserve an alarm: somebody reached the service around the
 	// gate. It may be called concurrently.
 	OnRefusal func(ctx context.Context, err error)
 }
@@ -133,6 +152,7 @@ type Reader struct {
 	maxBytes    int
 	now         func() time.Time
 	onRefusal   func(context.Context, error)
+	verifier    *Verifier // nil: nothing is verified
 }
 
 // The identity headers, as indices into Reader.names.
@@ -148,7 +168,7 @@ const (
 // header name or two of them are the same; `-` and `_` count as the same, as
 // they do for CGI and WSGI servers.
 func NewReader(o Options) (*Reader, error) {
-	r := &Reader{maxBytes: o.MaxBytes, now: o.Now, onRefusal: o.OnRefusal}
+	r := &Reader{maxBytes: o.MaxBytes, now: o.Now, onRefusal: o.OnRefusal, verifier: o.Verifier}
 	if r.maxBytes == 0 {
 		r.maxBytes = DefaultMaxBytes
 	}
@@ -216,8 +236,62 @@ var defaultReader = func() *Reader {
 //     removes those.
 func FromHeaders(h http.Header) (User, error) { return defaultReader.FromHeaders(h) }
 
-// FromHeaders is the function [FromHeaders] for this Reader's headers.
+// FromHeaders is the function [FromHeaders] for this Reader's headers. With a Verifier
+// it is [Reader.Verified] without the assertion, and waits for the gate's keys for some
+// seconds at most.
 func (r *Reader) FromHeaders(h http.Header) (User, error) {
+	a, err := r.Verified(context.Background(), h)
+	return a.User, err
+}
+
+// Verified reads the user and, with a Verifier, checks that the gate signed that it is
+// the one: else the error wraps [ErrUnverified], or [ErrKeysUnavailable] where nobody
+// can tell. Without a Verifier it is FromHeaders, and the assertion has the user alone.
+func (r *Reader) Verified(ctx context.Context, h http.Header) (Assertion, error) {
+	user, err := r.plain(h)
+	if r.verifier == nil || err != nil && !errors.Is(err, ErrAnonymous) {
+		return Assertion{User: user}, err
+	}
+	refused := Assertion{User: nobody()}
+	raw, there, doubled := assertionIn(h)
+	switch {
+	case doubled != nil:
+		return refused, doubled
+	case !there && err != nil: // nobody calls, and nobody says otherwise
+		return refused, err
+	case !there:
+		return refused, unverified("no %s", HeaderAssertion)
+	case err != nil:
+		return refused, unverified("%s without the identity headers", HeaderAssertion)
+	}
+	a, err := r.verifier.Verify(ctx, raw)
+	if err != nil {
+		return refused, err
+	}
+	if !a.User.same(user) {
+		return refused, unverified("the identity headers say something else than what is signed")
+	}
+	return a, nil
+}
+
+// assertionIn picks the assertion out, which may be there once.
+func assertionIn(h http.Header) (raw string, there bool, err error) {
+	for key, values := range h {
+		switch {
+		case !foldsTo(key, HeaderAssertion):
+		case !strings.EqualFold(key, HeaderAssertion):
+			return "", false, fmt.Errorf("%w: a header is spelt like %s with - and _ exchanged", ErrMalformed, HeaderAssertion)
+		case len(values) > 1 || len(values) == 1 && there:
+			return "", false, fmt.Errorf("%w: %s is there more than once", ErrMalformed, HeaderAssertion)
+		case len(values) == 1:
+			raw, there = values[0], true
+		}
+	}
+	return raw, there, nil
+}
+
+// plain reads the user from the identity headers, and believes them.
+func (r *Reader) plain(h http.Header) (User, error) {
 	headers, err := r.identityHeaders(h)
 	if err != nil {
 		return nobody(), err

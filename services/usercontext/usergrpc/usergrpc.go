@@ -158,11 +158,11 @@ func Require(ctx context.Context) (context.Context, error) { return Guards{}.Req
 
 // Require is the function [Require] for these guards' metadata.
 func (g Guards) Require(ctx context.Context) (context.Context, error) {
-	user, err := g.user(ctx)
+	a, err := g.user(ctx)
 	if err != nil {
 		return nil, refuse(err)
 	}
-	return usercontext.NewContext(ctx, user), nil
+	return usercontext.NewAssertionContext(ctx, a), nil
 }
 
 // Optional is the [Guard] that admits anonymous callers too, for whom
@@ -172,11 +172,11 @@ func Optional(ctx context.Context) (context.Context, error) { return Guards{}.Op
 
 // Optional is the function [Optional] for these guards' metadata.
 func (g Guards) Optional(ctx context.Context) (context.Context, error) {
-	user, err := g.user(ctx)
+	a, err := g.user(ctx)
 	if err != nil && !errors.Is(err, usercontext.ErrAnonymous) {
 		return nil, refuse(err)
 	}
-	return usercontext.NewContext(ctx, user), nil
+	return usercontext.NewAssertionContext(ctx, a), nil
 }
 
 // RequireRole returns a guard that admits users with at least one of the
@@ -219,11 +219,12 @@ func (g Guards) RequireInternalKey(keys ...usercontext.Key) Guard {
 	}
 }
 
-func (g Guards) user(ctx context.Context) (usercontext.User, error) {
+func (g Guards) user(ctx context.Context) (usercontext.Assertion, error) {
 	if g.reader != nil {
-		return g.reader.FromHeaders(headers(ctx))
+		return g.reader.Verified(ctx, headers(ctx))
 	}
-	return usercontext.FromHeaders(headers(ctx))
+	user, err := usercontext.FromHeaders(headers(ctx))
+	return usercontext.Assertion{User: user}, err
 }
 
 // headers returns the metadata, whose keys are in lower case, as headers;
@@ -245,6 +246,8 @@ func refuse(cause error) error {
 		return &refusal{status.New(codes.Unauthenticated, "No token provided"), cause}
 	case errors.Is(cause, usercontext.ErrMalformed):
 		return &refusal{status.New(codes.InvalidArgument, "Bad request"), cause}
+	case errors.Is(cause, usercontext.ErrKeysUnavailable):
+		return &refusal{status.New(codes.Unavailable, "Authentication unavailable"), cause}
 	}
 	return &refusal{status.New(codes.PermissionDenied, "Forbidden"), cause}
 }
