@@ -53,7 +53,7 @@ func TestTypeScriptPackage(t *testing.T) {
 	t.Parallel()
 	files := sdktest.TarGz(t, sdktest.Packed(t))
 	want := []string{"package/LICENSE", "package/README.md", "package/package.json"}
-	for _, module := range []string{"current", "express", "fastify", "index", "usercontext"} {
+	for _, module := range []string{"current", "express", "fastify", "index", "usercontext", "verifier"} {
 		want = append(want, "package/dist/"+module+".d.ts", "package/dist/"+module+".js")
 	}
 	slices.Sort(want)

@@ -3,6 +3,7 @@ import { AnonymousError, ForbiddenError, Refusal, type User } from "./usercontex
 // Beside the request rather than in it: nothing that a framework or a body parser writes
 // into a request is taken for a user.
 const users = new WeakMap<object, User>();
+const sessions = new WeakMap<object, string>();
 
 /** Fastify wraps the request of node:http, as `raw`. */
 function inner(request: object): object {
@@ -18,9 +19,16 @@ export function currentUser(request: object): User | undefined {
 
 /** Makes the request one of this user, or of nobody. The middleware calls it; so does a
  * test of a handler, which then needs no headers. */
-export function setCurrentUser(request: object, user: User | undefined): void {
+export function setCurrentUser(request: object, user: User | undefined, session = ""): void {
+  sessions.delete(inner(request));
   if (user === undefined) users.delete(inner(request));
   else users.set(inner(request), user);
+  if (user !== undefined && session !== "") sessions.set(inner(request), session);
+}
+
+/** The handle of the session of a verified user, as the auth API lists it; "" for none. */
+export function currentSession(request: object): string {
+  return sessions.get(inner(request)) ?? "";
 }
 
 /** What is refused to whom lacks all of the roles. */

@@ -7,9 +7,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 
 import { bodyOf, refusalByRole, refusalOf, setCurrentUser } from "./current.js";
-import { AnonymousError, defaultReader, type Key, type Reader, type Refusal, type User } from "./usercontext.js";
+import { AnonymousError, defaultReader, type Key, type Reader, Refusal, type User } from "./usercontext.js";
+import type { Verifier } from "./verifier.js";
 
-export { currentUser } from "./current.js";
+export { currentSession, currentUser } from "./current.js";
 
 /** What Express calls a RequestHandler. */
 export type Handler = (req: IncomingMessage, res: ServerResponse, next: () => void) => void;
@@ -28,6 +29,22 @@ export function requireUser(reader: Reader = defaultReader): Handler {
 export function optionalUser(reader: Reader = defaultReader): Handler {
   return (req, res, next) => {
     read(reader, req, res, next, true);
+  };
+}
+
+/** As requireUser, and the gate must have signed who it is, for this service; else 403
+ * {"error":"Forbidden"}, or 503 {"error":"Authentication unavailable"} while the gate's
+ * keys can't be had. */
+export function requireVerifiedUser(verifier: Verifier, reader: Reader = defaultReader): Handler {
+  return (req, res, next) => {
+    verified(verifier, reader, req, res, next, false);
+  };
+}
+
+/** As requireVerifiedUser, and serves anonymous callers too. */
+export function optionalVerifiedUser(verifier: Verifier, reader: Reader = defaultReader): Handler {
+  return (req, res, next) => {
+    verified(verifier, reader, req, res, next, true);
   };
 }
 
@@ -74,6 +91,29 @@ function read(reader: Reader, req: IncomingMessage, res: ServerResponse, next: (
   }
   reader.refused(refusal, req);
   answer(res, refusal);
+}
+
+function verified(verifier: Verifier, reader: Reader, req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void, anonymous: boolean): void {
+  setCurrentUser(req, undefined);
+  verifier
+    .readUser(req, reader)
+    .then((found) => {
+      if (found === undefined && !anonymous) throw new AnonymousError("no user: the gate passed no identity on");
+      setCurrentUser(req, found?.user, found?.sessionId);
+    })
+    .then(
+      () => {
+        next();
+      },
+      (error: unknown) => {
+        if (!(error instanceof Refusal)) {
+          next(error);
+          return;
+        }
+        reader.refused(error, req);
+        answer(res, error);
+      },
+    );
 }
 
 function answer(res: ServerResponse, refusal: Refusal): void {

@@ -26,4 +26,12 @@ export {
   User,
   type UserFields,
 } from "./usercontext.js";
-export { currentUser, setCurrentUser } from "./current.js";
+export {
+  HEADER_ASSERTION,
+  KeysUnavailableError,
+  UnverifiedError,
+  type VerifiedUser,
+  Verifier,
+  type VerifierOptions,
+} from "./verifier.js";
+export { currentSession, currentUser, setCurrentUser } from "./current.js";

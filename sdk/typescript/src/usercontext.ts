@@ -365,6 +365,11 @@ function decodeRoles(value: string): string[] {
   return roles;
 }
 
+/** The headers as pairs. Not exported by the package. */
+export function headerPairs(headers: HeaderLines): Iterable<readonly [string, string]> {
+  return lines(headers);
+}
+
 function* lines(headers: HeaderLines): Generator<readonly [string, string]> {
   const from: unknown = "rawHeaders" in headers ? headers.rawHeaders : headers;
   if (Array.isArray(from) && from.every((item) => typeof item === "string")) {

@@ -23,7 +23,7 @@ interface Written {
   impossible: CaseOptions[];
 }
 
-const file = process.env["USERCONTEXT_CONTRACT"] ?? new URL("../../../services/usercontext/testdata/contract.json", import.meta.url);
+export const file = process.env["USERCONTEXT_CONTRACT"] ?? new URL("../../../services/usercontext/testdata/contract.json", import.meta.url);
 export const contract = JSON.parse(readFileSync(file, "utf8")) as Written;
 
 export function text(t: Text): string {
