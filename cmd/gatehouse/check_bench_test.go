@@ -330,6 +330,36 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
+// One check of a cached session, with and without the identity signed for the service.
+func BenchmarkSignedCheck(b *testing.B) {
+	for _, policy := range []string{"session", "signed"} {
+		b.Run(policy, func(b *testing.B) {
+			bench := newCheckBench(b)
+			requests := make([][]byte, 1000)
+			for i := range requests {
+				requests[i] = bench.sessionUnder(b, policy, i)
+			}
+			reply := make([]byte, 0, 4096)
+			for range 2 {
+				for _, r := range requests {
+					_, err := bench.server.Answer(b.Context(), r, reply)
+					require.NoError(b, err)
+				}
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if _, err := bench.server.Answer(b.Context(), requests[i], reply); err != nil {
+					b.Fatal(err)
+				}
+				if i++; i == len(requests) {
+					i = 0
+				}
+			}
+		})
+	}
+}
+
 // One check of a cached session under a rate limit: its one round trip included.
 func BenchmarkLimitedCheck(b *testing.B) {
 	bench := newCheckBench(b)

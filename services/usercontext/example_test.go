@@ -267,3 +267,26 @@ func ExampleWriteError() {
 	fmt.Println(w.Code, w.Header().Get("Content-Type"), w.Body)
 	// Output: 409 application/json {"error":"Order was shipped"}
 }
+
+// A service that believes what the gate signed for it, whoever else can reach it.
+func ExampleNewVerifier() {
+	verifier, err := usercontext.NewVerifier(usercontext.VerifierOptions{
+		Issuer: "https://gateway.example.com", Audience: "orders",
+		JWKSURL: "https://gateway.example.com/.well-known/jwks.json",
+	})
+	if err != nil {
+		panic(err)
+	}
+	reader, err := usercontext.NewReader(usercontext.Options{Verifier: verifier})
+	if err != nil {
+		panic(err)
+	}
+	orders := reader.Require(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "orders") }))
+
+	around := httptest.NewRequest(http.MethodGet, "/orders", http.NoBody)
+	around.Header.Set("x-user-id", "alice")
+	answer := httptest.NewRecorder()
+	orders.ServeHTTP(answer, around)
+	fmt.Println(answer.Code, answer.Body)
+	// Output: 403 {"error":"Forbidden"}
+}
