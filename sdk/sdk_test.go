@@ -88,6 +88,20 @@ func TestPython(t *testing.T) {
 	require.Regexp(t, `(?m)^OK$`, out, "none is skipped")
 }
 
+// The extra that verifies assertions, where there is a Python that has what it needs.
+func TestPythonAssertions(t *testing.T) {
+	t.Parallel()
+	python := sdktest.Python3(t)
+	if out := sdktest.Run(t, ".", nil, python, "-c", "import importlib.util; print(importlib.util.find_spec('cryptography') is not None)"); out != "True\n" {
+		t.Skipf("%s has no package cryptography: apt-get install python3-cryptography, or set GATEHOUSE_PYTHON3 to a Python that has it", python)
+	}
+	out := sdktest.Run(t, "python", []string{
+		"PYTHONPATH=src", "PYTHONDONTWRITEBYTECODE=1", "USERCONTEXT_CONTRACT=" + sdktest.Contract(t),
+	}, python, "-W", "error", "-m", "unittest", "tests.test_assertion")
+	require.GreaterOrEqual(t, count(t, `(?m)^Ran (\d+) tests`, out), 4)
+	require.Regexp(t, `(?m)^OK$`, out, "none is skipped")
+}
+
 func TestPythonTypes(t *testing.T) {
 	t.Parallel()
 	out := sdktest.Run(t, "python", nil, sdktest.Python(t), "-m", "mypy", "--strict", "--cache-dir", t.TempDir(), "src", "tests")
@@ -108,6 +122,7 @@ func TestPythonPackage(t *testing.T) {
 	const info = "gatehouse_usercontext-0.0.0.dist-info/"
 	require.ElementsMatch(t, []string{
 		"gatehouse_usercontext/__init__.py", "gatehouse_usercontext/_core.py", "gatehouse_usercontext/asgi.py",
+		"gatehouse_usercontext/assertion.py",
 		"gatehouse_usercontext/py.typed", "gatehouse_usercontext/wsgi.py",
 		info + "METADATA", info + "RECORD", info + "WHEEL", info + "licenses/LICENSE",
 	}, names)
@@ -117,13 +132,15 @@ func TestPythonPackage(t *testing.T) {
 	require.Equal(t, []string{
 		root + "LICENSE", root + "PKG-INFO", root + "README.md", root + "pyproject.toml",
 		root + "src/gatehouse_usercontext/__init__.py", root + "src/gatehouse_usercontext/_core.py",
-		root + "src/gatehouse_usercontext/asgi.py", root + "src/gatehouse_usercontext/py.typed",
+		root + "src/gatehouse_usercontext/asgi.py", root + "src/gatehouse_usercontext/assertion.py", root + "src/gatehouse_usercontext/py.typed",
 		root + "src/gatehouse_usercontext/wsgi.py",
-		root + "tests/__init__.py", root + "tests/cases.py", root + "tests/test_asgi.py",
+		root + "tests/__init__.py", root + "tests/cases.py", root + "tests/test_asgi.py", root + "tests/test_assertion.py",
 		root + "tests/test_usercontext.py", root + "tests/test_wsgi.py",
 	}, slices.Sorted(maps.Keys(files)))
 	metadata := string(files[root+"PKG-INFO"])
-	require.NotContains(t, metadata, "Requires-Dist")
+	for _, line := range regexp.MustCompile(`(?m)^Requires-Dist: .*$`).FindAllString(metadata, -1) {
+		require.Contains(t, line, `extra == "assertion"`, "nothing is needed but for the extra")
+	}
 	require.Contains(t, metadata, "License-Expression: Apache-2.0")
 	require.Contains(t, metadata, "Requires-Python: >=3.10")
 

@@ -11,9 +11,8 @@ from typing import Any
 from gatehouse_usercontext import Reader
 
 _DEFAULT = Path(__file__).resolve().parents[3] / "services" / "usercontext" / "testdata" / "contract.json"
-CONTRACT: dict[str, list[dict[str, Any]]] = json.loads(
-    Path(os.environ.get("USERCONTEXT_CONTRACT", _DEFAULT)).read_text(encoding="utf-8")
-)
+CONTRACT_FILE = os.environ.get("USERCONTEXT_CONTRACT", _DEFAULT)
+CONTRACT: dict[str, list[dict[str, Any]]] = json.loads(Path(CONTRACT_FILE).read_text(encoding="utf-8"))
 
 STATUS = {"user": 200, "anonymous": 401, "malformed": 400, "forbidden": 403}
 ANSWER = {
