@@ -25,13 +25,13 @@ import (
 // a route's policy says assertion.
 const HeaderAssertion = "x-identity-assertion"
 
-// ErrUnverified: the identity headers are not vouched for: there is no assertion, or
+// ErrUnverified says that the identity headers are not vouched for: there is no assertion, or
 // none that is valid, for this service, and says the same as the headers. It deserves
 // an alarm, as [ErrMalformed] does: somebody reached the service around the gate, or
 // the gate's configuration and the service's differ.
 var ErrUnverified = errors.New("the identity is not signed by the gate")
 
-// ErrKeysUnavailable: the gate's public keys could not be had, so nobody knows whether
+// ErrKeysUnavailable says that the gate's public keys could not be had, so nobody knows whether
 // the signature is right. The caller may try again.
 var ErrKeysUnavailable = errors.New("the gate's keys can't be had")
 
@@ -299,7 +299,7 @@ func (v *Verifier) key(ctx context.Context, kid string) (*ecdsa.PublicKey, error
 		rested := now.Sub(v.tried) >= pause || now.Before(v.tried)
 		if (!known || stale) && v.fetching == nil && rested {
 			v.tried, v.fetching = now, make(chan struct{})
-			go v.fetch(v.fetching)
+			go v.fetch(v.fetching) //nolint:gosec // G118: it outlives the request, for all who wait; fetchTimeout bounds it
 		}
 		fetching, err := v.fetching, v.err
 		v.mu.Unlock()
