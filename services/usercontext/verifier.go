@@ -299,7 +299,7 @@ func (v *Verifier) key(ctx context.Context, kid string) (*ecdsa.PublicKey, error
 		rested := now.Sub(v.tried) >= pause || now.Before(v.tried)
 		if (!known || stale) && v.fetching == nil && rested {
 			v.tried, v.fetching = now, make(chan struct{})
-			go v.fetch(v.fetching) //nolint:gosec // G118: it outlives the request, for all who wait; fetchTimeout bounds it
+			go v.fetch(v.fetching) //nolint:gosec,contextcheck // G118: it outlives the request, for all who wait; fetchTimeout bounds it
 		}
 		fetching, err := v.fetching, v.err
 		v.mu.Unlock()

@@ -394,7 +394,8 @@ func TestGateSignsWhatServicesTake(t *testing.T) {
 	require.NoError(t, err)
 	for _, id := range []authz.Identity{
 		{ID: "alice", Email: "a@example.com", Roles: []string{"admin", "<&>\u2028", "\xff\xfe"}, Organization: "組織"},
-		{ID: "a\xff\xfeb %41", Email: "\xc3", Organization: "o 1"}, {ID: "service:billing"},
+		{ID: "a\xff\xfeb %41", Email: "\xc3", Organization: "o 1"},
+		{ID: "service:billing"},
 	} {
 		p := authz.Principal{Identity: id, Kind: authz.KindSession, SessionID: "secret-id"}
 		signed, err := signer.Assert(&p, "orders")
