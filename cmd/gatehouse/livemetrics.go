@@ -3,9 +3,13 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
@@ -27,6 +31,25 @@ func truth(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// countFromZero has told from the beginning what can be counted under a configuration.
+func countFromZero(c *config.Config, decisions *telemetry.Recorder, steps *telemetry.Steps) {
+	var policies []authz.Policy
+	for _, name := range c.PolicyNames() {
+		p := c.Policies[name]
+		policies = append(policies, authz.Policy{
+			Name: name, Credentials: p.Credentials, Observe: p.Mode == config.ModeObserve, OnStoreOutage: p.OnStoreOutage,
+		})
+	}
+	var uncounted []string
+	for name, l := range c.RateLimits {
+		if l.OnOutage == config.OnOutageAllow {
+			uncounted = append(uncounted, name)
+		}
+	}
+	decisions.Begin(policies, uncounted)
+	steps.Begin(slices.Collect(maps.Keys(c.RateLimits)))
 }
 
 // cacheMetrics tells the figures of the coherent cache, that of the current

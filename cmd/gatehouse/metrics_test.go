@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -384,4 +385,132 @@ func TestWhatClientsMakeUpAddsNoSeries(t *testing.T) {
 	before := count()
 	flood(40, many)
 	require.Equal(t, before, count())
+}
+
+// alertCounts are the counters whose increase the alerts ask about, with their selectors.
+// Those of which they take a share beside others, and that go on all the time, are left
+// out.
+func alertCounts(t *testing.T) (counts [][2]string) {
+	t.Helper()
+	rules, err := os.ReadFile("../../deploy/observability/alerts.yaml")
+	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`(?:rate|increase)\((gatehouse_\w+_total)(\{[^}]*\})?\[`).FindAllStringSubmatch(string(rules), -1) {
+		all := m[2] == "" && m[1] == telemetry.Decisions.Name
+		if !all && m[1] != telemetry.CacheAnswers.Name && m[1] != telemetry.StoreCommands.Name && m[1] != telemetry.AuthCalls.Name {
+			counts = append(counts, [2]string{m[1], m[2]})
+		}
+	}
+	require.NotEmpty(t, counts)
+	return counts
+}
+
+// selects reports whether a selector of PromQL is met by these labels.
+func selects(t *testing.T, selector string, of labels) bool {
+	t.Helper()
+	for _, m := range regexp.MustCompile(`(\w+)(=~?)"([^"]*)"`).FindAllStringSubmatch(selector, -1) {
+		values := []string{m[3]}
+		if m[2] == "=~" {
+			values = strings.Split(m[3], "|")
+		}
+		if !slices.Contains(values, of[m[1]]) {
+			return false
+		}
+	}
+	return true
+}
+
+// An alert on an increase is blind to the first event of a series that begins with it. So
+// whatever alerts ask about is there before.
+func TestWhatAlertsCountBeginsWithZero(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "", `rate_limits: {few: {by: address, limit: 1, per: 1h, on_outage: allow}, hard: {by: address, limit: 1, per: 1h}}
+routes: [{path: /limited, policy: limited}, {path: /hard, policy: hard}, {path: /watched, policy: watched}, {path: /open, policy: open}]
+`)
+	before := `policies: {user: {credentials: [session, bearer]}}`
+	require.Contains(t, d.config, before)
+	d.config = strings.Replace(d.config, before, `policies:
+  user: {credentials: [session, bearer]}
+  limited: {anonymous: true, rate_limit: few}
+  hard: {anonymous: true, rate_limit: hard}
+  watched: {credentials: [session], mode: observe}
+  open: {credentials: [bearer], on_store_outage: accept_bearer}`, 1)
+	g := d.serve(t)
+	conn := g.dial(t)
+	status, _, line := g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"`+deskPassword+`"}`, nil)
+	require.Equal(t, 200, status)
+	bob := map[string]string{"cookie": strings.Split(line, ";")[0]}
+	access, _ := g.app(t, "bob")
+	text, _ := g.scrape(t, "")
+	then := parseMetrics(t, text)
+	for _, count := range alertCounts(t) {
+		found := slices.ContainsFunc(then.labels[count[0]], func(l labels) bool { return selects(t, count[1], l) })
+		require.True(t, found, "an alert asks about %s%s, which is not there yet", count[0], count[1])
+	}
+
+	unknown := checkRequest(nil)
+	unknown.Attributes.ContextExtensions = map[string]string{"policy": "no-such"}
+	_, err := authv3.NewAuthorizationClient(conn).Check(t.Context(), unknown)
+	require.NoError(t, err)
+	for range 2 {
+		status, _, _ = g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"wrong"}`, nil)
+		require.Equal(t, 401, status)
+	}
+	askPath(t, conn, "/watched", nil)
+	askPath(t, conn, "/watched", map[string]string{"cookie": "sessionId=forged"})
+	require.NoError(t, d.redis.Stop())
+	until(t, "Redis is missed", func() bool { code, _ := ask(t, conn, bob); return code == 503 })
+	for _, path := range []string{"/limited", "/hard", "/watched"} {
+		askPath(t, conn, path, bob)
+	}
+	askPath(t, conn, "/open", bearerOf(access))
+	askPath(t, conn, "/", bearerOf(access))
+
+	text, _ = g.scrape(t, "")
+	now := parseMetrics(t, text)
+	grown := map[string]bool{}
+	for series, value := range now.series {
+		name, _, _ := strings.Cut(series, "{")
+		l := labels{}
+		for _, pair := range metricPair.FindAllStringSubmatch(series, -1) {
+			l[pair[1]] = pair[2]
+		}
+		for _, count := range alertCounts(t) {
+			if name == count[0] && value != "0" && selects(t, count[1], l) {
+				require.Contains(t, then.series, series, "it was born with a value")
+				if value != then.series[series] {
+					grown[name] = true
+				}
+			}
+		}
+	}
+	for _, m := range []*telemetry.Metric{
+		telemetry.Decisions, telemetry.ObservedDenials, telemetry.DegradedDecisions, telemetry.RateLimitUncounted, telemetry.AuthRefusals,
+	} {
+		require.True(t, grown[m.Name], "nothing made %s grow", m.Name)
+	}
+	require.Equal(t, "1", now.series[`gatehouse_decisions_total{credential="",decision="deny",policy="",reason="policy_unknown"}`])
+	require.Equal(t, "0", then.series[`gatehouse_rate_limit_decisions_total{limit="hard",result="unavailable"}`])
+	require.Equal(t, "1", now.series[`gatehouse_rate_limit_decisions_total{limit="hard",result="unavailable"}`])
+
+	// Nobody can meet these.
+	for _, series := range []string{
+		`gatehouse_observed_denials_total{policy="watched",reason="token_expired"}`, `gatehouse_observed_denials_total{policy="watched",reason="refresh_reused"}`,
+		`gatehouse_observed_denials_total{policy="user",reason="role"}`, `gatehouse_degraded_decisions_total{mode="serve_stale",policy="open"}`,
+		`gatehouse_decisions_total{credential="bearer",decision="deny",policy="watched",reason="overloaded"}`, `gatehouse_rate_limit_uncounted_total{limit="hard"}`,
+	} {
+		require.NotContains(t, now.series, series)
+	}
+}
+
+// A policy that a reload brings is counted from zero, too.
+func TestWhatAReloadBringsBeginsWithZero(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gatehouse.yaml")
+	text := onePolicy("embedded://")
+	save(t, path, text)
+	g := startAt(t, path)
+	const series = `gatehouse_decisions_total{credential="",decision="deny",policy="later",reason="internal"}`
+	require.Empty(t, g.metric(t, series))
+	g.applies(t, func() { saveOver(t, path, strings.Replace(text, "policies: {", "policies: {later: {anonymous: true}, ", 1)) })
+	require.Equal(t, "0", g.metric(t, series))
 }

@@ -146,6 +146,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	if err != nil {
 		return err
 	}
+	countFromZero(first.cfg, recorder, in.steps)
 	current := &live{shedHTTP: load.ShedHTTP}
 	current.replace(first)
 	defer func() {
@@ -173,9 +174,10 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(current), levelHandler(level, log, changes)), log, nil),
 		reloader: &reloader{
 			file: file, in: in, live: current, health: health, hangup: hangup, poll: pollInterval,
-			tune: func(o config.Log) {
-				level.configure(o.Level.Slog())
-				recorder.SetSample(float64(o.SampleAllowed))
+			tune: func(c *config.Config) {
+				level.configure(c.Log.Level.Slog())
+				recorder.SetSample(float64(c.Log.SampleAllowed))
+				countFromZero(c, recorder, in.steps)
 			},
 		},
 	}
