@@ -54,7 +54,8 @@ func countFromZero(c *config.Config, decisions *telemetry.Recorder, steps *telem
 
 // cacheMetrics tells the figures of the coherent cache, that of the current
 // generation: after a change that needs another one they begin again. Nothing where
-// there is none.
+// there is none, nor where the store doesn't announce what changes: that is a way to run
+// it, and no fault.
 type cacheMetrics struct{ live *live }
 
 var (
@@ -83,7 +84,7 @@ func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
 	g, held := m.live.acquire()
 	defer held.Release()
 	state, ok := g.store.CacheState()
-	if !ok {
+	if !ok || state.Unsupported {
 		return
 	}
 	s := g.store.CacheStats()
@@ -167,13 +168,19 @@ func (m issuerMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// certificateMetrics tell when the certificates of the listeners end.
+// certificateMetrics tell when the certificates of the listeners begin and end.
 type certificateMetrics struct{ live *live }
 
-var certificateExpiry = describe(telemetry.CertificateExpiry)
+var (
+	certificateExpiry = describe(telemetry.CertificateExpiry)
+	certificateStart  = describe(telemetry.CertificateStart)
+)
 
 // Describe implements [prometheus.Collector].
-func (certificateMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- certificateExpiry.Desc }
+func (certificateMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- certificateExpiry.Desc
+	ch <- certificateStart.Desc
+}
 
 // Collect implements [prometheus.Collector].
 func (m certificateMetrics) Collect(ch chan<- prometheus.Metric) {
@@ -185,6 +192,7 @@ func (m certificateMetrics) Collect(ch chan<- prometheus.Metric) {
 	}{{"check", g.checkTLS}, {"http", g.httpTLS}} {
 		if leaf := leafOf(l.part.value); leaf != nil {
 			certificateExpiry.tell(ch, float64(leaf.NotAfter.Unix()), l.name)
+			certificateStart.tell(ch, float64(leaf.NotBefore.Unix()), l.name)
 		}
 	}
 }

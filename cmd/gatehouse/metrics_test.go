@@ -255,10 +255,13 @@ func TestMetricsAreThoseOfTheCatalogue(t *testing.T) {
 		require.NoError(t, err, series)
 		require.GreaterOrEqual(t, value, least, series)
 	}
-	for _, name := range []string{`gatehouse_tls_certificate_expiry_timestamp_seconds{listener="check"}`} {
-		expiry, err := strconv.ParseFloat(told.series[name], 64)
+	for name, from := range map[string]time.Duration{
+		`gatehouse_tls_certificate_expiry_timestamp_seconds{listener="check"}`:     time.Hour,
+		`gatehouse_tls_certificate_not_before_timestamp_seconds{listener="check"}`: -time.Hour,
+	} {
+		at, err := strconv.ParseFloat(told.series[name], 64)
 		require.NoError(t, err)
-		require.InDelta(t, float64(time.Now().Add(time.Hour).Unix()), expiry, 60)
+		require.InDelta(t, float64(time.Now().Add(from).Unix()), at, 60)
 	}
 	age, err := strconv.ParseFloat(told.series[`gatehouse_cache_proof_age_seconds{}`], 64)
 	require.NoError(t, err)
@@ -511,6 +514,22 @@ func TestWhatAReloadBringsBeginsWithZero(t *testing.T) {
 	g := startAt(t, path)
 	const series = `gatehouse_decisions_total{credential="",decision="deny",policy="later",reason="internal"}`
 	require.Empty(t, g.metric(t, series))
-	g.applies(t, func() { saveOver(t, path, strings.Replace(text, "policies: {", "policies: {later: {anonymous: true}, ", 1)) })
+	g.applies(t, func() {
+		saveOver(t, path, strings.Replace(text, "policies: {", "policies: {later: {anonymous: true}, ", 1))
+	})
 	require.Equal(t, "0", g.metric(t, series))
+}
+
+// A store that can't announce what changes has no cache: figures of one that is out of
+// order for ever would have an alert that never ends.
+func TestAStoreThatAnnouncesNothingHasNoCacheToTellOf(t *testing.T) {
+	t.Parallel()
+	g := start(t, onePolicy("embedded://"))
+	until(t, "it is known", func() bool {
+		_, ready := get(t, "http://"+g.ops+"/readyz")
+		return strings.Contains(ready, `"state":"unsupported"`)
+	})
+	text, _ := g.scrape(t, "")
+	require.NotContains(t, text, "gatehouse_cache_")
+	require.Contains(t, text, "gatehouse_store_up 1")
 }

@@ -276,6 +276,7 @@ var (
 	CacheCoherent = &Metric{
 		Name: "gatehouse_cache_coherent", Type: TypeGauge,
 		Help: "1 while announcements are proven to come and the cache answers, else 0.",
+		Use:  "It and the others of the cache are not there with `redis.cache.enabled: false`, nor where the store doesn't announce what changes (`unsupported` in /readyz): that is no cache out of order, but none.",
 	}
 	CacheAge = &Metric{
 		Name: "gatehouse_cache_proof_age_seconds", Type: TypeGauge, Unit: "seconds",
@@ -385,7 +386,13 @@ var (
 		Name: "gatehouse_tls_certificate_expiry_timestamp_seconds", Type: TypeGauge, Unit: "seconds",
 		Help:   "When the certificate of a listener ends, for those with TLS.",
 		Labels: []Label{closed("listener", "check", "http")},
-		Use:    "The files are read again when they change: renewing them is enough.",
+		Use:    "The files are read again when they change: renewing them is enough. Certificates by which Gatehouse shows itself to Redis or to a collector have no metric.",
+	}
+	CertificateStart = &Metric{
+		Name: "gatehouse_tls_certificate_not_before_timestamp_seconds", Type: TypeGauge, Unit: "seconds",
+		Help:   "When that certificate began.",
+		Labels: []Label{closed("listener", "check", "http")},
+		Use:    "With its end, how long it lasts: what is soon for one of three months is the whole life of another.",
 	}
 )
 
@@ -405,7 +412,7 @@ func Catalogue() []Group {
 		}},
 		{"Issuers", []*Metric{IssuerKeys, IssuerLastFetch, IssuerFailures}},
 		{"Audit log and traces", []*Metric{AuditLines, AuditFailures, TraceSpans}},
-		{"Process and configuration", []*Metric{BuildInfo, Ready, ConfigReloads, ConfigGood, ConfigLoaded, ConfigPending, CertificateExpiry}},
+		{"Process and configuration", []*Metric{BuildInfo, Ready, ConfigReloads, ConfigGood, ConfigLoaded, ConfigPending, CertificateExpiry, CertificateStart}},
 	}
 }
 
