@@ -160,9 +160,9 @@ var (
 	}
 	DecisionDuration = &Metric{
 		Name: "gatehouse_decision_duration_seconds", Type: TypeHistogram, Unit: "seconds", buckets: decisionBuckets,
-		Help:   "Time from a check's arrival to its reply.",
+		Help:   "Time from a check's arrival to its reply, its wait for a processor included.",
 		Labels: []Label{closed("decision", "allow", "deny")},
-		Use:    "What the gateway waits for, without the network between. Answers from memory are in the first buckets.",
+		Use:    "What the gateway waits for, without the network between, and the same as `took` in the log. Answers from memory are in the first buckets, unless there is too much to do: a check arrives when its headers are read, and waits counted are those of a millisecond and more. A question of forward-auth counts from when its handler begins.",
 	}
 	DecisionStepDuration = &Metric{
 		Name: "gatehouse_decision_step_duration_seconds", Type: TypeHistogram, Unit: "seconds", buckets: decisionBuckets,
@@ -188,9 +188,9 @@ var (
 var (
 	ChecksShed = &Metric{
 		Name: "gatehouse_checks_shed_total", Type: TypeCounter,
-		Help:   "Checks that were refused with 503 because there were too many, by why: late (it waited for a processor too long to be of use), queue (the queue for processors doesn't get shorter), limit (server.check.max_concurrent).",
-		Labels: []Label{closed("why", "late", "queue", "limit")},
-		Use:    "See [overload](overload.md). They are among the decisions, too, with the reason `overloaded`.",
+		Help:   "Checks that were refused with 503 because there were too many, by why: late (it waited for a processor too long to be of use), queue (the queue for processors doesn't get shorter), limit (server.check.max_concurrent), gone (it was late, and the gateway had given up: there was nobody to refuse).",
+		Labels: []Label{closed("why", "late", "queue", "limit", "gone")},
+		Use:    "See [overload](overload.md). They are among the decisions, too, with the reason `overloaded`. Of those that are gone many are dropped before they can be counted.",
 	}
 	ChecksInFlight = &Metric{
 		Name: "gatehouse_checks_in_flight", Type: TypeGauge,
