@@ -382,7 +382,7 @@ func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (
 		return nil, false
 	}
 	m.Session.Standing = user.Standing
-	c.hits.Add(1)
+	m.Hits = &c.hits
 	return &m.Session, true
 }
 

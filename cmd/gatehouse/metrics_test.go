@@ -533,3 +533,41 @@ func TestAStoreThatAnnouncesNothingHasNoCacheToTellOf(t *testing.T) {
 	require.NotContains(t, text, "gatehouse_cache_")
 	require.Contains(t, text, "gatehouse_store_up 1")
 }
+
+// What memory answers is one hit, whether it allows the request, or denies it, which is
+// decided from the beginning.
+func TestOneAnswerIsOneHit(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "", "routes: [{path: /admin, policy: admin}]\n")
+	before := `policies: {user: {credentials: [session, bearer]}}`
+	require.Contains(t, d.config, before)
+	d.config = strings.Replace(d.config, before, `policies:
+  user: {credentials: [session, bearer]}
+  admin: {credentials: [session, bearer], roles: {any: [nobody-has-it]}}`, 1)
+	g := d.serve(t)
+	conn := g.dial(t)
+	status, _, line := g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"`+deskPassword+`"}`, nil)
+	require.Equal(t, 200, status)
+	access, _ := g.app(t, "bob")
+	answers := func(result string) int {
+		n, err := strconv.Atoi(g.metric(t, `gatehouse_cache_answers_total{result="`+result+`"}`))
+		require.NoError(t, err)
+		return n
+	}
+	for name, credential := range map[string]map[string]string{
+		"session": {"cookie": strings.Split(line, ";")[0]}, "token": bearerOf(access),
+	} {
+		for _, path := range []string{"/", "/admin"} {
+			const asked = 10
+			until(t, "each has its answer from memory", func() bool { // not while the cache is in doubt for a moment
+				hits, misses := answers("hit"), answers("miss")
+				for range asked {
+					askPath(t, conn, path, credential)
+				}
+				more := answers("hit") - hits
+				require.LessOrEqual(t, more, asked, "%s at %s", name, path)
+				return answers("miss") == misses && more == asked
+			})
+		}
+	}
+}
