@@ -216,7 +216,7 @@ func New(client redis.UniversalClient, o Options) *Store {
 // be silent, it isn't asked. An error with [authz.ReasonOverloaded] says nothing against
 // it.
 func (s *Store) Ping(ctx context.Context) error {
-	ctx, cancel := redisguard.Lookup(ctx, s.o.Timeout)
+	ctx, cancel := redisguard.Watch(ctx, s.o.Timeout)
 	defer cancel()
 	if err := s.client.Ping(ctx).Err(); err != nil {
 		return unavailable("ping", err)

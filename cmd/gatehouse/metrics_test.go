@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -570,4 +571,42 @@ func TestOneAnswerIsOneHit(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A client that opens requests and resets them is no outage of ours, and no trouble with
+// Redis.
+func TestAClientThatGoesAwayIsNoOutage(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, ", timeout: 20s, cache: {heartbeat: 5s}", "")
+	g := d.serve(t)
+	conn := g.dial(t)
+	status, _, line := g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"`+deskPassword+`"}`, nil)
+	require.Equal(t, 200, status)
+	bob := map[string]string{"cookie": strings.Split(line, ";")[0]}
+	until(t, "the cache answers", func() bool { return g.metric(t, "gatehouse_cache_coherent") == "1" })
+	require.NoError(t, d.client.Do(t.Context(), "CLIENT", "PAUSE", "2000", "ALL").Err()) // bob is not in the cache yet
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	ask := func(ctx context.Context) {
+		asking.Go(func() { _, _ = authv3.NewAuthorizationClient(conn).Check(ctx, checkRequest(bob)) })
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ask(ctx)
+	until(t, "one asks Redis", func() bool { return g.metric(t, "gatehouse_checks_in_flight") == "1" })
+	ctx, leave := context.WithCancel(ctx)
+	ask(ctx)
+	until(t, "another one waits for the answer", func() bool { return g.metric(t, "gatehouse_checks_in_flight") == "2" })
+	leave()
+	until(t, "it is noticed that it left", func() bool { return g.metric(t, "gatehouse_checks_canceled_total") == "1" })
+	asking.Wait()
+	text, _ := g.scrape(t, "")
+	for series, value := range parseMetrics(t, text).series {
+		for _, outage := range []string{`reason="overloaded"`, `reason="store_unavailable"`, "gatehouse_store_refused_total", `outcome="refused"`} {
+			if strings.Contains(series, outage) {
+				require.Equal(t, "0", value, series)
+			}
+		}
+	}
+	require.NotContains(t, g.log.String(), `"level":"WARN","msg":"check"`)
 }

@@ -164,6 +164,11 @@ var (
 		Labels: []Label{closed("decision", "allow", "deny")},
 		Use:    "What the gateway waits for, without the network between, and the same as `took` in the log. Answers from memory are in the first buckets, unless there is too much to do: a check arrives when its headers are read, and waits counted are those of a millisecond and more. A question of forward-auth counts from when its handler begins.",
 	}
+	ChecksCanceled = &Metric{
+		Name: "gatehouse_checks_canceled_total", Type: TypeCounter,
+		Help: "Checks whose caller went away while the store or an issuer was waited for, or was to be: they are no decisions, and no outage.",
+		Use:  "Clients that leave pages, or open requests and reset them. Most checks are decided before that can happen, and are counted among the decisions.",
+	}
 	DecisionStepDuration = &Metric{
 		Name: "gatehouse_decision_step_duration_seconds", Type: TypeHistogram, Unit: "seconds", buckets: decisionBuckets,
 		Help:   "Time that a step of a decision took: policy (choosing it), session (its record, the user's mark and profile), token (signature and claims), standing (marks and profile of a token's user), condition (what the policy asks), limit (counting).",
@@ -293,19 +298,19 @@ var (
 	}
 	StoreCommands = &Metric{
 		Name: "gatehouse_store_commands_total", Type: TypeCounter,
-		Help: "Commands for Redis, by what they were for, the command, and what came of it: ok, again (moved elsewhere, or its script wasn't there: it is sent again), error (another error that the server answered), timeout, unreachable (the connection failed), refused (not sent), canceled (whoever asked had gone).",
+		Help: "Commands for Redis, by what they were for, the command, and what came of it: ok, again (moved elsewhere, or its script wasn't there: it is sent again), error (another error that the server answered), timeout, unreachable (the connection failed), refused (not sent), canceled (whoever asked had gone, before it was sent or after).",
 		Labels: []Label{
-			closed("purpose", "lookup", "touch", "guess", "repeatable", "order", "connection"),
+			closed("purpose", "lookup", "watch", "touch", "guess", "repeatable", "order", "connection"),
 			closed("command", storeCommands...),
 			closed("outcome", "ok", "again", "error", "timeout", "unreachable", "refused", "canceled"),
 		},
-		Use: "`lookup` decides requests; `touch` renews, `guess` counts tries at passwords, `repeatable` reads lists and refreshes, `order` is what must be done: a revocation, for one; `connection` opens connections. In a Cluster each command to each server counts. An embedded store has none.",
+		Use: "`lookup` decides requests; `watch` asks once a second whether Redis is there; `touch` renews, `guess` counts tries at passwords, `repeatable` reads lists and refreshes, `order` is what must be done: a revocation, for one; `connection` opens connections. In a Cluster each command to each server counts. An embedded store has none.",
 	}
 	StoreCommandDuration = &Metric{
 		Name: "gatehouse_store_command_duration_seconds", Type: TypeHistogram, Unit: "seconds",
 		buckets: []float64{50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1},
 		Help:    "Time from a command for Redis to its answer or failure, its wait for a connection included; those that were not sent are left out.",
-		Labels:  []Label{closed("purpose", "lookup", "touch", "guess", "repeatable", "order", "connection")},
+		Labels:  []Label{closed("purpose", "lookup", "watch", "touch", "guess", "repeatable", "order", "connection")},
 	}
 	StoreSilent = &Metric{
 		Name: "gatehouse_store_servers_silent", Type: TypeGauge, Help: "Redis servers that don't answer, so that what needs them is refused at once.",
@@ -400,7 +405,7 @@ var (
 // process.
 func Catalogue() []Group {
 	return []Group{
-		{"Decisions", []*Metric{Decisions, DecisionDuration, DecisionStepDuration, ObservedDenials, DegradedDecisions}},
+		{"Decisions", []*Metric{Decisions, DecisionDuration, ChecksCanceled, DecisionStepDuration, ObservedDenials, DegradedDecisions}},
 		{"Load", []*Metric{ChecksInFlight, ChecksShed, HTTPShed}},
 		{"Rate limits", []*Metric{RateLimitDecisions, RateLimitUncounted}},
 		{"Auth API: sessions, tokens, revocations", []*Metric{AuthCalls, AuthCallDuration, AuthRefusals, AuthChanges, RefreshReuses}},
