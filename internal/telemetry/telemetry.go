@@ -97,7 +97,7 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if d.Policy != nil {
 		policy = d.Policy.Name
 	}
-	canceled := unknownToNobody(ctx, d, err)
+	canceled := leftEarly(ctx, d, err)
 	if canceled {
 		r.canceled.Inc()
 	} else {
@@ -174,10 +174,10 @@ func (r *Recorder) count(policy, decision string, d *authz.Decision, err error, 
 	}
 }
 
-// unknownToNobody reports whether something was not known for a caller who had gone away
+// leftEarly reports whether something was not known for a caller who had gone away
 // early: the store or an issuer was not waited for. Nobody has that answer, and it says
 // nothing about them. Who goes when most of their time is over has been kept waiting.
-func unknownToNobody(ctx context.Context, d *authz.Decision, err error) bool {
+func leftEarly(ctx context.Context, d *authz.Decision, err error) bool {
 	why := cmp.Or(err, d.Observed)
 	switch {
 	case why != nil && slices.Contains(outages, authz.ReasonOf(why)):
