@@ -103,8 +103,9 @@ var faults = []authz.Reason{
 
 // Request begins the span of a request of the http listener. What it returns takes the
 // place of w and r; end ends the span. route is its path, where that is one of a closed
-// list, else ""; who knows it better names the span later. believed is whether a proxy of
-// ours is in front, so that traceparent is its own.
+// list, else ""; who knows it better names the span later. believed is whether whoever
+// asks may say what is recorded: its traceparent is then the parent, else no more than a
+// link.
 func (t *Tracer) Request(w http.ResponseWriter, r *http.Request, route string, believed bool) (_ http.ResponseWriter, _ *http.Request, end func()) {
 	ctx := r.Context()
 	remote := traced.Remote(r.Header.Values("traceparent"), r.Header.Values("tracestate")) //nolint:contextcheck // what is read is all

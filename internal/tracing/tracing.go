@@ -25,9 +25,10 @@
 // Envoy's, is recorded where Envoy's is, and a client is believed as far as Envoy believes
 // it. The headers of the checked request are not looked at.
 //
-// The http listener has traceparent as a header. Where server.http.trusted_hops says that
-// a proxy is in front, it is the parent. Else the client itself has sent it: a trace of
-// our own begins, with a link to the client's.
+// The http listener has traceparent as a header, and there is no telling whether the proxy
+// in front wrote it or handed on what a client had sent, which would choose the trace and
+// have itself recorded. So a trace of our own begins, with a link to what the header names,
+// unless tracing.trust_traceparent says that it is the proxy's.
 //
 // # What it may cost
 //
