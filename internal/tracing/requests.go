@@ -108,7 +108,7 @@ var faults = []authz.Reason{
 // link.
 func (t *Tracer) Request(w http.ResponseWriter, r *http.Request, route string, believed bool) (_ http.ResponseWriter, _ *http.Request, end func()) {
 	ctx := r.Context()
-	remote := traced.Remote(r.Header.Values("traceparent"), r.Header.Values("tracestate")) //nolint:contextcheck // what is read is all
+	remote := traced.Remote(r.Header.Values("traceparent")) //nolint:contextcheck // what is read is all
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	switch {
 	case remote.IsValid() && believed:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -149,6 +150,46 @@ func TestARequestsParentIsWhoIsBelieved(t *testing.T) {
 			require.Equal(t, map[string]string{
 				"http.request.method": "_OTHER", "http.route": "/some/route", "http.response.status_code": "503", "error.type": "503",
 			}, spans[0].Attributes)
+		})
+	}
+}
+
+// A client's tracestate, of which W3C allows 16 KiB, doesn't come along: it would have
+// whole batches refused as too large, with everybody's spans in them.
+func TestTracestateIsLeftBehind(t *testing.T) {
+	const spans = 400 // one batch, above 4 MiB with it
+	members := make([]string, 32)
+	for i := range members {
+		members[i] = fmt.Sprintf("k%02d%s=%s", i, strings.Repeat("a", 250), strings.Repeat("b", 256))
+	}
+	state := strings.Join(members, ",")
+	parent := "00-" + aTrace + "-" + aSpan + "-01"
+	for name, begin := range map[string]func(*tracing.Tracer) (end func()){
+		"a request": func(tracer *tracing.Tracer) func() {
+			r := httptest.NewRequest(http.MethodGet, "/check", nil)
+			r.Header.Set("traceparent", parent)
+			r.Header.Set("tracestate", state)
+			_, _, end := tracer.Request(httptest.NewRecorder(), r, "/check", true)
+			return end
+		},
+		"a check": func(tracer *tracing.Tracer) func() {
+			_, end := tracer.Start(from(t, "traceparent", parent, "tracestate", state))
+			return end
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, reg := collect(t), prometheus.NewRegistry()
+			tracer := newTracer(t, tracing.Options{Endpoint: c.Addr, Sample: 1, Spans: tracing.NewSpans(reg)})
+			for range spans {
+				begin(tracer)()
+			}
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), spans)
+			for _, s := range c.Spans() {
+				require.Empty(t, s.State)
+				require.Equal(t, aSpan, s.Parent)
+			}
 		})
 	}
 }

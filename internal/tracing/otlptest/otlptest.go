@@ -21,9 +21,10 @@ import (
 
 // Span is a span, ids in hexadecimal digits.
 type Span struct {
-	Service, Name, Kind   string // Kind: SERVER, CLIENT, INTERNAL
-	Trace, ID, Parent     string // Parent: "" for none
-	Links                 []string
+	Service, Name, Kind   string   // Kind: SERVER, CLIENT, INTERNAL
+	Trace, ID, Parent     string   // Parent: "" for none
+	State                 string   // tracestate
+	Links                 []string // trace/span
 	Attributes, Resource  map[string]string
 	Status, StatusMessage string // Status: OK, ERROR; "" for neither
 	Begin, End            time.Time
@@ -98,6 +99,7 @@ func spanOf(resource map[string]string, s *tracev1.Span) Span {
 		Service: resource["service.name"], Resource: resource, Name: s.GetName(),
 		Kind:  strings.TrimPrefix(s.GetKind().String(), "SPAN_KIND_"),
 		Trace: hex.EncodeToString(s.GetTraceId()), ID: hex.EncodeToString(s.GetSpanId()), Parent: hex.EncodeToString(s.GetParentSpanId()),
+		State:      s.GetTraceState(),
 		Attributes: attributes(s.GetAttributes()), StatusMessage: s.GetStatus().GetMessage(),
 		Begin: time.Unix(0, int64(s.GetStartTimeUnixNano())), End: time.Unix(0, int64(s.GetEndTimeUnixNano())), //nolint:gosec // G115: times of now
 	}
