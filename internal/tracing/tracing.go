@@ -124,6 +124,7 @@ func New(o Options) (*Tracer, error) {
 	conn, err := grpc.NewClient(o.Endpoint,
 		grpc.WithTransportCredentials(security),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithUnaryInterceptor(readRefused),
 		grpc.WithUserAgent("gatehouse"),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectTime},

@@ -306,6 +306,10 @@ func TestACollectorThatFailsHoldsUpNobody(t *testing.T) {
 				return err == nil && lost == spans
 			}, patience, 10*time.Millisecond, "each span is counted, and none twice")
 			require.Equal(t, 1, strings.Count(out.String(), "can't be sent"))
+			if name == "gone" {
+				require.Contains(t, out.String(), `"code":"Unavailable"`)
+				require.Contains(t, out.String(), "can be reached")
+			}
 			require.NotContains(t, out.String(), "hunter2")
 			require.Empty(t, c.Spans())
 		})
@@ -323,6 +327,72 @@ func total(reg *prometheus.Registry) (n int, err error) {
 		}
 	}
 	return n, err
+}
+
+// A collector may take some spans of a batch and refuse others, or take all and remark on
+// something (OTLP: partial success). The one is counted, and neither is an outage.
+func TestACollectorsPartialSuccess(t *testing.T) {
+	const spans = 10
+	for name, tc := range map[string]struct {
+		refused int64
+		lost    int
+		lines   int
+	}{
+		"none":          {0, 0, 0},
+		"one":           {1, 1, 1},
+		"all":           {spans, spans, 1},
+		"more than all": {1 << 62, spans, 1},
+		"less than nil": {-1 << 62, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, out, reg := collect(t), &lines{}, prometheus.NewRegistry()
+			c.Refuse(tc.refused, "consider hunter2")
+			tracer := newTracer(t, tracing.Options{
+				Endpoint: c.Addr, Sample: 1, Headers: map[string]string{"x-api-key": "hunter2"},
+				Log: slog.New(slog.NewJSONHandler(out, nil)), Spans: tracing.NewSpans(reg),
+			})
+			for range spans {
+				_, end := tracer.Start(t.Context())
+				end()
+			}
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), spans)
+			lost, err := total(reg)
+			require.NoError(t, err)
+			require.Equal(t, tc.lost, lost)
+			require.InDelta(t, spans-tc.lost, testutil.ToFloat64(sent{reg}), 0)
+			require.Equal(t, tc.lines, strings.Count(out.String(), "\n"), out)
+			require.Equal(t, tc.lines, strings.Count(out.String(), "refuses some spans"), out)
+			require.NotContains(t, out.String(), "hunter2")
+		})
+	}
+}
+
+// What a collector says in words stays out of the log: the value of a header has parts,
+// and whoever repeats one of them has told the key.
+func TestACollectorsWordsStayOutOfTheLog(t *testing.T) {
+	for code, remedy := range map[codes.Code]string{
+		codes.Unauthenticated: "headers_file", codes.PermissionDenied: "headers_file", codes.Unimplemented: "4317",
+		codes.InvalidArgument: "the collector's own log",
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			t.Parallel()
+			c, out := collect(t), &lines{}
+			c.Answer(func(context.Context) error { return status.Error(code, `invalid token "hunter2"`) })
+			tracer := newTracer(t, tracing.Options{
+				Endpoint: c.Addr, Sample: 1, Headers: map[string]string{"authorization": "Bearer hunter2"},
+				Log: slog.New(slog.NewJSONHandler(out, nil)),
+			})
+			_, end := tracer.Start(t.Context())
+			end()
+			shutdown(t, tracer)
+			require.NotContains(t, out.String(), "hunter2")
+			require.NotContains(t, out.String(), "invalid token")
+			require.Contains(t, out.String(), `"code":"`+code.String()+`"`)
+			require.Contains(t, out.String(), remedy)
+		})
+	}
 }
 
 func TestACollectorThatComesBackIsUsed(t *testing.T) {

@@ -44,6 +44,7 @@ type Collector struct {
 	spans   []Span
 	headers metadata.MD
 	answer  func(ctx context.Context) error
+	partial *collector.ExportTracePartialSuccess
 }
 
 // Start runs a collector on an address: 127.0.0.1:0 for any port.
@@ -70,6 +71,14 @@ func (c *Collector) Answer(answer func(ctx context.Context) error) {
 	c.answer = answer
 }
 
+// Refuse has it keep all spans from now on, and say that it refuses so many of each batch,
+// and why.
+func (c *Collector) Refuse(spans int64, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.partial = &collector.ExportTracePartialSuccess{RejectedSpans: spans, ErrorMessage: why}
+}
+
 // Export implements the service.
 func (c *Collector) Export(ctx context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
@@ -91,7 +100,7 @@ func (c *Collector) Export(ctx context.Context, r *collector.ExportTraceServiceR
 			}
 		}
 	}
-	return &collector.ExportTraceServiceResponse{}, nil
+	return &collector.ExportTraceServiceResponse{PartialSuccess: c.partial}, nil
 }
 
 func spanOf(resource map[string]string, s *tracev1.Span) Span {
