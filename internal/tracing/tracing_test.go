@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -150,6 +152,43 @@ func TestARequestsParentIsWhoIsBelieved(t *testing.T) {
 			require.Equal(t, map[string]string{
 				"http.request.method": "_OTHER", "http.route": "/some/route", "http.response.status_code": "503", "error.type": "503",
 			}, spans[0].Attributes)
+		})
+	}
+}
+
+// Whoever panics has not answered with 200. What recovers is net/http, as without a span.
+func TestAPanicIsAnError(t *testing.T) {
+	for name, sent := range map[string]string{"nothing was sent": "", "half was sent": "200"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, out := collect(t), &lines{}
+			tracer := newTracer(t, tracing.Options{Endpoint: c.Addr, Sample: 1})
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w, _, end := tracer.Request(w, r, "/check", false)
+				defer end()
+				if sent != "" {
+					_ = http.NewResponseController(w).Flush()
+				}
+				panic("a bug")
+			}))
+			server.Config.ErrorLog = log.New(out, "", 0)
+			server.Start()
+			t.Cleanup(server.Close)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+			require.NoError(t, err)
+			response, err := http.DefaultClient.Do(r)
+			if err == nil {
+				_, err = io.ReadAll(response.Body)
+				require.NoError(t, response.Body.Close())
+			}
+			require.Error(t, err, "the connection is cut")
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), 1)
+			require.Equal(t, "ERROR", c.Spans()[0].Status)
+			require.Equal(t, "panic", c.Spans()[0].Attributes["error.type"])
+			require.Equal(t, sent, c.Spans()[0].Attributes["http.response.status_code"])
+			require.Contains(t, out.String(), "a bug")
+			require.Contains(t, out.String(), "TestAPanicIsAnError", "where it was")
 		})
 	}
 }
