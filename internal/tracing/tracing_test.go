@@ -10,8 +10,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,7 +101,7 @@ func TestAChecksParentIsTheGatewaysSpan(t *testing.T) {
 			require.Equal(t, checkMethod, s.Name)
 			require.Equal(t, "SERVER", s.Kind)
 			require.Equal(t, map[string]string{"rpc.system.name": "grpc", "rpc.method": checkMethod, "rpc.response.status_code": "OK"}, s.Attributes)
-			require.Equal(t, map[string]string{"service.name": "gate", "service.version": "v1", "zone": "a"}, s.Resource)
+			require.Equal(t, map[string]string{"service.name": "gate", "service.version": "v1", "zone": "a", "host.name": hostname(t)}, s.Resource)
 			if tc.trace == "new" {
 				require.NotEqual(t, aTrace, s.Trace)
 				require.Empty(t, s.Parent)
@@ -472,10 +475,81 @@ func TestTheEnvironmentHasNoSay(t *testing.T) {
 	}
 	shutdown(t, tracer)
 	require.Len(t, c.Spans(), 20)
-	require.Equal(t, map[string]string{"service.name": "gate", "zone": "a", "k8s.pod.name": "gate-0"}, c.Spans()[0].Resource)
+	require.Equal(t, map[string]string{"service.name": "gate", "zone": "a", "k8s.pod.name": "gate-0", "host.name": hostname(t)}, c.Spans()[0].Resource)
 	require.Len(t, c.Spans()[0].Attributes, 3)
 	require.Empty(t, c.Headers()["x-other"])
 	require.Empty(t, c.Headers()["grpc-encoding"])
+}
+
+func hostname(t *testing.T) string {
+	t.Helper()
+	name, err := os.Hostname()
+	require.NoError(t, err)
+	return name
+}
+
+// Which replica a span is of can be seen, and said otherwise.
+func TestReplicasAreToldApart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		attributes  map[string]string
+		environment string
+		want        string
+	}{
+		"by the machine":     {nil, "", hostname(t)},
+		"by the file":        {map[string]string{"host.name": "gate-0"}, "host.name=gate-1", "gate-0"},
+		"by the environment": {nil, "host.name=gate-1", "gate-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("OTEL_RESOURCE_ATTRIBUTES", tc.environment)
+			c := collect(t)
+			tracer := newTracer(t, tracing.Options{Endpoint: c.Addr, Sample: 1, Attributes: tc.attributes})
+			_, end := tracer.Start(t.Context())
+			end()
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), 1)
+			require.Equal(t, tc.want, c.Spans()[0].Resource["host.name"])
+		})
+	}
+}
+
+// A proxy of the environment is for TLS. It is nothing that a collector near by, without,
+// is to be reached by, and could read along. Go reads that environment once, so each case
+// is a process.
+func TestProxyOfTheEnvironment(t *testing.T) {
+	const asked = "GATEHOUSE_TEST_PROXY"
+	if plaintext := os.Getenv(asked); plaintext != "" {
+		out := &lines{}
+		tracer, err := tracing.New(tracing.Options{
+			Endpoint: "collector.invalid:4317", Sample: 1, InsecurePlaintext: plaintext == "true",
+			Log: slog.New(slog.NewJSONHandler(out, nil)),
+		})
+		require.NoError(t, err)
+		_, end := tracer.Start(t.Context())
+		end()
+		require.Eventually(t, func() bool { return strings.Contains(out.String(), "can't be sent") }, patience, 10*time.Millisecond)
+		shutdown(t, tracer)
+		return
+	}
+	for name, plaintext := range map[string]string{"with TLS": "false", "without": "true"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var connects atomic.Int32
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodConnect && r.Host == "collector.invalid:4317" {
+					connects.Add(1)
+				}
+				w.WriteHeader(http.StatusBadGateway)
+			}))
+			t.Cleanup(proxy.Close)
+			program, err := os.Executable()
+			require.NoError(t, err)
+			cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestProxyOfTheEnvironment$", "-test.count=1")
+			cmd.Env = append(os.Environ(), asked+"="+plaintext, "HTTPS_PROXY="+proxy.URL, "https_proxy=", "NO_PROXY=", "no_proxy=")
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			require.Equal(t, plaintext == "false", connects.Load() > 0, "%s", out)
+		})
+	}
 }
 
 func TestRatio(t *testing.T) {
