@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -25,7 +26,6 @@ import (
 var notRun = map[string]int{
 	"the test has the programs already":        1,
 	"the test has these modules already":       1,
-	"it is a benchmark, and takes minutes":     1,
 	"it is for a cluster with Istio":           1,
 	"it is a part of a Deployment of your own": 1,
 	"it needs a release":                       1,
@@ -37,6 +37,9 @@ var general = []string{
 	"TestVerbsOfMakeOnPages", "TestConfigurationsOnPages", "TestEnvoySnippetsOnPages",
 	"TestClusterCommandsOnPages", "TestCommandLinesOnPages", "TestGoSnippetsOnPages",
 }
+
+// unwritten is what pages don't say that are written by measurements.
+var unwritten = map[string]string{"docs/performance.md": "<!-- all checked: docs TestVerbsOfMakeOnPages -->\n"}
 
 // walk calls f with each file below the root that is ours, by its path from there.
 func walk(t *testing.T, f func(name string)) {
@@ -61,7 +64,7 @@ func pages(t *testing.T) map[string]pagetest.Page {
 	all := map[string]pagetest.Page{}
 	walk(t, func(name string) {
 		if strings.HasSuffix(name, ".md") {
-			page, err := pagetest.Parse(read(t, name))
+			page, err := pagetest.Parse(unwritten[name] + read(t, name))
 			require.NoError(t, err, name)
 			all[name] = page
 		}
@@ -155,8 +158,10 @@ func TestVerbsOfMakeOnPages(t *testing.T) {
 		for _, line := range b.lines() {
 			line, _, _ = strings.Cut(strings.TrimPrefix(line, "$ "), "  ")
 			command, arguments, _ := strings.Cut(line, " ")
-			if command == "go" { // run ./DIRECTORY
-				require.DirExists(t, filepath.Join("..", strings.Fields(arguments)[1]), "%s:%d: %s", b.page, b.Line, line)
+			if command == "go" { // run or test a package
+				dir := regexp.MustCompile(`\./\S+`).FindString(arguments)
+				require.NotEmpty(t, dir, "%s:%d: %s", b.page, b.Line, line)
+				require.DirExists(t, filepath.Join("..", dir), "%s:%d: %s", b.page, b.Line, line)
 				continue
 			}
 			if command != "make" {
@@ -511,3 +516,66 @@ func main() {
 %s
 }
 `
+
+// TestSizingAgreesWithScaling: the sum of the page gives the examples of the other page, which
+// has the figures.
+func TestSizingAgreesWithScaling(t *testing.T) {
+	awk, err := exec.LookPath("awk")
+	if err != nil {
+		missing(t, "awk is not installed: the sum is not done")
+	}
+	var sum string
+	for _, b := range pages(t)["docs/how-to/sizing.md"].Blocks {
+		if b.Name == "size.awk" {
+			sum = b.Text
+		}
+	}
+	require.NotEmpty(t, sum)
+	scaling := read(t, "docs/scaling.md")
+	for theirs, ours := range map[string]string{"Redis, cores": "redis_cores", "Redis, memory": "redis_mb", "Gatehouse, memory": "gate_mb", "Gatehouse, cores": "gate_cores"} {
+		require.Equal(t, factors(t, scaling, theirs), factors(t, sum, ours), "the factors of the other page")
+	}
+	sum += `END { printf "%.0f %.0f %.6f %.6f\n", renewals, reads, redis_cores, redis_mb }`
+	number := func(cell string) string {
+		return strings.NewReplacer(",", "", " M", "000000", "M", "000000").Replace(strings.TrimSpace(cell))
+	}
+	row := regexp.MustCompile(`(?m)^\| +([0-9,]+M?) \| +(\d+) \| +([0-9.]+) \| +([0-9,]+M?) in (\d+) min \| +([0-9,]+) \| +([0-9,]+) \| +[0-9,]+ \| +([0-9.]+) \| +([0-9.]+) (MB|GB) \|`)
+	rows := row.FindAllStringSubmatch(scaling, -1)
+	require.Len(t, rows, 6)
+	for _, m := range rows {
+		minutes, err := strconv.Atoi(m[5])
+		require.NoError(t, err)
+		cmd := exec.CommandContext(t.Context(), awk, "-v", "checks=1e9", "-v", "sessions="+number(m[1]), "-v", "replicas="+m[2], "-v", "logins="+m[3], "-v", "used="+number(m[4]),
+			"-v", fmt.Sprintf("interval=%d", minutes*60), "-v", "max_entries=200000", "-v", "ttl=86400", sum)
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		var renewals, reads, cores, mb float64
+		_, err = fmt.Sscan(lines[len(lines)-1], &renewals, &reads, &cores, &mb)
+		require.NoError(t, err, "%s", out)
+		require.InDelta(t, figure(t, number(m[6])), renewals, 1, m[0])
+		require.InDelta(t, figure(t, number(m[7])), reads, 1, m[0])
+		require.InEpsilon(t, figure(t, m[8]), cores, 0.07, m[0])
+		if m[10] == "GB" {
+			mb /= 1000
+		}
+		require.InEpsilon(t, figure(t, m[9]), mb, 0.03, m[0])
+	}
+}
+
+// factors are the numbers of a formula, in their order, but for those that change the unit.
+func factors(t *testing.T, text, name string) []string {
+	t.Helper()
+	formula := regexp.MustCompile(`(?m)^ +` + name + ` += (.*)$`).FindStringSubmatch(text)
+	require.NotNil(t, formula, name)
+	numbers := regexp.MustCompile(`\b[0-9.]+\b`).FindAllString(regexp.MustCompile(` / 1e\d|2 \* ttl`).ReplaceAllString(formula[1], ""), -1)
+	require.NotEmpty(t, numbers)
+	return numbers
+}
+
+func figure(t *testing.T, text string) float64 {
+	t.Helper()
+	value, err := strconv.ParseFloat(text, 64)
+	require.NoError(t, err)
+	return value
+}
