@@ -3,6 +3,7 @@ package docs_test
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -377,43 +378,48 @@ func within(want, have any) bool {
 	return false
 }
 
-// routesOf returns the routes of the first virtual host in there.
-func routesOf(have any) map[string]any {
+// holder returns the first map in there that has a list by that name, and the list's first map.
+func holder(have any, name string) (first map[string]any) {
+	var below []any
 	switch have := have.(type) {
 	case map[string]any:
-		if hosts, ok := have["virtual_hosts"].([]any); ok {
-			return hosts[0].(map[string]any)
+		if list, ok := have[name].([]any); ok {
+			return list[0].(map[string]any)
 		}
-		for _, below := range have {
-			if found := routesOf(below); found != nil {
-				return found
-			}
+		for _, key := range slices.Sorted(maps.Keys(have)) {
+			below = append(below, have[key])
 		}
 	case []any:
-		for _, below := range have {
-			if found := routesOf(below); found != nil {
-				return found
-			}
+		below = have
+	}
+	for _, b := range below {
+		if first = holder(b, name); first != nil {
+			return first
 		}
 	}
 	return nil
 }
 
 // TestEnvoySnippetsOnPages: what a page shows of Envoy's configuration is a part of the
-// shipped one, or, where it is a route of its own, may be added to it.
+// shipped one, or, where it is a route or a log's filter, may be added to it.
 func TestEnvoySnippetsOnPages(t *testing.T) {
 	for _, b := range blocksFor(t, "TestEnvoySnippetsOnPages") {
 		var shipped map[string]any
 		require.NoError(t, yaml.Load([]byte(read(t, "envoy/envoy.yaml")), &shipped))
 		var snippet any
 		require.NoError(t, yaml.Load([]byte(b.Text), &snippet), "%s:%d", b.page, b.Line)
-		routes, _ := snippet.([]any)
-		if len(routes) == 0 || routes[0].(map[string]any)["match"] == nil {
+		routes, isList := snippet.([]any)
+		setting, _ := snippet.(map[string]any)
+		switch {
+		case isList && routes[0].(map[string]any)["match"] != nil:
+			host := holder(shipped, "virtual_hosts")
+			host["routes"] = append(routes, host["routes"].([]any)...)
+		case setting["filter"] != nil:
+			holder(shipped, "access_log")["filter"] = setting["filter"]
+		default:
 			require.True(t, within(snippet, shipped), "%s:%d: envoy/envoy.yaml has no such thing", b.page, b.Line)
 			continue
 		}
-		host := routesOf(shipped)
-		host["routes"] = append(routes, host["routes"].([]any)...)
 		text, err := yaml.Dump(shipped)
 		require.NoError(t, err)
 		file := filepath.Join(t.TempDir(), "envoy.yaml")
