@@ -133,8 +133,11 @@ func Parse(text string) (Page, error) {
 		}
 		said = nil
 	}
-	if said != nil {
+	switch {
+	case said != nil:
 		return p, fmt.Errorf("line %d: a block was to come here", len(lines))
+	case p.Runs && every != (Test{}):
+		return p, errors.New("the page is to be run, and all of it is checked by a test: nothing would be run")
 	}
 	return p, nil
 }

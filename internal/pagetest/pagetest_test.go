@@ -80,16 +80,17 @@ said
 	}}, p)
 
 	for text, want := range map[string]string{
-		"~~~yaml\na: 1\n~~~":                            "line 1: what becomes of the block (yaml)",
-		"~~~\na: 1\n~~~":                                "what becomes of the block",
-		"\n~~~sh\na":                                    "line 2: the block has no end",
-		"<!-- not run: -->\n~~~go\n~~~":                 "why is it not run?",
-		"<!-- not run: a -->\ntext\n~~~go\n~~~":         "line 2: a block was to come here",
-		"<!-- not run: a -->\n":                         "line 2: a block was to come here",
-		"<!-- checked: TestA -->\n~~~go\n~~~":           `"TestA" is not a directory and a test in it`,
-		"<!-- not run: a -->\n~~~go\n~~~\n~~~go\n~~~\n": "line 4: what becomes",
-		"~~~sh bakground\na\n~~~":                       `"bakground"`,
-		"<!-- run: port=1 -->":                          `"port=1"`,
+		"~~~yaml\na: 1\n~~~":                             "line 1: what becomes of the block (yaml)",
+		"~~~\na: 1\n~~~":                                 "what becomes of the block",
+		"\n~~~sh\na":                                     "line 2: the block has no end",
+		"<!-- not run: -->\n~~~go\n~~~":                  "why is it not run?",
+		"<!-- not run: a -->\ntext\n~~~go\n~~~":          "line 2: a block was to come here",
+		"<!-- not run: a -->\n":                          "line 2: a block was to come here",
+		"<!-- checked: TestA -->\n~~~go\n~~~":            `"TestA" is not a directory and a test in it`,
+		"<!-- not run: a -->\n~~~go\n~~~\n~~~go\n~~~\n":  "line 4: what becomes",
+		"<!-- run: -->\n<!-- all checked: e2e TestA -->": "nothing would be run",
+		"~~~sh bakground\na\n~~~":                        `"bakground"`,
+		"<!-- run: port=1 -->":                           `"port=1"`,
 	} {
 		_, err := Parse(page(text))
 		require.ErrorContains(t, err, want, text)
