@@ -264,7 +264,7 @@ var (
 	link    = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]*))?\)`)
 	inline  = regexp.MustCompile("`[^`\n]*`")
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
-	markup  = regexp.MustCompile("\\[([^]]*)\\]\\([^)]*\\)|[^\\p{L}\\p{N} _-]")
+	markup  = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)|[^\p{L}\p{N} _-]`)
 )
 
 // anchors are what the headings of a page can be reached by.
