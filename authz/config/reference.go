@@ -36,10 +36,9 @@ func keysOf(t reflect.Type, around string) (all []Key) {
 			k.Default = yamlText(string(text))
 		}
 		below := k.Name
-		switch kind := inner.Kind(); {
-		case kind == reflect.Slice:
+		if inner.Kind() == reflect.Slice {
 			inner, below = inner.Elem(), below+"[]"
-		case kind == reflect.Map:
+		} else if inner.Kind() == reflect.Map {
 			inner, below = inner.Elem(), below+".<name>"
 		}
 		k.Section = inner.Kind() == reflect.Struct && !isScalar(inner)
