@@ -37,7 +37,7 @@ var formats = map[string]format{
 	"host_name":    {hostNamePattern, matching(hostNamePattern, "expected a host name or an address, without a port"), "a host name or an address, without a port"},
 	"redis_prefix": {visiblePattern, matching(visiblePattern, "expected visible ASCII characters"), "visible ASCII without spaces"},
 	"cookie_name":  {cookiePattern, matching(cookiePattern, "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only (RFC 6265)"), "the name of a cookie (RFC 6265)"},
-	"field":        {``, checkField, "the name of a field"},
+	"field":        {``, checkField, "the name of a field, or a dotted path"},
 	"claim":        {``, checkClaim, "the name of a claim, or a dotted path"},
 	"issuer":       {`^[!-~]+$`, checkIssuer, "visible ASCII without spaces"},
 	"header":       {headerPattern, checkHeader, "the name of a header: letters, digits and up to six hyphens"},

@@ -156,7 +156,7 @@ var (
 			{Name: "credential", Values: []string{"", string(authz.KindSession), string(authz.KindBearer), string(authz.KindAPIKey)}},
 			closed("decision", "allow", "deny"), reasonLabel,
 		},
-		Use: "The first thing to look at. `store_unavailable`, `issuer_unavailable`, `overloaded`, `profile_malformed` and `internal` are 503s, by which availability is measured; the others are about the client. `policy_unknown` is a mistake in a configuration; `no_policy` is one where every path should have a policy. [Reasons](explain.md) are explained by `gatehouse explain`.",
+		Use: "The first thing to look at. `store_unavailable`, `issuer_unavailable`, `overloaded`, `profile_malformed` and `internal` are 503s, by which availability is measured; the others are about the client. `policy_unknown` is a mistake in a configuration; `no_policy` is one where every path should have a policy. What each [reason](reference/reasons.md) means, and what to do.",
 	}
 	DecisionDuration = &Metric{
 		Name: "gatehouse_decision_duration_seconds", Type: TypeHistogram, Unit: "seconds", buckets: decisionBuckets,
