@@ -262,7 +262,7 @@ var fenced = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
 
 // TestLinksLeadSomewhere, on the pages that this directory's tests are about.
 func TestLinksLeadSomewhere(t *testing.T) {
-	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/high-availability.md", "docs/redis.md", "docs/overload.md", "docs/dependencies.md", "docs/releases.md", "docs/README.md", "docs/how-to/express-session.md", "docs/how-to/denied.md", "docs/how-to/rotate.md", "docs/services.md", "docs/reference/configuration.md"} {
+	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/high-availability.md", "docs/redis.md", "docs/overload.md", "docs/dependencies.md", "docs/releases.md", "docs/README.md", "docs/how-to/express-session.md", "docs/how-to/denied.md", "docs/how-to/rotate.md", "docs/services.md", "docs/reference/configuration.md", "docs/reference/reasons.md", "docs/reference/redis.md"} {
 		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(fenced.ReplaceAllString(read(t, page), ""), -1) {
 			_, err := os.Stat(filepath.Join("..", filepath.Dir(page), m[1]))
 			require.NoError(t, err, "%s links to %s", page, m[1])

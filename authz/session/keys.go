@@ -9,7 +9,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
-// Every key that this package reads or writes is built in this file.
+// Every key that this package reads or writes is built in this file, and stands on
+// docs/reference/redis.md.
 //
 //	key                             value               lives                       why
 //	sess:<id>                       the record, JSON    Options.TTL, or its own     shared with express-session
