@@ -151,7 +151,7 @@ var texts = map[authz.Reason]Text{
 		Meaning: "The session's record can't be read.",
 		Causes: []string{
 			"the record is no JSON object, or its key is not of type string",
-			"a field has another type than `sessions.fields` asks for: roles that are no list, a user id that is an object",
+			"a field has another type than `sessions.fields` asks for: roles that are neither texts in a list nor one text, a user id that is an object",
 		},
 		Remedy: "`redis-cli GET sess:ID` shows what is there, and the line in the log says what is wrong with it. Mend what writes it.",
 		Where:  Both,
@@ -177,7 +177,7 @@ var texts = map[authz.Reason]Text{
 	authz.ReasonUserDisabled: {
 		Meaning: "The user is locked out: the profile says `disabled`.",
 		Causes:  []string{"`gatehouse sessions set USER disabled=true`, the console, or `PATCH /auth/users/{id}/sessions`", "another program wrote `\"disabled\":true` into `user:ID`"},
-		Remedy:  "`gatehouse sessions show USER` shows it, `gatehouse sessions set USER disabled=false` lets the user in again.",
+		Remedy:  "`gatehouse sessions list USER` shows it, `gatehouse sessions set USER disabled=false` lets the user in again.",
 		Where:   Both,
 	},
 	authz.ReasonCredentialInvalid: {
@@ -188,7 +188,7 @@ var texts = map[authz.Reason]Text{
 	authz.ReasonPasswordWrong: {
 		Meaning: "There is no such user, the password is another one, or the user is locked out. Clients can't tell which.",
 		Causes:  []string{"a typing error", "somebody is guessing: see `rate_limited`", "the profile says `disabled`"},
-		Remedy:  "`gatehouse sessions show USER` says whether the user is locked out. `gatehouse password hash` makes a new hash for the users file.",
+		Remedy:  "`gatehouse sessions list USER` says whether the user is locked out. `gatehouse password hash` makes a new hash for the users file.",
 		Where:   Calls,
 	},
 	authz.ReasonLoginRefused: {
