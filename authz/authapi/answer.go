@@ -39,10 +39,12 @@ type reply struct {
 	cookies []string       // lines of Set-Cookie
 	header  []authz.Header // further ones
 	cache   string         // Cache-Control; "" is no-store
+	// stream, where not nil, goes on writing the body, for as long as it likes.
+	stream func(http.ResponseWriter, *http.Request)
 }
 
-// write writes the answer; to HEAD, all but the body.
-func (r reply) write(w http.ResponseWriter, method string) {
+// write writes the answer to a request; to HEAD, all but the body.
+func (r reply) write(w http.ResponseWriter, to *http.Request) {
 	h := w.Header()
 	if r.cache == "" {
 		r.cache = "no-store"
@@ -58,11 +60,15 @@ func (r reply) write(w http.ResponseWriter, method string) {
 	if r.kind != "" {
 		h.Set("Content-Type", r.kind)
 	}
-	if r.status != http.StatusNotModified {
+	if r.status != http.StatusNotModified && r.stream == nil {
 		h.Set("Content-Length", strconv.Itoa(len(r.body)))
 	}
 	w.WriteHeader(r.status)
-	if method != http.MethodHead && r.body != "" {
+	switch {
+	case to.Method == http.MethodHead:
+	case r.stream != nil:
+		r.stream(w, to)
+	case r.body != "":
 		_, _ = w.Write([]byte(r.body)) // the client left: nothing to do
 	}
 }

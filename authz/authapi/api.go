@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -91,6 +93,9 @@ type Options struct {
 	Providers map[string]Provider
 	// APIKeys are those of internal callers. nil: there are none.
 	APIKeys *authz.APIKeys
+
+	// Feed tells services what ends. nil: they can't follow.
+	Feed Feed
 
 	// TrustedOrigins may send unsafe requests with the user's cookies, beside
 	// the origin that a request is for.
@@ -185,6 +190,10 @@ type API struct {
 	revoker    Revoker
 	jwks       document
 	openAPI    document
+
+	feeds    atomic.Int64 // who follows
+	feedsEnd <-chan struct{}
+	endFeeds func()
 }
 
 // The policies of the API.
@@ -206,6 +215,8 @@ func New(o Options) (*API, error) {
 		jwks:    newDocument("application/jwk-set+json", o.JWKS),
 		openAPI: newDocument("application/yaml", openAPI),
 	}
+	end := make(chan struct{})
+	a.feedsEnd, a.endFeeds = end, sync.OnceFunc(func() { close(end) })
 	a.finder, _ = o.UserStore.(UserFinder)
 	a.revoker = Revoker{Store: o.Store, Verifier: o.Verifier, RefreshTokens: o.RefreshTokens, Leeway: o.Leeway}
 	var kinds []authz.Kind
@@ -269,7 +280,13 @@ func (a *API) Serve(w http.ResponseWriter, r *http.Request, places Places) {
 	}
 	answer := a.serve(r.Context(), c, places, err)
 	a.auditRefusal(context.WithoutCancel(r.Context()), c, answer.status)
-	answer.write(w, r.Method)
+	took := time.Since(start)
+	if answer.stream != nil { // whose end may be far away
+		a.note(r.Context(), c, answer.status, took)
+		answer.write(w, r)
+		return
+	}
+	answer.write(w, r)
 	a.note(r.Context(), c, answer.status, time.Since(start))
 }
 
@@ -288,7 +305,7 @@ func (a *API) serve(ctx context.Context, c *call, places Places, err error) (ans
 	if err != nil {
 		return a.refusal(c, reply{}, err)
 	}
-	if !c.receive(places) || !c.op.document && !places.Enter() {
+	if !c.receive(places) || !c.op.document && !c.op.stream && !places.Enter() {
 		return a.refusal(c, reply{}, errShed)
 	}
 	ctx, cancel := c.op.context(ctx) // what sending the body took is no time of ours
@@ -329,7 +346,7 @@ func (a *API) serveConsole(ctx context.Context, c *call, start time.Time) {
 		if p := recover(); p != nil {
 			answer := a.afterPanic(c, p)
 			if w.status == 0 {
-				answer.write(w, c.r.Method)
+				answer.write(w, c.r)
 			}
 		}
 		a.note(ctx, c, cmp.Or(w.status, http.StatusOK), time.Since(start))

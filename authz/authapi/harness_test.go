@@ -98,6 +98,7 @@ type bench struct {
 	access   *accessTokens
 	refresh  refreshTokens
 	idp      *idp
+	feed     *feed
 	recorder *recorder
 	log      *journal
 	places   *places       // nil: there are any number
@@ -134,6 +135,7 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 		guesses:  &guesses{},
 		access:   &accessTokens{clock: clock, life: 15 * time.Minute, issued: map[string]authz.Token{}},
 		refresh:  refreshTokens{"key", new(int)},
+		feed:     &feed{},
 		idp:      &idp{begun: map[string]string{}, logins: map[string]authz.Login{}},
 		recorder: &recorder{},
 		log:      newJournal(t),
@@ -150,6 +152,7 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 		TrustedOrigins: authz.Origins{"https://app.example.com"}, TrustedHops: 1,
 		JWKS:     []byte(`{"keys":[{"kty":"RSA","kid":"1","n":"AQ","e":"AQAB"}]}`),
 		Console:  console.Handler(console.Options{}),
+		Feed:     b.feed,
 		Recorder: b.recorder, Log: slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: clock.Now,
 	}
 	for _, c := range change {

@@ -112,8 +112,8 @@ type feed struct {
 	quietAt   time.Time // when nobody followed any more
 	live      bool
 	epoch     uint32
-	known     bool   // an epoch was live since it listens
-	spoilt    string // why there must be a reset; "" for not
+	known     bool          // an epoch was live since it listens
+	spoilt    string        // why there must be a reset; "" for not
 	pending   []feedPending // in the order in which they were announced
 	queued    map[feedKey]struct{}
 	reading   time.Time // since when what is being read was pending; zero: nothing
