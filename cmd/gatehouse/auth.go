@@ -19,6 +19,7 @@ func (g *gate) newAuthAPI(cfg *config.Config, in instruments) (*authapi.API, err
 	s := cfg.Sessions
 	o := authapi.Options{
 		Store: g.store,
+		Feed:  g.store,
 		SessionCookie: authapi.SessionCookie{
 			Name: s.Cookie.Name, InsecureHTTP: !s.Cookie.Secure, SameSite: sameSite(s.Cookie.SameSite),
 		},

@@ -28,6 +28,7 @@ type generation struct {
 	pending []string       // keys of the file that wait for a restart
 	check   *extauthz.Server
 	http    *httpDoor // of the http listener
+	auth    *authapi.API
 
 	checkTLS, httpTLS *part[*tls.Config] // of the listeners; their value nil: without TLS
 	tracer            *part[*tracing.Tracer]
@@ -100,11 +101,10 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 	if err := g.takeTracer(c.files, before, in); err != nil {
 		return nil, err
 	}
-	auth, err := g.newAuthAPI(g.cfg, in)
-	if err != nil {
+	if g.auth, err = g.newAuthAPI(g.cfg, in); err != nil {
 		return nil, err
 	}
-	g.http = g.withForwardAuth(auth, g.cfg, g.decisions(in))
+	g.http = g.withForwardAuth(g.auth, g.cfg, g.decisions(in))
 	g.check = extauthz.NewServer(g.authorizer, extauthz.Options{
 		Headers:          g.cfg.Identity.Headers.Authz(),
 		MaxHeaderBytes:   g.cfg.Identity.MaxHeaderBytes,

@@ -158,7 +158,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
-	registry.MustRegister(changes, cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
+	registry.MustRegister(changes, cacheMetrics{current}, feedMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
 
 	check := newCheckServer(extauthz.NewDoor(current), admission, c.cfg.Server.Check, current.checkTLS())
 	health := newConfigHealth(registry, first)
@@ -179,6 +179,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 			},
 		},
 	}
+	s.http.RegisterOnShutdown(func() { current.now.Load().auth.EndFeeds() })
 	for _, l := range []struct {
 		name string
 		net.Listener
