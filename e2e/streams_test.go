@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,6 +128,42 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 			require.Equal(t, http.StatusOK, stream(long, other).StatusCode)
 		})
 	}
+	t.Run("a WebSocket", func(t *testing.T) {
+		socket := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", r.Header.Get("Upgrade"))
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			defer func() { _ = conn.Close() }()
+			for err == nil { // busy, so that only max_stream_duration can end it
+				_, err = conn.Write([]byte("\x81\x04tick"))
+				time.Sleep(100 * time.Millisecond)
+			}
+		}))
+		defer socket.Close()
+		g := s.gateway(t, routesFirst(bounded), endpoints("order_service", socket.Listener.Addr().String()))
+		handshake := func(cookie string) *http.Response {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+g.addr+"/streams", http.NoBody)
+			require.NoError(t, err)
+			for name, value := range map[string]string{
+				"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Cookie": cookie,
+			} {
+				request.Header.Set(name, value)
+			}
+			answer, err := http.DefaultClient.Do(request)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = answer.Body.Close() })
+			return answer
+		}
+		require.Equal(t, http.StatusUnauthorized, handshake("").StatusCode)
+		answer := handshake(newSession("socket"))
+		require.Equal(t, http.StatusSwitchingProtocols, answer.StatusCode)
+		text, _ := rest(answer)
+		require.Contains(t, text, "tick")
+	})
 	t.Run("the gateway's bound", func(t *testing.T) {
 		cookie := newSession("bounded")
 		text, _ := rest(stream(short, cookie))
