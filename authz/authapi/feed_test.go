@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +70,7 @@ func TestFeed(t *testing.T) {
 	require.Equal(t, 200, a.status)
 	require.Equal(t, "text/event-stream", a.header.Get("Content-Type"))
 	retry, rest, _ := strings.Cut(a.body, "\n\n")
-	require.Regexp(t, regexp.MustCompile(`^retry: \d{3,4}$`), retry)
+	require.Regexp(t, `^retry: \d{3,4}$`, retry)
 	require.Equal(t, `id: 1
 event: reset
 data: {"reason":"new","time":"2026-11-28T12:00:00.000Z"}

@@ -55,7 +55,7 @@ type Stream struct {
 	TokenID string // the jti of an access token
 }
 
-// Why a stream's context has ended: see [context.Cause]. What was revoked is an [*Ended].
+// Why a stream's context has ended: see [context.Cause]. What was revoked is an [*EndedError].
 var (
 	// ErrReset: what the feed missed is not known. The client may come back at once.
 	ErrReset = errors.New("the revocation feed can't say what it missed")
@@ -65,10 +65,10 @@ var (
 	ErrNobody = errors.New("the stream says neither whose nor which it is")
 )
 
-// Ended is why a context ended: the event.
-type Ended struct{ Event Event }
+// EndedError is why a context ended: the event.
+type EndedError struct{ Event Event }
 
-func (e *Ended) Error() string { return "revoked: " + string(e.Event.Kind) }
+func (e *EndedError) Error() string { return "revoked: " + string(e.Event.Kind) }
 
 // Options configure a [Feed].
 type Options struct {
@@ -318,11 +318,11 @@ func (b *sse) add(line string) {
 
 // take does what an event asks for.
 func (f *Feed) take(e Event) {
-	switch e.Kind {
-	case Lag:
+	if e.Kind == Lag {
 		f.lost(errLag)
 		return
-	case Live:
+	}
+	if e.Kind == Live {
 		f.found()
 		return
 	}
@@ -342,7 +342,7 @@ func (f *Feed) take(e Event) {
 	}
 	for s := range f.streams {
 		if s.endedBy(e) {
-			f.end(s, &Ended{e})
+			f.end(s, &EndedError{e})
 		}
 	}
 }
@@ -408,7 +408,7 @@ func (f *Feed) Until(ctx context.Context, st Stream) (_ context.Context, stop co
 	if st == (Stream{}) {
 		end(ErrNobody)
 	} else if e, ended := f.endedBefore(s); ended {
-		end(&Ended{e})
+		end(&EndedError{e})
 	}
 	if ctx.Err() == nil {
 		f.streams[s] = struct{}{}

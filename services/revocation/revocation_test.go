@@ -2,7 +2,6 @@ package revocation_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -212,7 +211,7 @@ func TestComesBack(t *testing.T) {
 		}
 	})
 	require.NoError(t, told[0])
-	require.True(t, errors.Is(told[1], io.EOF), "%v", told[1])
+	require.ErrorIs(t, told[1], io.EOF)
 }
 
 func TestResetAndBlindness(t *testing.T) {
