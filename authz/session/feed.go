@@ -442,12 +442,15 @@ func parsePlace(text string) (at time.Time, boot string, number int64, ok bool) 
 // [Store.Run] must run, and [Options] Feed be set. The error is [ErrFeedUnsupported].
 func (s *Store) Follow(place string) (events <-chan authz.FeedEvent, where func() string, stop func(), err error) {
 	f := s.feed
-	if f == nil || f.tracker.State().Refused {
+	if f == nil {
 		return nil, nil, nil, ErrFeedUnsupported
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.listen()
+	f.listen() // a server that has refused is asked again while somebody wants it
+	if f.tracker.State().Refused {
+		return nil, nil, nil, ErrFeedUnsupported
+	}
 	f.judge()
 	missed, reset := f.behind(place)
 	w := &follower{events: make(chan authz.FeedEvent, len(missed)+feedBacklog)}

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -93,7 +94,7 @@ func sessionEnded(id, user, reason string) authz.FeedEvent {
 
 // The revocation feed tells of whatever ends, whoever ends it, on every kind of server.
 func TestFeedTellsWhatEnds(t *testing.T) {
-	onBackends(t, announcing, func(s *server) {
+	onBackends(t, slices.Concat(announcing, guarded[2:3]), func(s *server) {
 		t := s.t
 		f := s.cached(t, session.Options{Feed: true})
 		another := session.New(f.own, session.Options{Timeout: patience, Profiles: true})
