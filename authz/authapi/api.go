@@ -102,6 +102,10 @@ type Options struct {
 
 	// JWKS are the public keys, as JSON. nil: an empty set.
 	JWKS []byte
+	// Decisions are those that administrators see. nil: nobody does.
+	Decisions Decisions
+	// Status says how this replica is. nil: nobody is told.
+	Status func(context.Context) Status
 	// Console serves /auth/console and what is below it. nil: 404.
 	Console http.Handler
 
@@ -271,6 +275,9 @@ func (a *API) Serve(w http.ResponseWriter, r *http.Request, places Places) {
 	a.auditRefusal(context.WithoutCancel(r.Context()), c, answer.status)
 	answer.write(w, r.Method)
 	a.note(r.Context(), c, answer.status, time.Since(start))
+	if answer.stream != nil {
+		answer.stream(r.Context(), w)
+	}
 }
 
 // serve returns the answer of a call that came about with err. A panic is an
