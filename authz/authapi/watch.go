@@ -3,6 +3,7 @@ package authapi
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ type Decisions interface {
 type DecisionList struct {
 	Replica   string // which one; another one after each start
 	Decisions []Decision
-	LeftOut   uint64 // how many were not kept, since there were too many at once
+	LeftOut   uint64 // how many refusals were not kept, since there were too many at once
 }
 
 // Decision is a decision, as administrators see it. It holds no credential, and nothing
@@ -190,10 +191,11 @@ func (a *API) decisions(ctx context.Context, c *call) (reply, error) {
 func (a *API) streamDecisions(ctx context.Context, to events, after string) {
 	tick := time.NewTicker(streamOften)
 	defer tick.Stop()
-	list := a.o.Decisions.Since(0)
+	list := a.o.Decisions.Since(math.MaxUint64) // none of them
 	last := numberOf(after, list.Replica)
 	leftOut := uint64(0)
 	for first := true; ; first = false {
+		to.within(writePatience)
 		list = a.o.Decisions.Since(last)
 		if first || list.LeftOut != leftOut {
 			leftOut = list.LeftOut
@@ -215,6 +217,7 @@ func (a *API) streamDecisions(ctx context.Context, to events, after string) {
 		if to.flush() != nil {
 			return
 		}
+		to.within(0) // also for what ends the answer, and for the next one on the connection
 		select {
 		case <-ctx.Done():
 			return
@@ -241,9 +244,17 @@ func (e events) send(name, id string, data any) error {
 	if id != "" {
 		line += "id: " + id + "\n"
 	}
-	_ = e.controller.SetWriteDeadline(time.Now().Add(writePatience)) // a recorder of a test has none
 	_, err = e.w.Write(append(append([]byte(line+"data: "), text...), "\n\n"...))
 	return err
+}
+
+// within gives the client so long to read what follows; 0: any time.
+func (e events) within(patience time.Duration) {
+	deadline := time.Time{}
+	if patience > 0 {
+		deadline = time.Now().Add(patience)
+	}
+	_ = e.controller.SetWriteDeadline(deadline) // what has none, waits for nobody either
 }
 
 func (e events) flush() error { return e.controller.Flush() }

@@ -3,6 +3,7 @@ package authapi_test
 import (
 	"bufio"
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -223,6 +224,23 @@ func TestStreamsEndWhenTheReplicaDoes(t *testing.T) {
 	require.ErrorContains(t, err, "EOF")
 	require.Eventually(t, func() bool { return d.listeners() == 0 }, time.Minute, time.Millisecond)
 	require.Equal(t, "decisions 200", b.recorder.last())
+}
+
+// A stream ends by itself, and in order: the client takes it for no failure, and has the
+// connection for what comes next.
+func TestStreamsEndByThemselves(t *testing.T) {
+	t.Parallel()
+	b, d := watched(t)
+	url := b.server(t)
+	response := listen(t.Context(), t, url, key(keyOfBackend)...) //nolint:bodyclose // by listen
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, "event: state\ndata: {\"replica\":\"0a1b2c3d\",\"leftOut\":0}\n\n", string(text))
+	require.Eventually(t, func() bool { return d.listeners() == 0 }, time.Minute, time.Millisecond)
+	response, err = http.Get(url + "/.well-known/jwks.json")
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	require.Equal(t, 200, response.StatusCode)
 }
 
 // HEAD of a stream begins none.

@@ -7,8 +7,8 @@
 //
 // Refusals are kept always, and what a policy that only observes would refuse. Requests
 // that pass are kept while somebody listens, and a while longer: until then they cost one
-// look at a flag. Of each reason a few are kept a second, and the rest is counted: what
-// floods the gate neither costs it much nor pushes out what is rare.
+// look at a flag. Of each reason a few are kept a second, and refusals beyond that are
+// counted: what floods the gate neither costs it much nor pushes out what is rare.
 //
 // Nothing is written anywhere, and no credential is kept: of the request its method, host
 // and path, of the caller the user's id and a handle.
@@ -190,7 +190,9 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 		why = authz.ReasonOf(refusal)
 	}
 	if b := l.budgets[why]; b == nil || !b.take(now.Unix()) {
-		l.leftOut.Add(1)
+		if refusal != nil {
+			l.leftOut.Add(1)
+		}
 		return
 	}
 	kept := authapi.Decision{

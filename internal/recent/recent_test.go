@@ -147,6 +147,14 @@ func TestAFloodPushesNothingOut(t *testing.T) {
 	*clock = clock.Add(time.Second)
 	denied(t, r, authz.ReasonSessionForged)
 	require.Len(t, l.Since(0).Decisions, 2+perSecond)
+
+	leave, _ := l.Listen()
+	defer leave()
+	for range 1000 {
+		allowed(t, r)
+	}
+	require.Len(t, l.Since(0).Decisions, 2+2*perSecond)
+	require.Equal(t, list.LeftOut, l.Since(0).LeftOut, "that many requests pass is no news")
 }
 
 func TestTheLastOnesAreKeptInTheirOrder(t *testing.T) {
