@@ -157,7 +157,7 @@ var meanings = map[authz.Reason]Meaning{
 		stage: authz.StageProof, step: "key",
 	},
 	authz.ReasonRole: {
-		Means: "The user has not the roles that the policy asks for.",
+		Means: "The user doesn't have the roles that the policy asks for.",
 		Do:    "Give the user the role on their page here, or correct the policy. Both count at the next request.",
 		stage: authz.StageCondition, step: "roles",
 	},
@@ -283,7 +283,7 @@ func (k Known) Steps() []Step {
 	return append(steps, refusal)
 }
 
-// passed is a stage that must have been in order; ok is false for one that this kind of
+// passed is a stage, as a whole, that must have been in order; ok is false for one that this kind of
 // decision doesn't have.
 func (k Known) passed(stage authz.Stage) (s Step, ok bool) {
 	s = Step{Stage: string(stage), Outcome: string(authz.OutcomeOK)}
@@ -294,20 +294,17 @@ func (k Known) passed(stage authz.Stage) (s Step, ok bool) {
 	case authz.StageCredential:
 		s.Name, s.Detail = string(k.Kind), "shown, and decides"
 	case authz.StageProof:
-		s.Name, s.Detail = "valid", "signature, times and record are in order"
+		s.Detail = "signature, times and record are in order"
 		if k.Kind == authz.KindAPIKey {
 			s.Detail = "one of the keys, for this policy"
 		}
 	case authz.StageRevocation:
-		s.Name, s.Detail = "marks", "nothing revoked it"
+		s.Detail = "nothing revoked it"
 		return s, k.Kind != "" && k.Kind != authz.KindAPIKey
 	case authz.StageIdentity:
-		s.Name = "user"
-		if k.User != "" {
-			s.Detail = k.User
-		}
+		s.Detail = k.User
 	case authz.StageCondition:
-		s.Name, s.Detail = "conditions", "all of them hold"
+		s.Detail = "all of it holds"
 		return s, k.Policy != ""
 	case authz.StageLimit:
 		return s, false // the last one
