@@ -232,7 +232,7 @@ func TestStreamsEndByThemselves(t *testing.T) {
 	t.Parallel()
 	b, d := watched(t)
 	url := b.server(t)
-	response := listen(t.Context(), t, url, key(keyOfBackend)...) //nolint:bodyclose // by listen
+	response := listen(t.Context(), t, url, key(keyOfBackend)...)
 	text, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	require.Equal(t, "event: state\ndata: {\"replica\":\"0a1b2c3d\",\"leftOut\":0}\n\n", string(text))

@@ -438,6 +438,11 @@ story("why was this denied: seen as it happens, with how far it got and what to 
   assert.equal(await row.locator("details").evaluate((details) => details.open), true, "what is open stays open");
   await row.getByRole("link", { name: "bob" }).click();
   await title(page, "bob");
+  await page.getByRole("link", { name: "Latest decisions about this user" }).click();
+  await title(page, "Decisions");
+  await decisions(page).filter({ hasText: path }).waitFor();
+  await page.goBack();
+  await title(page, "bob");
   await page.goBack();
   await title(page, "Decisions");
   assert.equal(await filter(page, "User").inputValue(), "bob");
@@ -575,7 +580,7 @@ story("members don't see what others do", async (open) => {
   const page = await open("/auth/console#/decisions");
   await logIn(page, carol);
   await title(page, "For administrators");
-  for (const name of ["Decisions", "Health"]) assert.equal(await page.getByRole("link", { name }).isVisible(), false, name);
+  for (const name of ["Decisions", "Health"]) assert.equal(await page.getByRole("link", { name, exact: true }).isVisible(), false, name);
   const statuses = await page.evaluate(() => Promise.all(["/auth/decisions", "/auth/status"].map(async (path) => (await fetch(path)).status)));
   assert.deepEqual(statuses, [403, 403]);
 });
@@ -619,7 +624,7 @@ for (const [name, look] of Object.entries(looks)) {
     await page.getByRole("dialog").getByText("ends now").waitFor();
     await sound(page, "the dialog");
     await page.keyboard.press("Escape");
-    await page.getByRole("link", { name: "Decisions" }).click();
+    await page.getByRole("link", { name: "Decisions", exact: true }).click();
     await title(page, "Decisions");
     await live(page);
     await fetch(`${gateway}/users/me`);

@@ -46,15 +46,15 @@ for (const [suffix, look] of [["", looks.light], ["-dark", looks.dark], ["-phone
     const theirs = await client(bob, firefox);
     for (const path of ["/users/me", "/users/admin/stats", "/users/me", "/orders/17", "/users/admin/stats"]) await theirs.ask(path);
     for (const path of ["/users/me", "/users/..%2f/me"]) await fetch(gateway + path);
-    await page.getByRole("link", { name: "Decisions" }).click();
+    await page.getByRole("link", { name: "Decisions", exact: true }).click();
     await page.locator("#stream-state").getByText("Live", { exact: true }).waitFor();
     const row = page.locator("#decisions > li:not([hidden])").filter({ hasText: "role" }).first();
     await row.locator("summary").click();
     await row.getByText("What to do:").waitFor();
-    await picture(page, `console-decisions${suffix}`, whole);
+    await picture(page, `console-decisions${suffix}`, true);
     await page.getByRole("link", { name: "Health" }).click();
     await page.getByText(/ a second$/).waitFor();
-    await picture(page, `console-health${suffix}`, whole);
+    await picture(page, `console-health${suffix}`, true);
     await page.goBack();
     await page.goBack();
     await page.getByText("Safari on iPhone").first().waitFor();

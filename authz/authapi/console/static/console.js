@@ -105,6 +105,7 @@ async function render({ first = false } = {}) {
         break;
       case "user":
         byId("user-title").replaceChildren(foreign(at.id));
+        byId("identity-decisions").href = `#/decisions?${new URLSearchParams({ only: "all", user: at.id })}`;
         if (shown?.id !== at.id) clearUser();
         byId("view-user").setAttribute("aria-busy", "true");
         show("user", at.id, { focus });
