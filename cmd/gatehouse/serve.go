@@ -141,7 +141,9 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	load := telemetry.NewLoad(registry, extauthz.Sheddings, admission.Waiting)
 	admission.Shed = load.Shed
 	in := instruments{
-		log: log, decisions: decisions, recent: latest, overview: &overview{log: log, figures: registry, name: latest.Replica(), started: time.Now()}, calls: telemetry.NewCalls(registry), admission: admission,
+		log: log, decisions: decisions, recent: latest,
+		overview: &overview{log: log, figures: registry, name: latest.Replica(), started: time.Now()},
+		calls:    telemetry.NewCalls(registry), admission: admission,
 		audit: changes,
 		steps: telemetry.NewSteps(registry), store: telemetry.NewStoreCalls(registry), spans: tracing.NewSpans(registry),
 	}
