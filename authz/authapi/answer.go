@@ -1,6 +1,7 @@
 package authapi
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -39,12 +40,12 @@ type reply struct {
 	cookies []string       // lines of Set-Cookie
 	header  []authz.Header // further ones
 	cache   string         // Cache-Control; "" is no-store
-	// stream, where not nil, goes on writing the body, for as long as it likes.
-	stream func(http.ResponseWriter, *http.Request)
+	// stream writes what follows, for as long as it takes; nil: nothing does.
+	stream func(ctx context.Context, w http.ResponseWriter)
 }
 
-// write writes the answer to a request; to HEAD, all but the body.
-func (r reply) write(w http.ResponseWriter, to *http.Request) {
+// write writes the answer; to HEAD, all but the body. What a stream writes comes behind it.
+func (r reply) write(w http.ResponseWriter, method string) {
 	h := w.Header()
 	if r.cache == "" {
 		r.cache = "no-store"
@@ -60,15 +61,11 @@ func (r reply) write(w http.ResponseWriter, to *http.Request) {
 	if r.kind != "" {
 		h.Set("Content-Type", r.kind)
 	}
-	if r.status != http.StatusNotModified && r.stream == nil {
+	if r.status != http.StatusNotModified && r.kind != eventStream {
 		h.Set("Content-Length", strconv.Itoa(len(r.body)))
 	}
 	w.WriteHeader(r.status)
-	switch {
-	case to.Method == http.MethodHead:
-	case r.stream != nil:
-		r.stream(w, to)
-	case r.body != "":
+	if method != http.MethodHead && r.body != "" {
 		_, _ = w.Write([]byte(r.body)) // the client left: nothing to do
 	}
 }

@@ -107,6 +107,10 @@ type Options struct {
 
 	// JWKS are the public keys, as JSON. nil: an empty set.
 	JWKS []byte
+	// Decisions are those that administrators see. nil: nobody does.
+	Decisions Decisions
+	// Status says how this replica is. nil: nobody is told.
+	Status func(context.Context) Status
 	// Console serves /auth/console and what is below it. nil: 404.
 	Console http.Handler
 
@@ -280,14 +284,11 @@ func (a *API) Serve(w http.ResponseWriter, r *http.Request, places Places) {
 	}
 	answer := a.serve(r.Context(), c, places, err)
 	a.auditRefusal(context.WithoutCancel(r.Context()), c, answer.status)
-	took := time.Since(start)
-	if answer.stream != nil { // whose end may be far away
-		a.note(r.Context(), c, answer.status, took)
-		answer.write(w, r)
-		return
-	}
-	answer.write(w, r)
+	answer.write(w, r.Method)
 	a.note(r.Context(), c, answer.status, time.Since(start))
+	if answer.stream != nil { // whose end may be far away
+		answer.stream(r.Context(), w)
+	}
 }
 
 // serve returns the answer of a call that came about with err. A panic is an
@@ -346,7 +347,7 @@ func (a *API) serveConsole(ctx context.Context, c *call, start time.Time) {
 		if p := recover(); p != nil {
 			answer := a.afterPanic(c, p)
 			if w.status == 0 {
-				answer.write(w, c.r)
+				answer.write(w, c.r.Method)
 			}
 		}
 		a.note(ctx, c, cmp.Or(w.status, http.StatusOK), time.Since(start))

@@ -18,7 +18,6 @@ import (
 // that hold streams open, with an internal key.
 
 const (
-	feedType  = "text/event-stream"
 	feedCall  = "feed"
 	feedBeat  = 10 * time.Second // between two comments; the connection is dead without one
 	feedWrite = 10 * time.Second // that a write may take
@@ -50,9 +49,8 @@ func (a *API) feed(_ context.Context, c *call) (reply, error) {
 	if _, err := a.authenticateKey(c); err != nil {
 		return reply{}, err
 	}
-	r := reply{status: http.StatusOK, kind: feedType}
+	r := reply{status: http.StatusOK, kind: eventStream}
 	if c.r.Method == http.MethodHead {
-		r.stream = func(http.ResponseWriter, *http.Request) {}
 		return r, nil
 	}
 	select {
@@ -81,7 +79,7 @@ func (a *API) feed(_ context.Context, c *call) (reply, error) {
 func (a *API) EndFeeds() { a.endFeeds() }
 
 // serve sends what happens until the client goes, or is too slow, or the feed ends.
-func (f *following) serve(w http.ResponseWriter, r *http.Request) {
+func (f *following) serve(ctx context.Context, w http.ResponseWriter) {
 	defer f.stop()
 	out := sseWriter{w: w, control: http.NewResponseController(w)}
 	// The server's deadlines are for calls. Clients that wait for the same moment to come
@@ -93,7 +91,7 @@ func (f *following) serve(w http.ResponseWriter, r *http.Request) {
 	defer beat.Stop()
 	for {
 		select {
-		case <-r.Context().Done():
+		case <-ctx.Done():
 			return
 		case <-f.ended:
 			out.write(": draining\n\n")

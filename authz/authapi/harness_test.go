@@ -2,6 +2,7 @@ package authapi_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"flag"
@@ -150,8 +151,9 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 		}, clock.Now),
 		UserStore: b.users, Guesses: b.guesses, Providers: map[string]authapi.Provider{"corp": b.idp},
 		TrustedOrigins: authz.Origins{"https://app.example.com"}, TrustedHops: 1,
-		JWKS:     []byte(`{"keys":[{"kty":"RSA","kid":"1","n":"AQ","e":"AQAB"}]}`),
-		Console:  console.Handler(console.Options{}),
+		JWKS:      []byte(`{"keys":[{"kty":"RSA","kid":"1","n":"AQ","e":"AQAB"}]}`),
+		Console:   console.Handler(console.Options{}),
+		Decisions: newDesk(), Status: func(context.Context) authapi.Status { return aStatus },
 		Feed:     b.feed,
 		Recorder: b.recorder, Log: slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: clock.Now,
 	}

@@ -108,6 +108,9 @@ func (a *API) everyOperation() (available, missing []*operation) {
 		{true, operation{name: "change_user", method: patch, path: userSessions, handle: a.changeUser, longest: sweep, finishes: true, changes: "change_user"}},
 		{true, operation{name: "end_user_session", method: del, path: userSessions + "/{handle}", handle: a.endUserSession, longest: sweep, finishes: true, changes: "end_session"}},
 
+		{o.Decisions != nil, operation{name: "decisions", method: get, path: "/auth/decisions", handle: a.decisions}},
+		{o.Status != nil, operation{name: "status", method: get, path: "/auth/status", handle: a.status}},
+
 		{single, operation{name: "oidc_login", method: get, path: "/auth/oidc/{provider}/login", handle: a.oidcLogin, longest: provider}},
 		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider, changes: "oidc_login"}},
 		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true, changes: "oidc_logout"}},

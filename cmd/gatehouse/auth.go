@@ -40,6 +40,12 @@ func (g *gate) newAuthAPI(cfg *config.Config, in instruments) (*authapi.API, err
 	if in.audit != nil { // never a nil pointer in an interface
 		o.Audit = in.audit
 	}
+	if in.recent != nil {
+		o.Decisions = in.recent
+	}
+	if in.overview != nil {
+		o.Status = in.overview.tell
+	}
 	if g.signer != nil { // never a nil pointer in an interface
 		o.Cookies = g.signer
 	}

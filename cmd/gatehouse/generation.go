@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/internal/audit"
+	"github.com/gatehouse-auth/gatehouse/internal/recent"
 	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/tracing"
@@ -49,6 +50,9 @@ type instruments struct {
 	steps     *telemetry.Steps      // nil: none are told
 	store     *telemetry.StoreCalls // nil: none are told
 	spans     *tracing.Spans        // nil: none are counted
+
+	recent   *recent.Log // nil: no decisions are kept
+	overview *overview   // nil: nobody is told how this replica is
 
 	audit *audit.Log // nil: audit lines go to log
 

@@ -127,7 +127,7 @@ var (
 		"login", "token", "refresh", "logout", "revoke_all", "revoke", "introspect",
 		"me", "switch_organization", "sessions", "end_session", "create_session",
 		"find_users", "user_sessions", "change_user", "end_user_session",
-		"oidc_login", "oidc_callback", "oidc_logout", "feed", "jwks", "openapi", "console", "unknown")
+		"decisions", "status", "oidc_login", "oidc_callback", "oidc_logout", "feed", "jwks", "openapi", "console", "unknown")
 )
 
 // Buckets of histograms, in seconds.
