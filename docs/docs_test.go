@@ -260,12 +260,51 @@ func TestPromisesNameWhatIsThere(t *testing.T) {
 
 var fenced = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
 
-// TestLinksLeadSomewhere, on the pages that this directory's tests are about.
+var quoted = regexp.MustCompile("`[^`\n]+`")
+
+// TestLinksLeadSomewhere, on every page.
 func TestLinksLeadSomewhere(t *testing.T) {
-	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/high-availability.md", "docs/redis.md", "docs/overload.md", "docs/dependencies.md", "docs/releases.md", "docs/README.md", "docs/how-to/express-session.md", "docs/how-to/denied.md", "docs/how-to/rotate.md", "docs/services.md", "docs/reference/configuration.md", "docs/reference/reasons.md", "docs/reference/redis.md"} {
-		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(fenced.ReplaceAllString(read(t, page), ""), -1) {
+	for _, page := range pages(t) {
+		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(quoted.ReplaceAllString(fenced.ReplaceAllString(read(t, page), ""), ""), -1) {
 			_, err := os.Stat(filepath.Join("..", filepath.Dir(page), m[1]))
 			require.NoError(t, err, "%s links to %s", page, m[1])
 		}
 	}
+}
+
+// pages are all Markdown files that are ours, from the root of the repository.
+func pages(t *testing.T) (all []string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "node_modules" || strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "dist"):
+			return filepath.SkipDir
+		case filepath.Ext(path) == ".md":
+			page, err := filepath.Rel("..", path)
+			all = append(all, filepath.ToSlash(page))
+			return err
+		}
+		return nil
+	}))
+	return all
+}
+
+// What docs/streams.md quotes of the example stands there; its route is tried in e2e.
+func TestStreamsPageQuotesItsExample(t *testing.T) {
+	example := map[string]bool{}
+	for line := range strings.Lines(read(t, "examples/streams/main.go")) {
+		example[strings.TrimSpace(line)] = true
+	}
+	quoted := 0
+	for _, block := range regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(read(t, "docs/streams.md"), -1) {
+		for line := range strings.Lines(block[1]) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
+				require.True(t, example[line], "%q is not in examples/streams/main.go", line)
+				quoted++
+			}
+		}
+	}
+	require.NotZero(t, quoted)
 }

@@ -241,7 +241,7 @@ func (s *spied) everything(t *testing.T, look func(*redis.Client)) {
 	do(200, "GET", "/auth/sessions", "", bob)
 	do(200, "PATCH", "/auth/session", `{"organizationId":"org-2"}`, alice)
 	second := s.logIn(t, "alice")
-	do(200, "DELETE", "/auth/sessions/"+handleOf(t, s, second), "", alice)
+	do(200, "DELETE", "/auth/sessions/"+handleAt(t, s, second), "", alice)
 
 	// Tokens.
 	access, refresh := s.app(t, "bob")
@@ -257,9 +257,13 @@ func (s *spied) everything(t *testing.T, look func(*redis.Client)) {
 
 	// Administrators.
 	do(200, "GET", "/auth/users?q=bo", "", alice)
+	do(200, "GET", "/auth/status", "", alice)
+	do(200, "GET", "/auth/decisions", "", alice)
+	s.follow(t)
+	look(s.desk.client)
 	do(200, "GET", "/auth/users/bob/sessions", "", alice)
 	do(200, "PATCH", "/auth/users/bob/sessions", `{"roles":["member"],"disabled":false}`, key)
-	do(200, "DELETE", "/auth/users/bob/sessions/"+handleOf(t, s, bob), "", alice)
+	do(200, "DELETE", "/auth/users/bob/sessions/"+handleAt(t, s, bob), "", alice)
 	check(401, bob)
 
 	// A provider: a login there, and its end.
@@ -293,6 +297,21 @@ func (s *spied) everything(t *testing.T, look func(*redis.Client)) {
 	look(s.desk.client)
 }
 
+// follow follows what ends, until all replicas know that somebody does.
+func (s *spied) follow(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.http+"/auth/feed", http.NoBody)
+	require.NoError(t, err)
+	request.Header.Set("X-Internal-Api-Key", deskKey)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	require.Equal(t, 200, response.StatusCode)
+	until(t, "all know of it", func() bool { return s.desk.client.Exists(t.Context(), "gatehouse:feed").Val() == 1 })
+}
+
 // open opens a page that sends elsewhere, and returns the answer's header.
 func (s *spied) open(t *testing.T, path, cookie string) http.Header {
 	t.Helper()
@@ -308,8 +327,8 @@ func (s *spied) open(t *testing.T, path, cookie string) http.Header {
 	return response.Header
 }
 
-// handleOf returns the handle of the session that headers show.
-func handleOf(t *testing.T, s *spied, headers map[string]string) string {
+// handleAt returns the handle of the session that headers show.
+func handleAt(t *testing.T, s *spied, headers map[string]string) string {
 	t.Helper()
 	status, body, _ := s.call(t, "GET", "/auth/sessions", "", headers)
 	require.Equal(t, 200, status, body)
