@@ -264,13 +264,17 @@ var (
 	link    = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]*))?\)`)
 	inline  = regexp.MustCompile("`[^`\n]*`")
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	anchor  = regexp.MustCompile(`<a id="([^"]+)"></a>`)
 	markup  = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)|[^\p{L}\p{N} _-]`)
 )
 
-// anchors are what the headings of a page can be reached by.
+// anchors are what parts of a page can be reached by.
 func anchors(page string) (all []string) {
 	for _, m := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(page, ""), -1) {
 		all = append(all, strings.ReplaceAll(strings.ToLower(markup.ReplaceAllString(m[1], "$1")), " ", "-"))
+	}
+	for _, m := range anchor.FindAllStringSubmatch(page, -1) {
+		all = append(all, m[1])
 	}
 	return all
 }
@@ -290,4 +294,22 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What docs/streams.md quotes of the example stands there; its route is tried in e2e.
+func TestStreamsPageQuotesItsExample(t *testing.T) {
+	example := map[string]bool{}
+	for line := range strings.Lines(read(t, "examples/streams/main.go")) {
+		example[strings.TrimSpace(line)] = true
+	}
+	quoted := 0
+	for _, block := range regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(read(t, "docs/streams.md"), -1) {
+		for line := range strings.Lines(block[1]) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
+				require.True(t, example[line], "%q is not in examples/streams/main.go", line)
+				quoted++
+			}
+		}
+	}
+	require.NotZero(t, quoted)
 }

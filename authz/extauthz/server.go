@@ -76,11 +76,8 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response 
 			response = panicked(p)
 		}
 	}()
-	if s.o.Tracer != nil {
-		traced, end := s.o.Tracer.Start(ctx)
-		defer end()
-		ctx = traced
-	}
+	ctx, end := s.traced(ctx)
+	defer end()
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
 	r, d, known, err := s.decide(ctx, func() (*authz.Request, error) { return newRequest(req) })
@@ -142,11 +139,8 @@ func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply [
 			reply = appendMessage(to, panicked(p))
 		}
 	}()
-	if s.o.Tracer != nil {
-		traced, end := s.o.Tracer.Start(ctx)
-		defer end()
-		ctx = traced
-	}
+	ctx, end := s.traced(ctx)
+	defer end()
 	if reply, ok := s.quick(ctx, w, to, start); ok {
 		return reply
 	}
@@ -178,6 +172,14 @@ type work struct {
 }
 
 var works = sync.Pool{New: func() any { return &work{} }}
+
+// traced begins the span of a check, if there is a tracer.
+func (s *Server) traced(ctx context.Context) (_ context.Context, end func()) {
+	if s.o.Tracer == nil {
+		return ctx, func() {}
+	}
+	return s.o.Tracer.Start(ctx)
+}
 
 // quick answers from memory what can be allowed from there, but for a rate limit;
 // ok is false for all else, of which nothing was recorded.
