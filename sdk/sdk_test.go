@@ -75,6 +75,8 @@ func TestTypeScriptPackage(t *testing.T) {
 			}
 		}
 	}
+	// The oldest that can require() it, as most Express applications do.
+	require.Contains(t, read(t, "typescript/package.json"), `"node": ">=20.19"`)
 	require.NotContains(t, read(t, "typescript/package-lock.json"), `"resolved"`, "the lock file names a registry: see .npmrc")
 }
 
