@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/internal/pagetest"
+	"github.com/gatehouse-auth/gatehouse/internal/sdktest"
 )
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
@@ -91,7 +92,11 @@ func TestPages(t *testing.T) {
 			}
 			t.Parallel()
 			require.NoError(t, gatehouse())
-			pagetest.Run(t, name, pagetest.Options{Path: []string{binDir}, Env: []string{"NODE_MODULES=" + nodeModules(t)}})
+			env := []string{"NODE_MODULES=" + nodeModules(t)}
+			if strings.Contains(string(text), "$USERCONTEXT") {
+				env = append(env, "USERCONTEXT="+filepath.Join(sdktest.Installed(t), "node_modules", "@gatehouse-auth"))
+			}
+			pagetest.Run(t, name, pagetest.Options{Path: []string{binDir}, Env: env})
 		})
 	}
 }
