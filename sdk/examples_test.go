@@ -163,7 +163,7 @@ func TestInstallation(t *testing.T) {
 		"npm": "test \"$1\" = ci || exec '" + npm + "' \"$@\"",
 		"pip": "exec '" + python + "' -m pip \"$@\"",
 	} {
-		require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+does+"\n"), 0o700)) //nolint:gosec // G306: a program
+		require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+does+"\n"), 0o700))
 	}
 	packages := filepath.Join(home, "packages")
 	env := []string{

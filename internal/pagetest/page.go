@@ -8,9 +8,9 @@
 //	                       at the first command that fails
 //	sh background port=N   is run in a terminal of its own; the page goes on when somebody
 //	                       listens on that port, or, without one, at once; TERMINAL_N is
-//	                       its process then
+//	                       its process then. It must not fail before the end of the page
 //	console                lines that begin with "$ " are run, and what follows each must be
-//	                       what comes out; … stands for anything, also for lines
+//	                       what comes out, nothing too; … stands for anything, also for lines
 //	LANG file=NAME         is written to that file, below the directory (GitHub shows the
 //	                       block in the colours of LANG all the same)
 //
@@ -72,6 +72,9 @@ var (
 // Parse reads a page. It refuses blocks of which it isn't said what becomes of them, on
 // pages that are to be run.
 func Parse(text string) (Page, error) {
+	if err := misspelt(text); err != nil {
+		return Page{}, err
+	}
 	var p Page
 	lines := strings.Split(text, "\n")
 	excused := false
@@ -118,6 +121,32 @@ func Parse(text string) (Page, error) {
 		excused = false
 	}
 	return p, nil
+}
+
+var meant = regexp.MustCompile(`^<!-- *(run|sh|not run)\b`)
+
+// misspelt finds what would otherwise be neither run nor missed.
+func misspelt(text string) error {
+	end := "" // of the block
+	begun := false
+	for i, line := range strings.Split(text, "\n") {
+		said := strings.TrimSpace(line)
+		m := fence.FindStringSubmatch(line)
+		switch {
+		case begun && said != end && !strings.HasPrefix(said, "$ "):
+			return fmt.Errorf("line %d: a console block begins with a command, as in $ true", i+1)
+		case end == "" && meant.MatchString(said) && !comment.MatchString(said):
+			return fmt.Errorf("line %d: is this meant for the test? Write <!-- run: … -->, <!-- sh: … --> or <!-- not run: … -->, on one line", i+1)
+		}
+		begun = end == "" && m != nil && strings.HasPrefix(m[3], "console")
+		switch {
+		case end == "" && m != nil:
+			end = m[2]
+		case said == end:
+			end = ""
+		}
+	}
+	return nil
 }
 
 func (p *Page) header(text string) error {
