@@ -190,7 +190,7 @@ func TestNothingOutlivesTheTest(t *testing.T) {
 	if file := os.Getenv("PAGETEST_DIES"); file != "" {
 		go func() {
 			for {
-				if text, err := os.ReadFile(file); err == nil && len(text) > 0 { //nolint:gosec // G304, G703: of the test
+				if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
 					os.Exit(3) // as a panic, a timeout and Ctrl-C do
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -200,17 +200,17 @@ func TestNothingOutlivesTheTest(t *testing.T) {
 		require.NoError(t, err)
 	}
 	file := filepath.Join(t.TempDir(), "pid")
-	self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNothingOutlivesTheTest$") //nolint:gosec // G204: this program
+	self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNothingOutlivesTheTest$")
 	self.Env = append(self.Environ(), "PAGETEST_DIES="+file)
 	var exit *exec.ExitError
 	out, err := self.CombinedOutput()
 	require.ErrorAs(t, err, &exit, "%s", out)
 	require.Equal(t, 3, exit.ExitCode(), "%s", out)
-	pid, err := os.ReadFile(file) //nolint:gosec // G304: of the test
+	pid, err := os.ReadFile(file)
 	require.NoError(t, err)
 	status := filepath.Join("/proc", strings.TrimSpace(string(pid)), "stat")
 	require.Eventually(t, func() bool {
-		text, err := os.ReadFile(status) //nolint:gosec // G304: of the test
+		text, err := os.ReadFile(status)
 		return err != nil || strings.Contains(string(text), ") Z")
 	}, time.Minute, 50*time.Millisecond, "it lives on")
 }
