@@ -322,11 +322,11 @@ export function parseKey(text: string): Key {
 }
 
 function parseExpiry(text: string): Date {
-  const form = /^(\d{4}-\d{2}-\d{2})(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d))?$/.exec(text);
+  const form = /^([1-9]\d{3}-\d{2}-\d{2})(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d))?$/.exec(text);
   const day = form?.[1];
   const midnight = new Date(`${day ?? ""}T00:00:00Z`);
   // Date takes the 30th of February for a day in March.
-  if (day === undefined || Number.isNaN(midnight.getTime()) || midnight.toISOString().slice(0, 10) !== day || day === "0001-01-01")
+  if (day === undefined || Number.isNaN(midnight.getTime()) || midnight.toISOString().slice(0, 10) !== day)
     throw new TypeError("usercontext: a key expires at a date such as 2027-01-01 or a time such as 2027-01-01T12:00:00Z");
   return form?.[2] === undefined ? midnight : new Date(text);
 }
