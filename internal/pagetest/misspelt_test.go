@@ -17,14 +17,20 @@ import (
 // Nothing falls out of the test without a word.
 func TestParseRefusesWhatItWouldMiss(t *testing.T) {
 	for text, want := range map[string]string{
-		"a\n<!-- run needs=envoy -->":        "line 2: is this meant for the test?",
-		"<!-- sh: one\ntwo -->":              "line 1: is this meant for the test?",
-		"<!--not run: so -->\n~~~go\n~~~":    "line 1: is this meant for the test?",
-		"~~~console\nsaid\n$ say\nsaid\n~~~": "line 2: a console block begins with a command",
-		"~~~console\n$say\nsaid\n~~~":        "line 2: a console block begins with a command",
+		"a\n<!-- run needs=envoy -->":     "line 2: is this meant for the test?",
+		"<!-- sh: one\ntwo -->":           "line 1: is this meant for the test?",
+		"<!--not run: so -->\n~~~go\n~~~": "line 1: is this meant for the test?",
 	} {
 		_, err := Parse(page(text))
 		require.ErrorContains(t, err, want, text)
+	}
+}
+
+func TestConsoleBeginsWithACommand(t *testing.T) {
+	for _, text := range []string{"~~~console\nsaid\n$ true\n~~~", "~~~console\n$true\nsaid\n~~~"} {
+		_, err := do(t, text)
+		require.ErrorContains(t, err, "line 2 fails:\n", text)
+		require.ErrorContains(t, err, "\na console block begins with a command, as in $ true\n", text)
 	}
 }
 

@@ -90,6 +90,8 @@ func session(line int, text string) (all []step) {
 			all[last].script += strings.TrimPrefix(l, "> ") + "\n"
 		case last >= 0:
 			all[last].wants += l + "\n"
+		default: // it would be neither run nor compared
+			return []step{{line: line + 1 + i, script: "echo 'a console block begins with a command, as in $ true'; false"}}
 		}
 	}
 	return all
