@@ -126,6 +126,7 @@ func TestExplain(t *testing.T) {
 				"ok signature", "token's mark   not there", "ok profile        not disabled", `ok roles.any      ["admin"], of ["admin"]`,
 				`NO roles.all      role: role "root" is missing`, "NO condition", `ok condition.part request.method == "GET"`, `NO condition.part "root" in identity.roles: false`,
 				`www-authenticate: Bearer error="insufficient_scope"`,
+				"what that means, and what to do\n  The caller has none, or not all, of the roles",
 			},
 		},
 		"another audience": {
@@ -143,7 +144,7 @@ func TestExplain(t *testing.T) {
 			exitFailed,
 			[]string{"DENIED: no_credential", "session        shown, and not among the kinds"},
 		},
-		"observed":      {[]string{"--policy", "trial", "gw/x", "-H", e.session}, exitOK, []string{"the policy only observes; it would deny: role"}},
+		"observed":      {[]string{"--policy", "trial", "gw/x", "-H", e.session}, exitOK, []string{"the policy only observes; it would deny: role", "what that means"}},
 		"nobody":        {[]string{"--policy", "public", "gw/x"}, exitOK, []string{"ALLOWED: anonymous", "without x-user-id"}},
 		"an odd path":   {[]string{"--policy", "public", "gw/a//b"}, exitFailed, []string{"DENIED: bad_path", "the request is refused", "empty segment", "400"}},
 		"no such name":  {[]string{"--policy", "nobody", "gw/a"}, exitFailed, []string{"DENIED: policy_unknown", `NO policy`}},

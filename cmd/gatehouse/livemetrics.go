@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
@@ -78,6 +79,39 @@ func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
 	if age, ok := g.store.CacheProofAge(); ok {
 		cacheAge.tell(ch, age.Seconds())
 	}
+}
+
+// feedMetrics tells of the revocation feed.
+type feedMetrics struct{ live *live }
+
+var (
+	feedFollowers = describe(telemetry.FeedFollowers)
+	feedLive      = describe(telemetry.FeedLive)
+	feedEvents    = describe(telemetry.FeedEvents)
+	feedCut       = describe(telemetry.FeedCut)
+)
+
+// Describe implements [prometheus.Collector].
+func (feedMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []described{feedFollowers, feedLive, feedEvents, feedCut} {
+		ch <- d.Desc
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m feedMetrics) Collect(ch chan<- prometheus.Metric) {
+	g, held := m.live.acquire()
+	defer held.Release()
+	s, ok := g.store.FeedStats()
+	if !ok {
+		return
+	}
+	feedFollowers.tell(ch, float64(s.Followers))
+	feedLive.tell(ch, truth(s.Live))
+	for _, kind := range authz.FeedKinds() {
+		feedEvents.tell(ch, float64(s.Events[kind]), string(kind))
+	}
+	feedCut.tell(ch, float64(s.Cut))
 }
 
 // storeMetrics tells how requests get on with the servers of the store: those of the

@@ -103,9 +103,17 @@ func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\'
 const mark = "\x1e" // no page and no program prints that
 
 // script is the whole program.
-func script(steps []step) string {
+func script(steps []step, from, to []string) string {
 	var b strings.Builder
 	b.WriteString(prelude)
+	b.WriteString("exchange() { sed -i -E")
+	for i := range from { // two steps: what one port becomes may be another one
+		fmt.Fprintf(&b, ` -e 's/\b%s\b/PORT-%d-/g'`, from[i], i)
+	}
+	for i := range to {
+		fmt.Fprintf(&b, ` -e 's/PORT-%d-/%s/g'`, i, to[i])
+	}
+	b.WriteString(" -e '' \"$@\"; }\n")
 	for i, s := range steps {
 		fmt.Fprintf(&b, "printf '%s%%s\\n' %d\n%s\n", mark, i, strings.TrimSuffix(s.script, "\n"))
 	}
