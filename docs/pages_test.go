@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/internal/pagetest"
+	"github.com/gatehouse-auth/gatehouse/internal/sdktest"
 )
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
@@ -85,10 +86,11 @@ func TestPages(t *testing.T) {
 			}
 			t.Parallel()
 			require.NoError(t, gatehouse())
-			pagetest.Run(t, filepath.Join(repository, name), pagetest.Options{
-				Path: []string{binDir},
-				Env:  []string{"NODE_MODULES=" + nodeModules(t), "REPOSITORY=" + repository, "GOCACHE=" + caches[0], "GOMODCACHE=" + caches[1]},
-			})
+			env := []string{"NODE_MODULES=" + nodeModules(t), "REPOSITORY=" + repository, "GOCACHE=" + caches[0], "GOMODCACHE=" + caches[1]}
+			if strings.Contains(read(t, name), "$USERCONTEXT") {
+				env = append(env, "USERCONTEXT="+filepath.Join(sdktest.Installed(t), "node_modules", "@gatehouse-auth"))
+			}
+			pagetest.Run(t, filepath.Join(repository, name), pagetest.Options{Path: []string{binDir}, Env: env})
 		})
 	}
 }

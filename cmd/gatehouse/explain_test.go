@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -260,6 +261,19 @@ func TestExplainChangesNothing(t *testing.T) {
 	require.NotNil(t, report.Route)
 	require.Equal(t, 1, *report.Route)
 	require.Contains(t, report.RouteAt, "gatehouse.yaml:")
+}
+
+// The server of an embedded store listens where its configuration says.
+func TestExplainBesideAnEmbeddedStore(t *testing.T) {
+	var config net.ListenConfig
+	server, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = server.Close() }()
+	file := write(t, "gatehouse.yaml", "server: {ops: {listen: 127.0.0.1:9191}}\npolicies: {public: {anonymous: true}}\ndefault_policy: public\nredis: {url: 'embedded://"+server.Addr().String()+"'}\n")
+	c := gatehouse(t, nil, "explain", "-c", file, "http://gw/")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Contains(t, c.stdout, "ALLOWED")
+	require.Contains(t, c.stderr, "ask that server for sessions and revocations, by --server 127.0.0.1:9191")
 }
 
 func TestExplainIsForThisHostAndForNoWebPage(t *testing.T) {

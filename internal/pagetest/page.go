@@ -8,9 +8,9 @@
 //	                       at the first command that fails
 //	sh background port=N   is run in a terminal of its own; the page goes on when somebody
 //	                       listens on that port, or, without one, at once; TERMINAL_N is
-//	                       its process then
+//	                       its process then. It must not fail before the end of the page
 //	console                lines that begin with "$ " are run, and what follows each must be
-//	                       what comes out; … stands for anything, also for lines
+//	                       what comes out, nothing too; … stands for anything, also for lines
 //	LANG file=NAME         is written to that file, below the directory (GitHub shows the
 //	                       block in the colours of LANG all the same)
 //
@@ -93,6 +93,9 @@ var (
 
 // Parse reads a page. It refuses blocks of which it isn't said what becomes of them.
 func Parse(text string) (Page, error) {
+	if err := misspelt(text); err != nil {
+		return Page{}, err
+	}
 	var p Page
 	var every Test
 	lines := strings.Split(text, "\n")

@@ -145,6 +145,8 @@ $ cat deep/a.txt; echo "$NAME" \
 $NAME port 6399, not 63991
 it's sub
 $ echo not said
+…
+$ true
 $ printf 'a\r\n6399\n'
 …
 6399
@@ -172,12 +174,14 @@ $ (printf 'PING\r\n' >&3; head -1 <&3) 3<>/dev/tcp/127.0.0.1/6399
 
 func TestPagesThatAreWrong(t *testing.T) {
 	for text, want := range map[string]string{
-		"~~~sh\ntrue\n~~~\n~~~sh\necho hear; false\n~~~\n~~~sh\necho never\n~~~": "line 4 fails:\necho hear; false\n\nhear\n",
-		"~~~console\n$ echo a\nb\n~~~":                                           "line 2:\necho a\n\nis to print\nb\n\nand prints\na\n",
-		"~~~sh\necho $UNSET\n~~~":                                                "UNSET: unbound variable",
-		"~~~sh\nfalse | true\n~~~":                                               "line 1 fails",
-		"~~~sh background port=6399\necho why; exit 3\n~~~":                      "it has ended, and nobody listens on port",
-		"~~~console\n$ exit 0\n~~~\n~~~sh\ntrue\n~~~":                            "line 2 fails",
+		"~~~sh\ntrue\n~~~\n~~~sh\necho hear; false\n~~~\n~~~sh\necho never\n~~~":                   "line 4 fails:\necho hear; false\n\nhear\n",
+		"~~~console\n$ echo a\nb\n~~~":                                                             "line 2:\necho a\n\nis to print\nb\n\nand prints\na\n",
+		"~~~sh\necho $UNSET\n~~~":                                                                  "UNSET: unbound variable",
+		"~~~sh\nfalse | true\n~~~":                                                                 "line 1 fails",
+		"~~~sh background port=6399\necho why; exit 3\n~~~":                                        "it has ended, and nobody listens on port",
+		"~~~console\n$ exit 0\n~~~\n~~~sh\ntrue\n~~~":                                              "line 2 fails",
+		"~~~console\n$ echo ERROR\n$ true\n~~~":                                                    "line 2:\necho ERROR\n\nis to print\n\nand prints\nERROR\n",
+		"~~~sh background\nno-such-program\n~~~\n~~~sh\nwhile kill -0 $!; do sleep 0.1; done\n~~~": "no-such-program: command not found\nit has ended, with status 127",
 	} {
 		_, err := do(t, text)
 		require.ErrorContains(t, err, page(want), text)

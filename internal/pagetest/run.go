@@ -99,7 +99,7 @@ func (p Page) do(ctx context.Context, bash, dir, home string, ports []string, o 
 		return fmt.Errorf("line %d fails:\n%s\n%s\n%w%s", steps[done].line, back(steps[done].script), back(said[done]), failed, back(terminals(home)))
 	}
 	for i, s := range steps {
-		if s.checks && s.wants != "" && !fits(back(s.wants), back(said[i])) {
+		if s.checks && !fits(back(s.wants), back(said[i])) {
 			return fmt.Errorf("line %d:\n%s\nis to print\n%s\nand prints\n%s%s", s.line, back(s.script), back(s.wants), back(said[i]), back(terminals(home)))
 		}
 	}
