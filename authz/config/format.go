@@ -24,35 +24,37 @@ type format struct {
 	// check returns the text in its normal form, or what is wrong with it.
 	// The message never repeats the text, which may come from the environment.
 	check func(text string) (string, error)
+	// words say the rule, in Markdown, as what the text is.
+	words string
 }
 
 var formats = map[string]format{
-	"listen":       {`^(unix:///.+|.*:[0-9]+)$`, checkListen},
-	"origin":       {`^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$`, checkOrigin},
-	"url":          {`^[Hh][Tt][Tt][Pp][Ss]?://.+$`, checkURL},
-	"redis_url":    {`^(rediss?(\+(sentinel|cluster))?|unix|embedded)://`, checkRedisURL},
-	"redis_user":   {visiblePattern, matching(visiblePattern, "expected visible ASCII characters without spaces")},
-	"host_name":    {hostNamePattern, matching(hostNamePattern, "expected a host name or an address, without a port")},
-	"redis_prefix": {visiblePattern, matching(visiblePattern, "expected visible ASCII characters")},
-	"cookie_name":  {cookiePattern, matching(cookiePattern, "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only (RFC 6265)")},
-	"field":        {``, checkField},
-	"claim":        {``, checkClaim},
-	"issuer":       {`^[!-~]+$`, checkIssuer},
-	"header":       {headerPattern, checkHeader},
-	"attribute":    {`^(claims|session|identity)\.[^.]`, checkAttribute},
-	"metadata":     {namePattern, checkMetadata},
-	"name":         {namePattern, matching(namePattern, "a name has up to 64 letters, digits, dots, hyphens and underscores, and begins with none of dot and hyphen")},
-	"segment":      {segmentPattern, matching(segmentPattern, "a name that stands in a URL has up to 64 letters, digits, hyphens and underscores")},
-	"scope":        {scopePattern, matching(scopePattern, `a scope has visible ASCII characters only, without " and \ (RFC 6749)`)},
-	"prefix":       {visiblePattern, matching(visiblePattern, "expected visible ASCII characters")},
-	"host":         {`^[^/:]+$`, checkHost},
-	"route_path":   {`^(/|\*$)`, checkRoutePath},
-	"method":       {methodPattern, checkMethod},
-	"local_url":    {`^/`, checkLocalURL},
-	"sha256":       {sha256Pattern, checkSHA256},
-	"auditfile":    {``, checkAuditFile},
-	"collector":    {collectorPattern, checkCollector},
-	"resource":     {resourcePattern, checkResource},
+	"listen":       {`^(unix:///.+|.*:[0-9]+)$`, checkListen, "`host:port`, or `unix:///path/to.sock`"},
+	"origin":       {`^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$`, checkOrigin, "scheme and host, such as `https://gateway.example.com`"},
+	"url":          {`^[Hh][Tt][Tt][Pp][Ss]?://.+$`, checkURL, "an `https://` URL (or `http://`)"},
+	"redis_url":    {`^(rediss?(\+(sentinel|cluster))?|unix|embedded)://`, checkRedisURL, "the URL of a store"},
+	"redis_user":   {visiblePattern, matching(visiblePattern, "expected visible ASCII characters without spaces"), "visible ASCII without spaces"},
+	"host_name":    {hostNamePattern, matching(hostNamePattern, "expected a host name or an address, without a port"), "a host name or an address, without a port"},
+	"redis_prefix": {visiblePattern, matching(visiblePattern, "expected visible ASCII characters"), "visible ASCII without spaces"},
+	"cookie_name":  {cookiePattern, matching(cookiePattern, "a cookie's name has letters, digits and !#$%&'*+-.^_`|~ only (RFC 6265)"), "the name of a cookie (RFC 6265)"},
+	"field":        {``, checkField, "the name of a field, or a dotted path"},
+	"claim":        {``, checkClaim, "the name of a claim, or a dotted path"},
+	"issuer":       {`^[!-~]+$`, checkIssuer, "visible ASCII without spaces"},
+	"header":       {headerPattern, checkHeader, "the name of a header: letters, digits and up to six hyphens"},
+	"attribute":    {`^(claims|session|identity)\.[^.]`, checkAttribute, "`claims.…`, `session.…` or `identity.…`"},
+	"metadata":     {namePattern, checkMetadata, "up to 64 letters, digits, `_`, `.` and `-`"},
+	"name":         {namePattern, matching(namePattern, "a name has up to 64 letters, digits, dots, hyphens and underscores, and begins with none of dot and hyphen"), "up to 64 letters, digits, `_`, `.` and `-`"},
+	"segment":      {segmentPattern, matching(segmentPattern, "a name that stands in a URL has up to 64 letters, digits, hyphens and underscores"), "up to 64 letters, digits, `_` and `-`"},
+	"scope":        {scopePattern, matching(scopePattern, `a scope has visible ASCII characters only, without " and \ (RFC 6749)`), "visible ASCII, without `\"` and `\\` (RFC 6749)"},
+	"prefix":       {visiblePattern, matching(visiblePattern, "expected visible ASCII characters"), "visible ASCII without spaces"},
+	"host":         {`^[^/:]+$`, checkHost, "a host name, or `*.example.com`"},
+	"route_path":   {`^(/|\*$)`, checkRoutePath, "a path, or a prefix that ends in `*`"},
+	"method":       {methodPattern, checkMethod, "an HTTP method"},
+	"local_url":    {`^/`, checkLocalURL, "a path of the same origin"},
+	"sha256":       {sha256Pattern, checkSHA256, "64 hexadecimal digits"},
+	"auditfile":    {``, checkAuditFile, "a path, `stdout` or `stderr`"},
+	"collector":    {collectorPattern, checkCollector, "`host:port`"},
+	"resource":     {resourcePattern, checkResource, "up to 128 letters, digits, `_`, `.` and `-`"},
 }
 
 const (

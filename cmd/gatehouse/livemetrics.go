@@ -104,6 +104,39 @@ func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// feedMetrics tells of the revocation feed.
+type feedMetrics struct{ live *live }
+
+var (
+	feedFollowers = describe(telemetry.FeedFollowers)
+	feedLive      = describe(telemetry.FeedLive)
+	feedEvents    = describe(telemetry.FeedEvents)
+	feedCut       = describe(telemetry.FeedCut)
+)
+
+// Describe implements [prometheus.Collector].
+func (feedMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []described{feedFollowers, feedLive, feedEvents, feedCut} {
+		ch <- d.Desc
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m feedMetrics) Collect(ch chan<- prometheus.Metric) {
+	g, held := m.live.acquire()
+	defer held.Release()
+	s, ok := g.store.FeedStats()
+	if !ok {
+		return
+	}
+	feedFollowers.tell(ch, float64(s.Followers))
+	feedLive.tell(ch, truth(s.Live))
+	for _, kind := range authz.FeedKinds() {
+		feedEvents.tell(ch, float64(s.Events[kind]), string(kind))
+	}
+	feedCut.tell(ch, float64(s.Cut))
+}
+
 // storeMetrics tells how requests get on with the servers of the store: those of the
 // current generation's client. Zeros for an embedded one.
 type storeMetrics struct{ live *live }

@@ -247,6 +247,7 @@ func (r *reloader) apply(running, next *generation, warnings []config.Warning) {
 		r.tune(next.cfg)
 	}
 	r.live.replace(next)
+	running.auth.EndFeeds() // they would hold it for ever; clients go on with the next one
 	r.refused = digest{}
 	r.health.applied(next)
 	log := r.in.log

@@ -127,7 +127,7 @@ var (
 		"login", "token", "refresh", "logout", "revoke_all", "revoke", "introspect",
 		"me", "switch_organization", "sessions", "end_session", "create_session",
 		"find_users", "user_sessions", "change_user", "end_user_session",
-		"oidc_login", "oidc_callback", "oidc_logout", "jwks", "openapi", "console", "unknown")
+		"decisions", "status", "oidc_login", "oidc_callback", "oidc_logout", "feed", "jwks", "openapi", "console", "unknown")
 )
 
 // Buckets of histograms, in seconds.
@@ -156,7 +156,7 @@ var (
 			{Name: "credential", Values: []string{"", string(authz.KindSession), string(authz.KindBearer), string(authz.KindAPIKey)}},
 			closed("decision", "allow", "deny"), reasonLabel,
 		},
-		Use: "The first thing to look at. `store_unavailable`, `issuer_unavailable`, `overloaded`, `profile_malformed` and `internal` are 503s, by which availability is measured; the others are about the client. `policy_unknown` is a mistake in a configuration; `no_policy` is one where every path should have a policy. [Reasons](explain.md) are explained by `gatehouse explain`.",
+		Use: "The first thing to look at. `store_unavailable`, `issuer_unavailable`, `overloaded`, `profile_malformed` and `internal` are 503s, by which availability is measured; the others are about the client. `policy_unknown` is a mistake in a configuration; `no_policy` is one where every path should have a policy. What each [reason](reference/reasons.md) means, and what to do.",
 	}
 	DecisionDuration = &Metric{
 		Name: "gatehouse_decision_duration_seconds", Type: TypeHistogram, Unit: "seconds", buckets: decisionBuckets,
@@ -254,6 +254,28 @@ var (
 		Name: "gatehouse_refresh_reuse_detections_total", Type: TypeCounter,
 		Help: "Refresh tokens that were used again after the grace: their family was revoked.",
 		Use:  "A stolen token, or a client that stores them wrongly. The audit line with the action `refresh_token_reused` names user and family.",
+	}
+)
+
+// The revocation feed.
+var (
+	FeedFollowers = &Metric{
+		Name: "gatehouse_feed_followers", Type: TypeGauge,
+		Help: "Services that follow the revocation feed here.",
+	}
+	FeedLive = &Metric{
+		Name: "gatehouse_feed_live", Type: TypeGauge,
+		Help: "1 while what ends is told as it happens; 0 while that may be late, or nobody follows at any replica.",
+	}
+	FeedEvents = &Metric{
+		Name: "gatehouse_feed_events_total", Type: TypeCounter,
+		Help:   "Events of the revocation feed, each once, however many follow.",
+		Labels: []Label{closed("event", texts(authz.FeedKinds())...)},
+		Use:    "After a `reset` services end what they can't ask anew about: streams begin again then.",
+	}
+	FeedCut = &Metric{
+		Name: "gatehouse_feed_cut_total", Type: TypeCounter,
+		Help: "Followers that were cut off since they were too slow. They come back and go on.",
 	}
 )
 
@@ -409,6 +431,7 @@ func Catalogue() []Group {
 		{"Load", []*Metric{ChecksInFlight, ChecksShed, HTTPShed}},
 		{"Rate limits", []*Metric{RateLimitDecisions, RateLimitUncounted}},
 		{"Auth API: sessions, tokens, revocations", []*Metric{AuthCalls, AuthCallDuration, AuthRefusals, AuthChanges, RefreshReuses}},
+		{"Revocation feed", []*Metric{FeedFollowers, FeedLive, FeedEvents, FeedCut}},
 		{"Cache", []*Metric{
 			CacheAnswers, CacheCoherent, CacheAge, CacheEntries, CacheBytes, CacheInvalidations, CacheFlushes, CacheDrops, CacheEvictions,
 		}},

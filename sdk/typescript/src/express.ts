@@ -6,7 +6,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 
-import { bodyOf, refusalByRole, refusalOf, setCurrentUser } from "./current.js";
+import { bodyOf, refusalByRole, refusalOf, setCurrentUser, setReader } from "./current.js";
 import { AnonymousError, defaultReader, type Key, type Reader, type Refusal, type User } from "./usercontext.js";
 
 export { currentUser } from "./current.js";
@@ -33,7 +33,8 @@ export function optionalUser(reader: Reader = defaultReader): Handler {
 
 /** Serves users with at least one of the roles, and answers others 403
  * {"error":"Forbidden"}. Without roles, or with empty ones, it serves nobody. It goes
- * behind requireUser or optionalUser, which read the user. */
+ * behind requireUser or optionalUser, which read the user;
+ * their reader learns whom it refuses. */
 export function requireRole(...anyOf: readonly string[]): Handler {
   return (req, res, next) => {
     const refusal = refusalByRole(req, anyOf);
@@ -64,6 +65,7 @@ function read(reader: Reader, req: IncomingMessage, res: ServerResponse, next: (
   const refusal = refusalOf(() => {
     // Whom somebody further out read is not the user here, whatever comes of this.
     setCurrentUser(req, undefined);
+    setReader(req, reader);
     user = reader.readUser(req);
     if (user === undefined && !anonymous) throw new AnonymousError("no user: the gate passed no identity on");
   });
