@@ -3,6 +3,7 @@ package authz
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,10 @@ type Memory struct {
 	Profile             Profile
 	Email, Organization string
 	Roles               []string
+
+	// Hits is where those who fill Memory have it counted that their answer decided a
+	// request: what it doesn't decide is asked again. nil: nowhere.
+	Hits *atomic.Int64
 }
 
 // CachedSessionStore is a [SessionStore] that may know without asking.
@@ -74,6 +79,7 @@ type quick interface {
 func (d *Decision) Reset() {
 	d.Policy, d.Kind, d.Principal, d.Reason, d.Observed, d.Quota = nil, "", nil, "", nil, Quota{}
 	d.Extra, d.Metadata = d.Extra[:0], d.Metadata[:0]
+	d.memory.Hits = nil
 }
 
 // Quick decides a canonical request from memory, into d, which was reset. decided
@@ -85,6 +91,9 @@ func (d *Decision) Reset() {
 func (a *Authorizer) Quick(ctx context.Context, deadline time.Time, r *Request, d *Decision) (decided bool, err error) {
 	if !a.remembers(r, d) {
 		return false, nil
+	}
+	if hits := d.memory.Hits; hits != nil {
+		hits.Add(1)
 	}
 	if d.Policy.RateLimit != "" {
 		ctx, cancel := context.WithDeadline(ctx, deadline)

@@ -800,6 +800,15 @@ func TestChartNetworkPolicy(t *testing.T) {
 		require.Contains(t, egress(render(t, required, values)), "TCP 443", values)
 	}
 
+	// The collector of traces can be reached where there is one.
+	const traced = `config: {tracing: {otlp: {endpoint: "otel-collector.monitoring.svc:14317", insecure: true}}}`
+	require.Equal(t, map[string]int{"UDP 53": 1, "TCP 53": 1, "TCP 6379": 0, "TCP 14317": 0}, egress(render(t, required, traced)))
+	m = render(t, required, traced, `networkPolicy: {egress: {collector: {to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], ports: [4317]}}}`)
+	require.Equal(t, map[string]int{"UDP 53": 1, "TCP 53": 1, "TCP 6379": 0, "TCP 4317": 1}, egress(m), "the pods' port, where the Service has another")
+	const hidden = `{secrets: {env: {COLLECTOR: collector}}, config: {tracing: {otlp: {endpoint: "${COLLECTOR}", insecure: true}}}}`
+	require.Contains(t, egress(render(t, required, hidden, `networkPolicy: {egress: {collector: {ports: [4317]}}}`)), "TCP 4317")
+	require.Nil(t, render(t, required, hidden, `networkPolicy: {enabled: false, gateways: []}`).policy, "where nothing is closed, no port need be known")
+
 	m = render(t, required, `networkPolicy: {egress: {enabled: false}}`)
 	require.Equal(t, []string{"Ingress"}, m.policy.Spec.PolicyTypes, "with Egress and no rule nothing could be reached")
 	require.Nil(t, render(t, required, `networkPolicy: {enabled: false, gateways: []}`).policy)
@@ -866,6 +875,7 @@ func TestChartRefuses(t *testing.T) {
 		"check where the default is":         {`config: {server: {check: null}}`, `server.check.listen is "127.0.0.1:9001"`},
 		"http on loopback":                   {`config: {server: {http: {listen: "localhost:8081"}}}`, `write ":8081"`},
 		"a port that is a variable":          {`config: {server: {check: {listen: ":${PORT}"}}}`, "the chart needs a port"},
+		"a collector nobody knows where":     {`config: {tracing: {otlp: {endpoint: "${COLLECTOR}"}}}`, "give networkPolicy.egress.collector.ports"},
 		"a store in each pod":                {`config: {redis: {url: "embedded://"}}`, "sessions and revocations of its own"},
 		"no store":                           {`config: {redis: {url: null}}`, "redis.url is not set"},
 		"killed while it drains":             {`terminationGracePeriodSeconds: 29`, "give at least 30"},

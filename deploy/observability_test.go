@@ -113,6 +113,14 @@ func TestPrometheusTakesTheRules(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "dashboard.yaml")
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	run("check", "rules", file)
+
+	// Nor is what the page adds to the rules wrong.
+	added := regexp.MustCompile("(?s)```yaml\n(- alert: .*?)```").FindSubmatch(read(t, "../docs/metrics.md"))
+	require.NotNil(t, added)
+	text = append([]byte("groups:\n- name: added\n  rules:\n"), regexp.MustCompile(`(?m)^`).ReplaceAll(added[1], []byte("  "))...)
+	file = filepath.Join(t.TempDir(), "added.yaml")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	run("check", "rules", file)
 }
 
 var (

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -258,14 +259,57 @@ func TestPromisesNameWhatIsThere(t *testing.T) {
 	}
 }
 
-var fenced = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+var (
+	fenced  = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	link    = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]*))?\)`)
+	inline  = regexp.MustCompile("`[^`\n]*`")
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	anchor  = regexp.MustCompile(`<a id="([^"]+)"></a>`)
+	markup  = regexp.MustCompile(`\[([^]]*)\]\([^)]*\)|[^\p{L}\p{N} _-]`)
+)
 
-// TestLinksLeadSomewhere, on the pages that this directory's tests are about.
+// anchors are what parts of a page can be reached by.
+func anchors(page string) (all []string) {
+	for _, m := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(page, ""), -1) {
+		all = append(all, strings.ReplaceAll(strings.ToLower(markup.ReplaceAllString(m[1], "$1")), " ", "-"))
+	}
+	for _, m := range anchor.FindAllStringSubmatch(page, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
+
+// TestLinksLeadSomewhere: from each page to files that there are, and to their headings.
 func TestLinksLeadSomewhere(t *testing.T) {
-	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/high-availability.md", "docs/redis.md", "docs/overload.md", "docs/dependencies.md", "docs/releases.md", "docs/README.md", "docs/how-to/express-session.md", "docs/how-to/denied.md", "docs/how-to/rotate.md", "docs/services.md"} {
-		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(fenced.ReplaceAllString(read(t, page), ""), -1) {
-			_, err := os.Stat(filepath.Join("..", filepath.Dir(page), m[1]))
+	for page := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(inline.ReplaceAllString(fenced.ReplaceAllString(read(t, page), ""), ""), -1) {
+			to := page
+			if m[1] != "" {
+				to = path.Join(path.Dir(page), m[1])
+			}
+			_, err := os.Stat(filepath.Join("..", filepath.FromSlash(to)))
 			require.NoError(t, err, "%s links to %s", page, m[1])
+			if m[2] != "" && strings.HasSuffix(to, ".md") {
+				require.Contains(t, anchors(read(t, to)), m[2], "%s links to %s#%s", page, m[1], m[2])
+			}
 		}
 	}
+}
+
+// What docs/streams.md quotes of the example stands there; its route is tried in e2e.
+func TestStreamsPageQuotesItsExample(t *testing.T) {
+	example := map[string]bool{}
+	for line := range strings.Lines(read(t, "examples/streams/main.go")) {
+		example[strings.TrimSpace(line)] = true
+	}
+	quoted := 0
+	for _, block := range regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(read(t, "docs/streams.md"), -1) {
+		for line := range strings.Lines(block[1]) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
+				require.True(t, example[line], "%q is not in examples/streams/main.go", line)
+				quoted++
+			}
+		}
+	}
+	require.NotZero(t, quoted)
 }

@@ -3,11 +3,9 @@ package docs_test
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/internal/pagetest"
+	"github.com/gatehouse-auth/gatehouse/internal/sdktest"
 )
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
@@ -63,35 +62,35 @@ func missing(t *testing.T, message string) {
 }
 
 // TestPages does what the pages tell that say so, in a directory of its own with gatehouse
-// in PATH. See package pagetest.
+// in PATH. See package pagetest. Pages may read the repository, in REPOSITORY.
 func TestPages(t *testing.T) {
-	var pages []string
-	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".md") {
-			pages = append(pages, path)
-		}
-		return err
-	}))
-	for _, name := range pages {
-		text, err := os.ReadFile(name)
-		require.NoError(t, err)
-		page, err := pagetest.Parse(string(text))
+	repository, err := filepath.Abs("..")
+	require.NoError(t, err)
+	// A page's home is empty; what Go has compiled and downloaded is not there.
+	out, err := exec.CommandContext(t.Context(), "go", "env", "GOCACHE", "GOMODCACHE").Output()
+	require.NoError(t, err)
+	caches := strings.Split(strings.TrimSpace(string(out)), "\n")
+	require.Len(t, caches, 2)
+	for name, page := range pages(t) {
 		if !page.Runs {
 			continue
 		}
-		require.NoError(t, err, name)
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() {
 				t.Skip("pages are run without -short")
 			}
-			if slices.Contains(page.Needs, "node") {
+			if strings.Contains(read(t, name), "$NODE_MODULES") {
 				if _, err := os.Stat(filepath.Join(nodeModules(t), "express")); err != nil {
 					missing(t, "the Node modules are not installed (scripts/tools.sh node): the page is not run")
 				}
 			}
 			t.Parallel()
 			require.NoError(t, gatehouse())
-			pagetest.Run(t, name, pagetest.Options{Path: []string{binDir}, Env: []string{"NODE_MODULES=" + nodeModules(t)}})
+			env := []string{"NODE_MODULES=" + nodeModules(t), "REPOSITORY=" + repository, "GOCACHE=" + caches[0], "GOMODCACHE=" + caches[1]}
+			if strings.Contains(read(t, name), "$USERCONTEXT") {
+				env = append(env, "USERCONTEXT="+filepath.Join(sdktest.Installed(t), "node_modules", "@gatehouse-auth"))
+			}
+			pagetest.Run(t, filepath.Join(repository, name), pagetest.Options{Path: []string{binDir}, Env: env})
 		})
 	}
 }

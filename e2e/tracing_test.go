@@ -29,7 +29,7 @@ func tracingPage(t *testing.T, collector string) map[string]string {
 	for _, m := range regexp.MustCompile("(?ms)^```yaml\n# ([^\n]*)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
 		blocks[m[1]] = strings.ReplaceAll(m[2], "otel-collector:4317", collector)
 	}
-	require.Len(t, blocks, 4, "a block that nobody tries")
+	require.Len(t, blocks, 5, "a block that nobody tries")
 	return blocks
 }
 
@@ -133,7 +133,7 @@ func TestOneTraceOfGatewayAndGatehouse(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(c.Stop)
 	page := tracingPage(t, c.Addr)
-	s := start(t, options{config: page["gatehouse.yaml"]})
+	s := start(t, options{config: page["gatehouse.yaml"] + "  " + page["gatehouse.yaml: below tracing, if the proxy in front writes traceparent itself"]})
 	g := s.gateway(t, tracingInEnvoy(t, page, c.Addr, 100)...)
 	const clients = "00-11111111111111111111111111111111-2222222222222222-01"
 
@@ -179,6 +179,7 @@ func TestOneTraceOfGatewayAndGatehouse(t *testing.T) {
 		r = none.get(t, "/users/admin", cookie(s.login(t, bob)), "traceparent: 00-33333333333333333333333333333333-2222222222222222-01", "x-client-trace-id: 3333", "x-envoy-force-trace: true")
 		line := g.logLine(t, s.replicas[0].AwaitLine, r.header.Get("x-request-id"))
 		require.Equal(t, strings.Repeat("3", 32), line["trace_id"], "in the log, all the same")
+		require.Equal(t, 401, none.get(t, "/auth/me", "traceparent: 00-33333333333333333333333333333333-2222222222222222-01").status, "what reaches the auth API Envoy wrote, too")
 		r = forgets.get(t, "/users/me", cookie(s.login(t, bob)), "traceparent: "+strings.ReplaceAll(clients, "1111", "4444"))
 		tr = awaitTrace(t, c, r.header.Get("x-request-id"))
 		require.NotEqual(t, strings.Repeat("4", 32), tr.check.Trace)

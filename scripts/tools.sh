@@ -179,35 +179,49 @@ as_root() {
 	fi
 }
 
+# package FROM_DEBIAN BREW DEBIAN DNF APK: the package of one of these names, by the package
+# manager that is here; FROM_DEBIAN is the command that installs it by apt-get. Sets manual to
+# what a person would type. The status is the package manager's: 126 for who may not, 127
+# where there is none.
+package() {
+	local log status=0
+	log=$(mktemp)
+	if command -v brew >/dev/null; then
+		manual="brew install $2"
+		brew install --quiet "$2" >"$log" 2>&1 || status=$?
+	elif command -v apt-get >/dev/null; then
+		manual="apt-get update && apt-get install $3"
+		"$1" >"$log" 2>&1 || status=$?
+	elif command -v dnf >/dev/null; then
+		manual="dnf install $4"
+		as_root dnf install -y "$4" >"$log" 2>&1 || status=$?
+	elif command -v apk >/dev/null; then
+		manual="apk add $5"
+		as_root apk add "$5" >"$log" 2>&1 || status=$?
+	else
+		manual="your package manager"
+		status=127
+	fi
+	if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
+		tail -n 3 "$log" >&2
+	fi
+	rm -f "$log"
+	hash -r
+	return "$status"
+}
+
+redis_from_debian() {
+	as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server
+}
+
 install_redis() {
 	if [[ ${GATEHOUSE_REDIS_SERVER:-} ]]; then
 		usable redis-server "$GATEHOUSE_REDIS_SERVER" "$redis_oldest" || fail "GATEHOUSE_REDIS_SERVER is no redis-server of version $redis_oldest or later: correct it or unset it"
 		return
 	fi
 	if ! usable redis-server redis-server "$redis_oldest"; then
-		local log manual status=0
-		log=$(mktemp)
-		if command -v brew >/dev/null; then
-			manual="brew install redis"
-			brew install --quiet redis >"$log" 2>&1 || status=$?
-		elif command -v apt-get >/dev/null; then
-			manual="apt-get update && apt-get install redis-server"
-			{ as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server; } >"$log" 2>&1 || status=$?
-		elif command -v dnf >/dev/null; then
-			manual="dnf install redis"
-			as_root dnf install -y redis >"$log" 2>&1 || status=$?
-		elif command -v apk >/dev/null; then
-			manual="apk add redis"
-			as_root apk add redis >"$log" 2>&1 || status=$?
-		else
-			manual="your package manager"
-			status=127
-		fi
-		if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
-			tail -n 3 "$log" >&2
-		fi
-		rm -f "$log"
-		hash -r
+		local manual status=0
+		package redis_from_debian redis redis-server redis redis || status=$?
 		if ! usable redis-server redis-server "$redis_oldest"; then
 			if [[ $status == 0 ]]; then
 				fail "the system's redis-server is older than $redis_oldest, which tests of Sentinels need: install a newer one, or set GATEHOUSE_REDIS_SERVER to its path" || return
@@ -250,35 +264,18 @@ unpack_nginx() {
 	[[ -x $tools/bin/nginx ]]
 }
 
+nginx_from_debian() {
+	unpack_nginx || { as_root apt-get update && unpack_nginx; }
+}
+
 install_nginx() {
 	if [[ ${GATEHOUSE_NGINX:-} ]]; then
 		usable nginx "$GATEHOUSE_NGINX" "$nginx_oldest" || fail "GATEHOUSE_NGINX is no nginx of version $nginx_oldest or later: correct it or unset it"
 		return
 	fi
 	nginx_is_there && return
-	local log manual status=0
-	log=$(mktemp)
-	if command -v brew >/dev/null; then
-		manual="brew install nginx"
-		brew install --quiet nginx >"$log" 2>&1 || status=$?
-	elif command -v apt-get >/dev/null; then
-		manual="apt-get update && apt-get install nginx"
-		unpack_nginx >"$log" 2>&1 || { as_root apt-get update && unpack_nginx; } >"$log" 2>&1 || status=$?
-	elif command -v dnf >/dev/null; then
-		manual="dnf install nginx"
-		as_root dnf install -y nginx >"$log" 2>&1 || status=$?
-	elif command -v apk >/dev/null; then
-		manual="apk add nginx"
-		as_root apk add nginx >"$log" 2>&1 || status=$?
-	else
-		manual="your package manager"
-		status=127
-	fi
-	if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
-		tail -n 3 "$log" >&2
-	fi
-	rm -f "$log"
-	hash -r
+	local manual
+	package nginx_from_debian nginx nginx nginx nginx || true # seen below
 	nginx_is_there ||
 		fail "nginx $nginx_oldest or later is missing: install it as root ($manual), or set GATEHOUSE_NGINX to its path" || return
 }
@@ -299,35 +296,18 @@ unpack_promtool() {
 	[[ -x $tools/bin/promtool ]]
 }
 
+promtool_from_debian() {
+	unpack_promtool || { as_root apt-get update && unpack_promtool; }
+}
+
 install_promtool() {
 	if [[ ${GATEHOUSE_PROMTOOL:-} ]]; then
 		usable promtool "$GATEHOUSE_PROMTOOL" "$promtool_oldest" || fail "GATEHOUSE_PROMTOOL is no promtool of version $promtool_oldest or later: correct it or unset it"
 		return
 	fi
 	promtool_is_there && return
-	local log manual status=0
-	log=$(mktemp)
-	if command -v brew >/dev/null; then
-		manual="brew install prometheus"
-		brew install --quiet prometheus >"$log" 2>&1 || status=$?
-	elif command -v apt-get >/dev/null; then
-		manual="apt-get update && apt-get install prometheus"
-		unpack_promtool >"$log" 2>&1 || { as_root apt-get update && unpack_promtool; } >"$log" 2>&1 || status=$?
-	elif command -v dnf >/dev/null; then
-		manual="dnf install golang-github-prometheus"
-		as_root dnf install -y golang-github-prometheus >"$log" 2>&1 || status=$?
-	elif command -v apk >/dev/null; then
-		manual="apk add prometheus"
-		as_root apk add prometheus >"$log" 2>&1 || status=$?
-	else
-		manual="your package manager"
-		status=127
-	fi
-	if [[ $status != 0 && $status != 126 && $status != 127 ]]; then
-		tail -n 3 "$log" >&2
-	fi
-	rm -f "$log"
-	hash -r
+	local manual
+	package promtool_from_debian prometheus prometheus golang-github-prometheus prometheus || true # seen below
 	promtool_is_there ||
 		fail "promtool $promtool_oldest or later is missing: it comes with Prometheus, install that as root ($manual), or set GATEHOUSE_PROMTOOL to its path" || return
 }

@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -62,7 +63,19 @@ var (
 		{"/", nil, 200, `{"for":null}`},
 		{"/", broken, 400, `{"error":"Bad request"}`},
 	}
+	sockets = []exchange{
+		{"/", upgrading(asAlice), 101, ""},
+		{"/", upgrading(nil), 401, ""},
+		{"/", upgrading(broken), 400, ""},
+	}
 )
+
+// upgrading are headers with which a WebSocket begins.
+func upgrading(headers map[string]string) map[string]string {
+	all := map[string]string{"Connection": "Upgrade", "Upgrade": "websocket"}
+	maps.Copy(all, headers)
+	return all
+}
 
 // TestExamplesOfPages runs each program of the pages and asks it, as the gate would.
 func TestExamplesOfPages(t *testing.T) {
@@ -104,7 +117,7 @@ func TestExamplesOfPages(t *testing.T) {
 		"go": {{"../docs/services.md", []example{{golang, [][]exchange{orders, reports}}}}},
 		"js": {
 			{"../docs/services.md", []example{{js, [][]exchange{orders, reports}}}},
-			{"typescript/README.md", []example{{js, [][]exchange{orders, reports, internal}}, {js, [][]exchange{orders, reports}}, {js, [][]exchange{anybody}}}},
+			{"typescript/README.md", []example{{js, [][]exchange{orders, reports, internal}}, {js, [][]exchange{orders, reports}}, {js, [][]exchange{anybody, sockets}}}},
 		},
 		"python": {
 			{"../docs/services.md", []example{{asgi, [][]exchange{orders, reports}}}},
@@ -135,6 +148,41 @@ func TestExamplesOfPages(t *testing.T) {
 	}
 }
 
+// TestInstallation does what the pages say to somebody who has a clone and a service, and
+// loads what is there then, also by require().
+func TestInstallation(t *testing.T) {
+	t.Parallel()
+	clone, home := sdktest.Clone(t), t.TempDir()
+	service, bin := filepath.Join(home, "service"), filepath.Join(home, "bin")
+	require.NoError(t, os.Mkdir(service, 0o700))
+	require.NoError(t, os.Mkdir(bin, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(service, "package.json"), []byte(`{"private":true}`), 0o600))
+	node, npm, python := proctest.Need(t, "node"), proctest.Need(t, "npm"), sdktest.Python(t)
+	// Everything but what registries are asked for.
+	for name, does := range map[string]string{
+		"npm": "test \"$1\" = ci || exec '" + npm + "' \"$@\"",
+		"pip": "exec '" + python + "' -m pip \"$@\"",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+does+"\n"), 0o700))
+	}
+	packages := filepath.Join(home, "packages")
+	env := []string{
+		"HOME=" + home, "PATH=" + bin + string(filepath.ListSeparator) + os.Getenv("PATH"),
+		"npm_config_cache=" + filepath.Join(home, "cache"), "npm_config_offline=true", "npm_config_update_notifier=false", "npm_config_audit=false",
+		"PIP_NO_INDEX=1", "PIP_NO_BUILD_ISOLATION=0", "PIP_TARGET=" + packages, "PIP_DISABLE_PIP_VERSION_CHECK=1",
+	}
+	for _, page := range []string{"typescript/README.md", "python/README.md"} {
+		commands := blocks(read(t, page), "sh")
+		require.Len(t, commands, 1, page)
+		sdktest.Run(t, clone, env, "sh", "-euc", commands[0])
+	}
+	for _, how := range []string{`import("@gatehouse-auth/usercontext/express").then`, `Promise.resolve(require("@gatehouse-auth/usercontext/express")).then`} {
+		require.Equal(t, "function\n", sdktest.Run(t, service, []string{"NODE_NO_WARNINGS=1"}, node, "-e", how+`((m) => console.log(typeof m.requireUser))`))
+	}
+	out := sdktest.Run(t, service, []string{"PYTHONPATH=" + packages}, python, "-c", `from gatehouse_usercontext import wsgi; print(wsgi.RequireUser.__name__)`)
+	require.Equal(t, "RequireUser\n", out)
+}
+
 // example is how a program is started, and what it is asked.
 type example struct {
 	start func(t *testing.T, port, program string) *proc.Process
@@ -155,6 +203,10 @@ func (e exchange) ask(t *testing.T, address string) {
 	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	require.Equal(t, e.status, response.StatusCode, "%s: %s", e.path, body)
+	if e.body == "" {
+		require.Empty(t, string(body))
+		return
+	}
 	require.JSONEq(t, e.body, string(body))
 }
 

@@ -1,6 +1,7 @@
 package authapi
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -39,9 +40,11 @@ type reply struct {
 	cookies []string       // lines of Set-Cookie
 	header  []authz.Header // further ones
 	cache   string         // Cache-Control; "" is no-store
+	// stream writes what follows, for as long as it takes; nil: nothing does.
+	stream func(ctx context.Context, w http.ResponseWriter)
 }
 
-// write writes the answer; to HEAD, all but the body.
+// write writes the answer; to HEAD, all but the body. What a stream writes comes behind it.
 func (r reply) write(w http.ResponseWriter, method string) {
 	h := w.Header()
 	if r.cache == "" {
@@ -58,7 +61,7 @@ func (r reply) write(w http.ResponseWriter, method string) {
 	if r.kind != "" {
 		h.Set("Content-Type", r.kind)
 	}
-	if r.status != http.StatusNotModified {
+	if r.status != http.StatusNotModified && r.kind != eventStream {
 		h.Set("Content-Length", strconv.Itoa(len(r.body)))
 	}
 	w.WriteHeader(r.status)

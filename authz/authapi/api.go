@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -92,6 +94,9 @@ type Options struct {
 	// APIKeys are those of internal callers. nil: there are none.
 	APIKeys *authz.APIKeys
 
+	// Feed tells services what ends. nil: they can't follow.
+	Feed Feed
+
 	// TrustedOrigins may send unsafe requests with the user's cookies, beside
 	// the origin that a request is for.
 	TrustedOrigins authz.Origins
@@ -102,6 +107,10 @@ type Options struct {
 
 	// JWKS are the public keys, as JSON. nil: an empty set.
 	JWKS []byte
+	// Decisions are those that administrators see. nil: nobody does.
+	Decisions Decisions
+	// Status says how this replica is. nil: nobody is told.
+	Status func(context.Context) Status
 	// Console serves /auth/console and what is below it. nil: 404.
 	Console http.Handler
 
@@ -185,6 +194,10 @@ type API struct {
 	revoker    Revoker
 	jwks       document
 	openAPI    document
+
+	feeds    atomic.Int64 // who follows
+	feedsEnd <-chan struct{}
+	endFeeds func()
 }
 
 // The policies of the API.
@@ -206,6 +219,8 @@ func New(o Options) (*API, error) {
 		jwks:    newDocument("application/jwk-set+json", o.JWKS),
 		openAPI: newDocument("application/yaml", openAPI),
 	}
+	end := make(chan struct{})
+	a.feedsEnd, a.endFeeds = end, sync.OnceFunc(func() { close(end) })
 	a.finder, _ = o.UserStore.(UserFinder)
 	a.revoker = Revoker{Store: o.Store, Verifier: o.Verifier, RefreshTokens: o.RefreshTokens, Leeway: o.Leeway}
 	var kinds []authz.Kind
@@ -271,6 +286,9 @@ func (a *API) Serve(w http.ResponseWriter, r *http.Request, places Places) {
 	a.auditRefusal(context.WithoutCancel(r.Context()), c, answer.status)
 	answer.write(w, r.Method)
 	a.note(r.Context(), c, answer.status, time.Since(start))
+	if answer.stream != nil { // whose end may be far away
+		answer.stream(r.Context(), w)
+	}
 }
 
 // serve returns the answer of a call that came about with err. A panic is an
@@ -288,7 +306,7 @@ func (a *API) serve(ctx context.Context, c *call, places Places, err error) (ans
 	if err != nil {
 		return a.refusal(c, reply{}, err)
 	}
-	if !c.receive(places) || !c.op.document && !places.Enter() {
+	if !c.receive(places) || !c.op.document && !c.op.stream && !places.Enter() {
 		return a.refusal(c, reply{}, errShed)
 	}
 	ctx, cancel := c.op.context(ctx) // what sending the body took is no time of ours

@@ -141,13 +141,21 @@ var (
 )
 
 func (c *call) level(status int) slog.Level {
-	switch {
-	case slices.Contains(mistakes, c.reason):
-		return slog.LevelError
-	case slices.Contains(outages, c.reason):
-		return slog.LevelWarn
-	case status < 400 && c.request.SafeMethod():
+	level := LevelOf(c.reason)
+	if level == slog.LevelInfo && status < 400 && c.request.SafeMethod() {
 		return slog.LevelDebug
+	}
+	return level
+}
+
+// LevelOf is the level of the line of a call that was refused for a reason, a word of
+// [authz.Reason] or one that only this API has.
+func LevelOf(reason string) slog.Level {
+	switch {
+	case slices.Contains(mistakes, reason):
+		return slog.LevelError
+	case slices.Contains(outages, reason):
+		return slog.LevelWarn
 	}
 	return slog.LevelInfo
 }

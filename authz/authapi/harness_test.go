@@ -2,6 +2,7 @@ package authapi_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"flag"
@@ -98,6 +99,7 @@ type bench struct {
 	access   *accessTokens
 	refresh  refreshTokens
 	idp      *idp
+	feed     *feed
 	recorder *recorder
 	log      *journal
 	places   *places       // nil: there are any number
@@ -134,6 +136,7 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 		guesses:  &guesses{},
 		access:   &accessTokens{clock: clock, life: 15 * time.Minute, issued: map[string]authz.Token{}},
 		refresh:  refreshTokens{"key", new(int)},
+		feed:     &feed{},
 		idp:      &idp{begun: map[string]string{}, logins: map[string]authz.Login{}},
 		recorder: &recorder{},
 		log:      newJournal(t),
@@ -148,8 +151,10 @@ func newBench(t *testing.T, change ...func(*authapi.Options)) *bench {
 		}, clock.Now),
 		UserStore: b.users, Guesses: b.guesses, Providers: map[string]authapi.Provider{"corp": b.idp},
 		TrustedOrigins: authz.Origins{"https://app.example.com"}, TrustedHops: 1,
-		JWKS:     []byte(`{"keys":[{"kty":"RSA","kid":"1","n":"AQ","e":"AQAB"}]}`),
-		Console:  console.Handler(console.Options{}),
+		JWKS:      []byte(`{"keys":[{"kty":"RSA","kid":"1","n":"AQ","e":"AQAB"}]}`),
+		Console:   console.Handler(console.Options{}),
+		Decisions: newDesk(), Status: func(context.Context) authapi.Status { return aStatus },
+		Feed:     b.feed,
 		Recorder: b.recorder, Log: slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: clock.Now,
 	}
 	for _, c := range change {

@@ -91,6 +91,16 @@ type Endings interface {
 	EndProviderLogin(ctx context.Context, l authz.ProviderLogin, tokenID string, until time.Time) (sessions int, err error)
 }
 
+// Feed is the revocation feed.
+type Feed interface {
+	// Follow tells what has ended behind a place (the ID of an event, or of where; "" for
+	// none), and what ends from then on, until stop is called. It never blocks. events is
+	// closed where the listener is too slow, or the feed ends. where is the place up to
+	// which all is in events that were taken, "" while that can't be said. An error says
+	// that there is no feed.
+	Follow(place string) (events <-chan authz.FeedEvent, where func() string, stop func(), err error)
+}
+
 // Store is everything that the API asks of the store.
 type Store interface {
 	authz.SessionStore

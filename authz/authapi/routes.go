@@ -27,6 +27,9 @@ type operation struct {
 	finishes bool
 	// document: it asks nobody, so there is place for any number of them.
 	document bool
+	// stream: its answer goes on for as long as the client likes. It has places of its
+	// own.
+	stream bool
 	// changes is what the audit log calls the change that it makes; "" for none.
 	changes string
 	// failure is the body, with status 500, that stands for every 503.
@@ -105,9 +108,14 @@ func (a *API) everyOperation() (available, missing []*operation) {
 		{true, operation{name: "change_user", method: patch, path: userSessions, handle: a.changeUser, longest: sweep, finishes: true, changes: "change_user"}},
 		{true, operation{name: "end_user_session", method: del, path: userSessions + "/{handle}", handle: a.endUserSession, longest: sweep, finishes: true, changes: "end_session"}},
 
+		{o.Decisions != nil, operation{name: "decisions", method: get, path: "/auth/decisions", handle: a.decisions}},
+		{o.Status != nil, operation{name: "status", method: get, path: "/auth/status", handle: a.status}},
+
 		{single, operation{name: "oidc_login", method: get, path: "/auth/oidc/{provider}/login", handle: a.oidcLogin, longest: provider}},
 		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider, changes: "oidc_login"}},
 		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true, changes: "oidc_logout"}},
+
+		{o.Feed != nil, operation{name: feedCall, method: get, path: "/auth/feed", handle: a.feed, stream: true}},
 
 		{true, operation{name: "jwks", method: get, path: "/.well-known/jwks.json", handle: a.serveJWKS, document: true}},
 		{true, operation{name: "openapi", method: get, path: "/auth/openapi.yaml", handle: a.serveOpenAPI, document: true}},

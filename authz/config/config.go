@@ -460,7 +460,7 @@ type OIDCProvider struct {
 	Issuer           string     `yaml:"issuer" format:"url" required:"true" doc:"Issuer URL, exactly as the provider writes it; discovery finds the rest below it."`
 	ClientID         string     `yaml:"client_id" required:"true" doc:"Gatehouse's id at the provider."`
 	ClientSecret     Secret     `yaml:"client_secret" doc:"Gatehouse's secret at the provider; none for a public client."`
-	ClientSecretFile File       `yaml:"client_secret_file" doc:"File with that secret; its text is then in ClientSecret."`
+	ClientSecretFile File       `yaml:"client_secret_file" doc:"File with that secret, instead."`
 	Scopes           []string   `yaml:"scopes" format:"scope" default:"[openid, profile, email]" unique:"true" nonempty:"true" doc:"What the provider is asked for; openid is one of them."`
 	Claims           OIDCClaims `yaml:"claims" doc:"Where the identity is in the claims of the ID token and the userinfo endpoint: names, or dotted paths such as realm_access.roles."`
 	UserIDPrefix     string     `yaml:"user_id_prefix" format:"prefix" doc:"Stands before the id that the provider gives, as in corp:. Two users of one id are one user, wherever they come from: another provider, users.file, an issuer's tokens."`

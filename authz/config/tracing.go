@@ -10,8 +10,11 @@ import (
 
 // Tracing says where traces are sent, and which.
 type Tracing struct {
-	OTLP        OTLP              `yaml:"otlp" doc:"The collector that spans are sent to, by OTLP over gRPC."`
-	Sample      Ratio             `yaml:"sample" default:"0" doc:"How many of the requests are traced that belong to no trace yet, from 0 to 1. Where the gateway traces, it decides, and this doesn't count."`
+	OTLP   OTLP  `yaml:"otlp" doc:"The collector that spans are sent to, by OTLP over gRPC."`
+	Sample Ratio `yaml:"sample" default:"0" doc:"How many of the requests are traced that belong to no trace yet, from 0 to 1. Where the gateway traces, it decides, and this doesn't count."`
+	// TrustTraceparent needs a proxy in front: [HTTPServer.TrustedHops] is 1 or more.
+	TrustTraceparent bool `yaml:"trust_traceparent" default:"false" doc:"Requests of the http listener continue the trace that their traceparent names, and are recorded if it says so. Only where the proxy in front writes that header itself; else clients choose what is recorded."`
+
 	ServiceName string            `yaml:"service_name" default:"gatehouse" doc:"The name under which spans are found (service.name)."`
 	Attributes  map[string]string `yaml:"attributes" keys:"resource" doc:"Where this process runs, such as deployment.environment.name: production. All spans have them. OTEL_RESOURCE_ATTRIBUTES in the environment adds others."`
 }
@@ -96,10 +99,14 @@ func (v *validator) tracing() {
 		return
 	}
 	if o := t.OTLP; o.Endpoint == "" {
-		if t.Sample > 0 || len(t.Attributes) > 0 || t.ServiceName != defaultService || o.Insecure || o.HeadersFile != "" || o.TLS != (OTLPTLS{}) {
+		if t.Sample > 0 || t.TrustTraceparent || len(t.Attributes) > 0 || t.ServiceName != defaultService || o.Insecure || o.HeadersFile != "" || o.TLS != (OTLPTLS{}) {
 			v.refuse("tracing", "nothing is traced without tracing.otlp.endpoint; give it, as in otel-collector:4317, or take tracing out")
 		}
 		return
+	}
+	const hops = "server.http.trusted_hops"
+	if t.TrustTraceparent && v.c.Server.HTTP.TrustedHops == 0 && v.intact(hops) {
+		v.refuse("tracing.trust_traceparent", "with "+hops+": 0 there is no proxy whose traceparent it could be, and clients would choose what is recorded; set "+hops+" to the number of proxies in front, or take trust_traceparent out")
 	}
 	v.together(otlp+".tls", t.OTLP.TLS.CertFile, t.OTLP.TLS.KeyFile)
 	if t.OTLP.Insecure && t.OTLP.TLS != (OTLPTLS{}) {

@@ -30,15 +30,18 @@ func TestTracingIsOffUnlessThereIsACollector(t *testing.T) {
 	require.False(t, c.Tracing.Enabled())
 	require.Zero(t, c.Tracing.Sample)
 	require.False(t, c.Tracing.OTLP.Insecure)
+	require.False(t, c.Tracing.TrustTraceparent)
 }
 
 func TestTracing(t *testing.T) {
 	path := inDir(t, map[string]string{
 		"headers": "# of the vendor\nX-Api-Key: abc: def\n\nx-tenant: shop\r\n",
 		"gatehouse.yaml": `
+server: {http: {trusted_hops: 1}}
 tracing:
   otlp: {endpoint: "${COLLECTOR}", headers_file: headers, tls: {server_name: otel.example.com}}
   sample: 0.25
+  trust_traceparent: true
   service_name: gate
   attributes: {deployment.environment.name: production}
 ` + aPolicy,
@@ -49,6 +52,7 @@ tracing:
 	require.True(t, c.Tracing.Enabled())
 	require.Equal(t, "otel.example.com:4317", c.Tracing.OTLP.Endpoint)
 	require.InDelta(t, 0.25, float64(c.Tracing.Sample), 0)
+	require.True(t, c.Tracing.TrustTraceparent)
 	require.Equal(t, "gate", c.Tracing.ServiceName)
 	require.Equal(t, map[string]string{"deployment.environment.name": "production"}, c.Tracing.Attributes)
 	require.Len(t, c.Tracing.OTLP.Headers, 2)
@@ -66,6 +70,10 @@ func TestTracingSaysWhatIsWrong(t *testing.T) {
 	}{
 		"no collector":         {"tracing: {sample: 0.1}", "", []string{"1:1: tracing: nothing is traced without tracing.otlp.endpoint"}},
 		"a name alone":         {"tracing: {service_name: gate}", "", []string{"nothing is traced"}},
+		"trust alone":          {"server: {http: {trusted_hops: 1}}\ntracing: {trust_traceparent: true}", "", []string{"nothing is traced"}},
+		"trust in clients":     {to + "}, trust_traceparent: true}", "", []string{"1:61: tracing.trust_traceparent: with server.http.trusted_hops: 0 there is no proxy whose traceparent it could be, and clients would choose what is recorded"}},
+		"in clients, said so":  {"server: {http: {trusted_hops: 0}}\n" + to + "}, trust_traceparent: true}", "", []string{"set server.http.trusted_hops to the number of proxies in front, or take trust_traceparent out"}},
+		"trust in a proxy":     {"server: {http: {trusted_hops: 1}}\n" + to + "}, trust_traceparent: true}", "", nil},
 		"a URL":                {"tracing: {otlp: {endpoint: 'http://otel:4317'}}", "", []string{"1:28: tracing.otlp.endpoint: expected host:port of the collector, as in otel-collector:4317, without a scheme; tracing.otlp.insecure: true is http"}},
 		"no port":              {"tracing: {otlp: {endpoint: otel}}", "", []string{"with a port from 1 to 65535"}},
 		"too much":             {to + "}, sample: 1.5}", "", []string{"tracing.sample: expected a share from 0 for none to 1 for all, such as 0.01 for one in a hundred, found \"1.5\""}},

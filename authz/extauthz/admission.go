@@ -21,10 +21,11 @@ const (
 	ShedLate  = "late"  // half of the caller's patience was over when it was its turn
 	ShedQueue = "queue" // memory can't answer it, and all wait for a processor
 	ShedLimit = "limit" // memory can't answer it, and too many such checks are under way
+	ShedGone  = "gone"  // it was late, and nobody waited for an answer any more
 )
 
 // Sheddings are all of them.
-var Sheddings = []string{ShedLate, ShedQueue, ShedLimit}
+var Sheddings = []string{ShedLate, ShedQueue, ShedLimit, ShedGone}
 
 // Times of an [Admission].
 const (
@@ -43,6 +44,9 @@ const (
 	// readers of connections give way, each time that they have read so many checks.
 	waitedAbove = 5 * time.Millisecond
 	yieldEach   = 32
+	// waitedPrecision is how precisely it is known how long a check waited, where its
+	// deadline tells. Less is not told.
+	waitedPrecision = time.Millisecond
 	// messageTime is how long a check may take, from its headers on, however long
 	// the caller would wait: for its message, too, which may never come.
 	messageTime = 10 * time.Second
@@ -63,12 +67,14 @@ const (
 //
 // A check that is shed is refused with 503, whatever its policy, mode: observe
 // included. It is never a gRPC error, which is an allow with Envoy's
-// failure_mode_allow. Only who has given up gets no answer.
+// failure_mode_allow. Only who has given up gets no answer, and is told of as of one that
+// was shed ([ShedGone]), if it had waited for so long that it would have been. Of those
+// who have given up grpc drops many before their turn, of which nothing is known.
 //
 // The zero value is ready, for one server. Fields must be set before it serves.
 type Admission struct {
 	// Recorder learns of each check that is shed, as of one of which nothing is
-	// known. nil for none.
+	// known but how long it waited. nil for none.
 	Recorder Recorder
 	// Shed is told why a check was shed, nil for nobody.
 	Shed func(why string)
@@ -147,30 +153,34 @@ func (a *Admission) arrived(ctx context.Context, now time.Duration) (waited, pat
 }
 
 // turn is called when the handler of a check begins. It returns the context that the
-// check is decided in, a reply where it is shed, and an error where nobody waits for
-// one any more.
-func (a *Admission) turn(ctx context.Context) (_ context.Context, shed *wireReply, err error) {
+// check is decided in, and how long it waited, as far as that is known; a reply where it
+// is shed, and an error where nobody waits for one any more.
+func (a *Admission) turn(ctx context.Context) (_ context.Context, waited time.Duration, shed *wireReply, err error) {
 	now := sinceStart()
 	waited, patience, known := a.arrived(ctx, now)
 	if !known {
-		return ctx, nil, nil
+		return ctx, 0, nil, nil
 	}
 	a.queue.note(now, waited)
 	if waited > waitedAbove {
 		a.busy.Store(int64(now + waitedAbove))
-		// The end of our patience is not the caller's, to whom an error could be an
-		// allow.
-		if err := ctx.Err(); err != nil && (patience == 0 || errors.Is(err, context.Canceled)) {
-			return ctx, nil, status.FromContextError(err).Err()
-		}
 		most := patience
 		if deadline, ok := ctx.Deadline(); ok && patience == 0 {
 			most = waited + time.Until(deadline)
 		}
-		if waited > most/lateShare {
+		late := waited > most/lateShare
+		// The end of our patience is not the caller's, to whom an error could be an
+		// allow.
+		if err := ctx.Err(); err != nil && (patience == 0 || errors.Is(err, context.Canceled)) {
+			if late { // the gateway ends a call when its time is over: that looks the same as a client that left
+				a.tell(context.WithoutCancel(ctx), ShedGone, waited)
+			}
+			return ctx, waited, nil, status.FromContextError(err).Err()
+		}
+		if late {
 			r := wireReplies.Get().(*wireReply)
 			r.bytes = a.shed(ctx, r.bytes[:0], ShedLate, waited)
-			return ctx, r, nil
+			return ctx, waited, r, nil
 		}
 	}
 	if patience == longestDecision {
@@ -178,7 +188,10 @@ func (a *Admission) turn(ctx context.Context) (_ context.Context, shed *wireRepl
 		ctx, end = context.WithTimeout(ctx, (patience-waited)*5/4) //nolint:gosec // G118: as in arrive. Its margin leaves the rest of the patience
 		_ = end
 	}
-	return ctx, nil, nil
+	if waited < waitedPrecision {
+		waited = 0
+	}
+	return ctx, waited, nil, nil
 }
 
 // enter takes a place for a check that memory could not answer, of so many (0: any
@@ -202,21 +215,21 @@ func (a *Admission) leave() { a.waiting.Add(-1) }
 // Waiting is how many checks are under way that memory could not answer.
 func (a *Admission) Waiting() int { return int(a.waiting.Load()) }
 
-// shed appends the reply to a check that is shed. Bugs of those who are told change
-// nothing about it.
+// shed appends the reply to a check that is shed.
 func (a *Admission) shed(ctx context.Context, to []byte, why string, waited time.Duration) (reply []byte) {
-	defer func() {
-		if recover() != nil {
-			reply = append(to, shedReply...)
-		}
-	}()
+	a.tell(ctx, why, waited)
+	return append(to, shedReply...)
+}
+
+// tell tells of a check that is shed. Bugs of those who are told change nothing about it.
+func (a *Admission) tell(ctx context.Context, why string, waited time.Duration) {
+	defer func() { _ = recover() }()
 	if a.Shed != nil {
 		a.Shed(why)
 	}
 	if a.Recorder != nil {
 		a.Recorder.Record(ctx, unread, &overloaded, errOverloaded, waited)
 	}
-	return append(to, shedReply...)
 }
 
 // What is told of a check that is shed, and the answer to it.

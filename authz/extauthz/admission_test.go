@@ -44,22 +44,24 @@ func TestShedWhenHalfOfThePatienceIsOver(t *testing.T) {
 		left             bool // the caller, at last
 		shed             bool
 		code             codes.Code
+		gone             bool // and told of, since it would have been shed
 	}{
 		"in time":                              {patience: time.Second, waited: 400 * ms},
 		"late":                                 {patience: time.Second, waited: 600 * ms, shed: true},
-		"nobody waits any more":                {patience: time.Second, waited: 1100 * ms, code: codes.DeadlineExceeded},
-		"nobody waits, by its own word":        {patience: time.Second, waited: 600 * ms, left: true, code: codes.Canceled},
+		"nobody waits any more":                {patience: time.Second, waited: 1100 * ms, code: codes.DeadlineExceeded, gone: true},
+		"nobody waits, by its own word":        {patience: time.Second, waited: 600 * ms, left: true, code: codes.Canceled, gone: true},
+		"who left early was not kept waiting":  {patience: time.Second, waited: 400 * ms, left: true, code: codes.Canceled},
 		"who tells no deadline has 2 s":        {patience: never, waited: 900 * ms},
 		"which is late":                        {patience: never, waited: 1100 * ms, shed: true},
 		"though the caller may still be there": {patience: never, waited: 5 * time.Second, shed: true},
-		"or has left":                          {patience: never, waited: 3 * time.Second, left: true, code: codes.Canceled},
+		"or has left":                          {patience: never, waited: 3 * time.Second, left: true, code: codes.Canceled, gone: true},
 		"who has a day has 10 s":               {patience: 24 * time.Hour, waited: 4 * time.Second},
 		"late of these":                        {patience: 24 * time.Hour, waited: 6 * time.Second, shed: true},
 		"and after them":                       {patience: 24 * time.Hour, waited: 11 * time.Second, shed: true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			told := map[string]int{}
-			a := &extauthz.Admission{Shed: func(why string) { told[why]++ }}
+			told, recorded := map[string]int{}, &recording{}
+			a := &extauthz.Admission{Shed: func(why string) { told[why]++ }, Recorder: recorded}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if tc.patience != never {
@@ -76,7 +78,13 @@ func TestShedWhenHalfOfThePatienceIsOver(t *testing.T) {
 			require.Equal(t, tc.code, status.Code(err), name)
 			if !tc.shed {
 				require.Nil(t, reply, name)
-				require.Empty(t, told, name)
+				if tc.gone {
+					require.Equal(t, map[string]int{extauthz.ShedGone: 1}, told, name)
+					require.Equal(t, []recordedDecision{{authz.ReasonOverloaded, tc.waited, nil}}, recorded.all, name)
+				} else {
+					require.Empty(t, told, name)
+					require.Empty(t, recorded.all, name)
+				}
 				deadline, ok := decided.Deadline()
 				require.True(t, ok, name)
 				if tc.patience == never && err == nil {
@@ -88,6 +96,57 @@ func TestShedWhenHalfOfThePatienceIsOver(t *testing.T) {
 			require.NoError(t, proto.Unmarshal(reply, &shed), name)
 			requireShed(t, &shed)
 			require.Equal(t, map[string]int{extauthz.ShedLate: 1}, told, name)
+		})
+	}
+}
+
+// recordedDecision is what a recorder was told: the end of the context, too.
+type recordedDecision struct {
+	reason authz.Reason
+	took   time.Duration
+	over   error
+}
+
+type recording struct{ all []recordedDecision }
+
+func (r *recording) Record(ctx context.Context, _ *authz.Request, d *authz.Decision, _ error, took time.Duration) {
+	r.all = append(r.all, recordedDecision{d.Reason, took, ctx.Err()})
+}
+
+// What a check takes begins with its arrival: its wait for a processor counts, where that
+// is known, and by more than it is known precisely.
+func TestTheWaitForAProcessorCounts(t *testing.T) {
+	t.Parallel()
+	policies, err := authz.NewPolicySet(authz.PolicySetOptions{
+		Policies: []authz.Policy{{Name: "open", Anonymous: true}, {Name: "p", Credentials: []authz.Kind{authz.KindBearer}}}, Default: "open",
+	})
+	require.NoError(t, err)
+	for name, tc := range map[string]struct {
+		policy string
+		waited time.Duration
+		want   time.Duration
+	}{
+		"answered from memory": {"open", 450 * time.Millisecond, 450 * time.Millisecond},
+		"the long way":         {"p", 450 * time.Millisecond, 450 * time.Millisecond},
+		"at once":              {"open", 300 * time.Microsecond, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a, recorded := &extauthz.Admission{}, &recording{}
+			s := extauthz.NewServer(authz.NewAuthorizer(policies, authz.Options{}), extauthz.Options{Recorder: recorded, Admission: a})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			ctx, err := extauthz.Arrive(a, ctx, "/envoy.service.auth.v3.Authorization/Check")
+			require.NoError(t, err)
+			time.Sleep(tc.waited)
+			request, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+				ContextExtensions: map[string]string{"policy": tc.policy},
+				Request:           &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"}},
+			}})
+			require.NoError(t, err)
+			_, err = extauthz.Handle(a, s, ctx, request)
+			require.NoError(t, err)
+			require.Len(t, recorded.all, 1, name)
+			require.Equal(t, tc.want, recorded.all[0].took, name)
 		})
 	}
 }

@@ -3,6 +3,7 @@ package extauthz
 import (
 	"context"
 	"sync"
+	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
@@ -48,21 +49,27 @@ func handler(a *Admission) grpc.MethodHandler {
 		return handle
 	}
 	return func(s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		ctx, reply, err := a.turn(ctx)
+		ctx, waited, reply, err := a.turn(ctx)
 		switch {
 		case err != nil:
 			return nil, err
 		case reply != nil:
 			return reply, nil
 		}
-		return handle(s, ctx, decode, interceptor)
+		return handleAfter(waited, s, ctx, decode, interceptor)
 	}
 }
 
 // handle is the method of the service.
 func handle(s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc's order
+	return handleAfter(0, s, ctx, decode, interceptor)
+}
+
+// handleAfter is handle, of a check that waited for its turn.
+func handleAfter(waited time.Duration, s any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc's order
 	w := wireRequests.Get().(*wireRequest)
 	defer w.release()
+	w.waited = waited
 	if err := decode(w); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
@@ -66,6 +67,32 @@ type buggy struct{}
 
 func (buggy) Record(context.Context, *authz.Request, *authz.Decision, error, time.Duration) {
 	panic("the recorder has a bug")
+}
+
+// brokenTracer has a bug, beyond what a decision catches.
+type brokenTracer struct{}
+
+func (brokenTracer) Start(context.Context) (context.Context, func()) { panic("the tracer has a bug") }
+
+// A bug anywhere on the way of a check is counted and logged as one.
+func TestABugIsRecorded(t *testing.T) {
+	t.Parallel()
+	policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{{Name: "open", Anonymous: true}}, Default: "open"})
+	require.NoError(t, err)
+	recorded := &recording{}
+	server := extauthz.NewServer(authz.NewAuthorizer(policies, authz.Options{}), extauthz.Options{Recorder: recorded, Tracer: brokenTracer{}})
+	response, err := server.Check(t.Context(), &authv3.CheckRequest{})
+	require.NoError(t, err)
+	require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+	reply, err := server.Answer(t.Context(), nil, nil)
+	require.NoError(t, err)
+	var answered authv3.CheckResponse
+	require.NoError(t, proto.Unmarshal(reply, &answered))
+	require.EqualValues(t, 503, answered.GetDeniedResponse().GetStatus().GetCode())
+	require.Len(t, recorded.all, 2)
+	for _, told := range recorded.all {
+		require.Equal(t, authz.ReasonInternal, told.reason)
+	}
 }
 
 func TestPanicOfARecorderRefuses(t *testing.T) {

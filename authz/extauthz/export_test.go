@@ -5,6 +5,7 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/tap"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -31,11 +32,22 @@ func Arrive(a *Admission, ctx context.Context, method string) (context.Context, 
 
 // Turn is the turn of a check that arrived with ctx; the reply is nil where it is not shed.
 func Turn(a *Admission, ctx context.Context) (_ context.Context, reply []byte, err error) { //nolint:revive // as methods have it
-	ctx, shed, err := a.turn(ctx)
+	ctx, _, shed, err := a.turn(ctx)
 	if shed != nil {
 		reply = shed.bytes
 	}
 	return ctx, reply, err
+}
+
+// Handle is the handler of a check that arrived with ctx.
+func Handle(a *Admission, s *Server, ctx context.Context, request []byte) (reply []byte, err error) { //nolint:revive // as methods have it
+	r, err := handler(a)(s, ctx, func(v any) error {
+		return codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(request)}, v)
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return r.(*wireReply).bytes, nil
 }
 
 // Waited is how long ago a check arrived; -1 where that is not known.

@@ -15,7 +15,9 @@ import (
 )
 
 // Recorder learns of every decision: the one place where a request is logged
-// and counted. err is the refusal, nil for an allowed request. Nothing of r and d
+// and counted. err is the refusal, nil for an allowed request. took counts from the
+// check's arrival, its wait for a processor included where an [Admission] knows it.
+// Nothing of r and d
 // may be used when Record has returned, their texts included: the memory is used
 // for the next request. What is to be kept is copied (strings.Clone).
 type Recorder interface {
@@ -73,14 +75,11 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (response 
 	start := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
-			response = panicked(p)
+			response = s.panicked(ctx, p, start)
 		}
 	}()
-	if s.o.Tracer != nil {
-		traced, end := s.o.Tracer.Start(ctx)
-		defer end()
-		ctx = traced
-	}
+	ctx, end := s.traced(ctx)
+	defer end()
 	ctx, cancel := withMargin(ctx, start)
 	defer cancel()
 	r, d, known, err := s.decide(ctx, func() (*authz.Request, error) { return newRequest(req) })
@@ -137,22 +136,20 @@ func (s *Server) Explain(ctx context.Context, parts authz.RequestParts) *Explana
 // answer appends the reply to a request.
 func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply []byte) {
 	start := time.Now()
+	arrived := start.Add(-w.waited)
 	defer func() {
 		if p := recover(); p != nil {
-			reply = appendMessage(to, panicked(p))
+			reply = appendMessage(to, s.panicked(ctx, p, arrived))
 		}
 	}()
-	if s.o.Tracer != nil {
-		traced, end := s.o.Tracer.Start(ctx)
-		defer end()
-		ctx = traced
-	}
+	ctx, end := s.traced(ctx)
+	defer end()
 	if reply, ok := s.quick(ctx, w, to, start); ok {
 		return reply
 	}
 	if a := s.o.Admission; a != nil {
 		if why := a.enter(ctx, s.o.MaxConcurrent); why != "" {
-			return a.shed(ctx, to, why, time.Since(start))
+			return a.shed(ctx, to, why, time.Since(arrived))
 		}
 		defer a.leave()
 	}
@@ -167,7 +164,7 @@ func (s *Server) answer(ctx context.Context, w *wireRequest, to []byte) (reply [
 	default:
 		reply = s.appendAllowed(to, d, known)
 	}
-	s.record(ctx, r, d, err, start)
+	s.record(ctx, r, d, err, arrived)
 	return reply
 }
 
@@ -178,6 +175,14 @@ type work struct {
 }
 
 var works = sync.Pool{New: func() any { return &work{} }}
+
+// traced begins the span of a check, if there is a tracer.
+func (s *Server) traced(ctx context.Context) (_ context.Context, end func()) {
+	if s.o.Tracer == nil {
+		return ctx, func() {}
+	}
+	return s.o.Tracer.Start(ctx)
+}
 
 // quick answers from memory what can be allowed from there, but for a rate limit;
 // ok is false for all else, of which nothing was recorded.
@@ -209,7 +214,7 @@ func (s *Server) quick(ctx context.Context, w *wireRequest, to []byte, start tim
 	default:
 		reply = s.appendAllowed(to, d, d.Principal != nil)
 	}
-	s.record(ctx, r, d, err, start)
+	s.record(ctx, r, d, err, start.Add(-w.waited))
 	return reply, true
 }
 
@@ -238,6 +243,15 @@ func panicked(p any) *authv3.CheckResponse {
 	return deniedResponse(d, authz.AnswerTo(d, &authz.Request{Headers: authz.HeaderMap(nil)}, authz.Refuse(authz.ReasonInternal, "panic: %v", p)))
 }
 
+// panicked is the same, and recorded: unless it is the recorder that has the bug.
+func (s *Server) panicked(ctx context.Context, p any, arrived time.Time) *authv3.CheckResponse {
+	func() {
+		defer func() { _ = recover() }()
+		s.record(ctx, unread, &authz.Decision{Reason: authz.ReasonInternal}, authz.Refuse(authz.ReasonInternal, "panic: %v", p), arrived)
+	}()
+	return panicked(p)
+}
+
 // appendMessage appends the bytes of a response.
 func appendMessage(to []byte, m *authv3.CheckResponse) []byte {
 	b, err := proto.MarshalOptions{}.MarshalAppend(to, m)
@@ -250,9 +264,9 @@ func appendMessage(to []byte, m *authv3.CheckResponse) []byte {
 	return b
 }
 
-func (s *Server) record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, start time.Time) {
+func (s *Server) record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, arrived time.Time) {
 	if s.o.Recorder != nil {
-		s.o.Recorder.Record(ctx, r, d, err, time.Since(start))
+		s.o.Recorder.Record(ctx, r, d, err, time.Since(arrived))
 	}
 }
 

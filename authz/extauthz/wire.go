@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 	"unsafe"
 
@@ -27,7 +28,8 @@ import (
 // wireRequest is what is needed of a CheckRequest. It is used again: its strings
 // are parts of its own copy of the bytes.
 type wireRequest struct {
-	bytes []byte
+	bytes  []byte
+	waited time.Duration // between its arrival and its turn, as far as that is known
 
 	http               bool // there is an HTTP request
 	method, path, host string

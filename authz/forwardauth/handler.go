@@ -32,7 +32,8 @@ const (
 )
 
 // Recorder learns of every decision: the one place where a request is logged
-// and counted. err is the refusal, nil for an allowed request.
+// and counted. err is the refusal, nil for an allowed request. took counts from the
+// moment at which the headers of the proxy's request were read.
 type Recorder interface {
 	Record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, took time.Duration)
 }
@@ -93,12 +94,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Shed answers a question without deciding it, there being too many: with 503.
 func (h *Handler) Shed(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
 	q, _ := readQuestion(r.Header, r.Host) // as far as it can be read: how to answer
 	request, d := &authz.Request{Headers: clientHeaders{inbound.Headers(r.Header)}}, &authz.Decision{}
 	err := authz.Refuse(authz.ReasonOverloaded, "more requests than can be answered")
 	write(w, r, denied(q, request, d, err))
 	if h.o.Recorder != nil {
-		h.o.Recorder.Record(r.Context(), request, d, err, 0)
+		h.o.Recorder.Record(r.Context(), request, d, err, time.Since(start))
 	}
 }
 
@@ -129,8 +131,7 @@ func write(w http.ResponseWriter, r *http.Request, a answer) {
 func (h *Handler) answer(r *http.Request, start time.Time) (a answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			a = denied(question{}, &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{},
-				authz.Refuse(authz.ReasonInternal, "panic: %v", p))
+			a = h.panicked(r, p, start)
 		}
 	}()
 	ctx, cancel := context.WithDeadline(r.Context(), start.Add(longestDecision))
@@ -143,6 +144,19 @@ func (h *Handler) answer(r *http.Request, start time.Time) (a answer) {
 	}
 	if h.o.Recorder != nil {
 		h.o.Recorder.Record(ctx, request, d, err, time.Since(start))
+	}
+	return a
+}
+
+// panicked is the refusal for a bug beyond what decide catches, and recorded: unless it is
+// the recorder that has the bug.
+func (h *Handler) panicked(r *http.Request, p any, start time.Time) (a answer) {
+	request, d := &authz.Request{Headers: authz.HeaderMap(nil)}, &authz.Decision{}
+	err := authz.Refuse(authz.ReasonInternal, "panic: %v", p)
+	a = denied(question{}, request, d, err)
+	defer func() { _ = recover() }()
+	if h.o.Recorder != nil {
+		h.o.Recorder.Record(r.Context(), request, d, err, time.Since(start))
 	}
 	return a
 }

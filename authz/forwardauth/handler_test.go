@@ -321,6 +321,30 @@ func (broken) Record(context.Context, *authz.Request, *authz.Decision, error, ti
 	panic("the recorder has a bug")
 }
 
+// once is a recorder that has a bug, but not the second time.
+type once struct {
+	recorder
+	met bool
+}
+
+func (o *once) Record(ctx context.Context, r *authz.Request, d *authz.Decision, err error, took time.Duration) {
+	if !o.met {
+		o.met = true
+		panic("a bug beyond the decision")
+	}
+	o.recorder.Record(ctx, r, d, err, took)
+}
+
+// A bug anywhere on the way of a question is counted and logged as one.
+func TestABugIsRecorded(t *testing.T) {
+	t.Parallel()
+	var log once
+	h := forwardauth.NewHandler(newAuthorizer(t), forwardauth.Options{Recorder: &log})
+	require.Equal(t, http.StatusServiceUnavailable, check(h, "/check?policy=public", "X-Original-Method: GET", "X-Original-URL: https://a.example/").Code)
+	require.Len(t, log.all, 1)
+	require.Equal(t, authz.ReasonInternal, log.all[0].decision.Reason)
+}
+
 func TestABugInTheRecorderIsARefusal(t *testing.T) {
 	t.Parallel()
 	h := forwardauth.NewHandler(newAuthorizer(t), forwardauth.Options{Recorder: broken{}})

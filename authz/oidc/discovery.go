@@ -101,7 +101,11 @@ type directory struct {
 func (d *directory) metadata(ctx context.Context) (*metadata, error) {
 	d.mu.Lock()
 	if d.flight == nil && !d.now().Before(d.due) {
-		d.begin(ctx)
+		if d.known != nil {
+			d.begin(context.Background()) //nolint:contextcheck // nobody waits for it, and it is in nobody's trace
+		} else {
+			d.begin(ctx)
+		}
 	}
 	known, err, flight := d.known, d.err, d.flight
 	d.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -45,4 +46,32 @@ func TestCallsOfAProviderAreTraced(t *testing.T) {
 	}
 	require.Contains(t, calls, "GET oidc", "discovery")
 	require.Contains(t, calls, "POST oidc", "the code")
+}
+
+// A discovery document that is fetched again because it is due keeps nobody waiting, and
+// is in nobody's trace.
+func TestDiscoveryThatIsDueIsNotTraced(t *testing.T) {
+	c, err := otlptest.Start(t.Context(), "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(c.Stop)
+	tracer, err := tracing.New(tracing.Options{Endpoint: c.Addr, InsecurePlaintext: true, Sample: 1})
+	require.NoError(t, err)
+	i := newIssuer(t)
+	p := i.provider(t)
+	ctx, end := tracer.Start(t.Context())
+	leadsTo := func() string {
+		location, _, _, err := p.Begin(ctx, "/")
+		require.NoError(t, err)
+		return must(url.Parse(location)).Path
+	}
+	require.Equal(t, "/authorize", leadsTo())
+	i.change(func() { i.discovery = object{"authorization_endpoint": i.URL + "/elsewhere"} })
+	i.clock.Advance(61 * time.Minute)
+	require.Eventually(t, func() bool { return leadsTo() == "/elsewhere" }, 10*time.Second, time.Millisecond)
+	end()
+	require.NoError(t, tracer.Shutdown(t.Context()))
+	spans := c.Spans()
+	require.Len(t, spans, 2, "%v", spans)
+	require.Equal(t, "GET oidc", spans[0].Name)
+	require.Equal(t, "SERVER", spans[1].Kind)
 }

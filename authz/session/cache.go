@@ -142,24 +142,40 @@ func newCache(s *Store, o CacheOptions) *cache {
 	}
 	c := &cache{store: s, table: table.New(2*o.MaxEntries, sizeOf(o)), keepRecords: !o.OmitRecords, flights: map[question]*flight{}}
 	var wasLive atomic.Bool
+	c.tracker = s.newTracker(o.Heartbeat, c.changed, c.changedAll, func(st tracking.State) {
+		if wasLive.Swap(st.Live) && !st.Live {
+			c.drops.Add(1)
+		}
+		if o.OnState != nil {
+			o.OnState(cacheState(st))
+		}
+	})
+	return c
+}
+
+// newTracker returns what has Redis tell which keys changed. The feed is told first.
+func (s *Store) newTracker(heartbeat time.Duration, changed func(key string), changedAll func(), onState func(tracking.State)) *tracking.Tracker {
 	client := s.client
 	if behind, ok := client.(*sentinelClient); ok {
 		client = behind.Client
 	}
-	c.tracker = tracking.New(client, tracking.Options{
+	o := tracking.Options{
 		Prefixes:  []string{s.o.Prefix, prefixUser, prefixRevoked, markDead, markBefore},
-		Heartbeat: o.Heartbeat, Timeout: s.o.Timeout,
-		Changed: c.changed, ChangedAll: c.changedAll,
-		OnState: func(st tracking.State) {
-			if wasLive.Swap(st.Live) && !st.Live {
-				c.drops.Add(1)
-			}
-			if o.OnState != nil {
-				o.OnState(cacheState(st))
-			}
-		},
-	})
-	return c
+		Heartbeat: heartbeat, Timeout: s.o.Timeout, Changed: changed, ChangedAll: changedAll, OnState: onState,
+	}
+	if f := s.feed; f != nil {
+		o.Changed = func(key string) { f.heard(key); changed(key) }
+		o.ChangedAll = func() { f.heardAll(); changedAll() }
+	}
+	return tracking.New(client, o)
+}
+
+// tracker is that of the cache; in a store without one, another for the feed alone.
+func (s *Store) tracker() *tracking.Tracker {
+	if s.cache != nil {
+		return s.cache.tracker
+	}
+	return s.newTracker(defaultHeartbeat, func(string) {}, func() {}, nil)
 }
 
 // sizeOf is the size of an entry on average, for a bound: above what they take.
@@ -175,7 +191,7 @@ func cacheState(st tracking.State) CacheState {
 	return CacheState{Live: st.Live, Unsupported: st.Refused, Err: st.Err}
 }
 
-// Run keeps the cache coherent until ctx ends. Without it, and in a store
+// Run keeps the cache coherent, and the feed going, until ctx ends. Without it, and in a store
 // without a cache, every question goes to Redis. Behind Sentinel it also sees to it
 // that a master that was replaced is heard no longer than a heartbeat, whether there
 // is a cache or not.
@@ -189,11 +205,19 @@ func (s *Store) Run(ctx context.Context) error {
 		watching.Go(func() { behind.masters.watch(ctx, every) })
 		defer watching.Wait()
 	}
-	if s.cache == nil {
-		<-ctx.Done()
-		return nil
+	var working sync.WaitGroup
+	defer working.Wait()
+	if s.feed != nil {
+		working.Go(func() { s.feed.run(ctx) })
 	}
-	return s.cache.tracker.Run(ctx)
+	switch {
+	case s.cache != nil:
+		return s.cache.tracker.Run(ctx)
+	case s.feed != nil:
+		return s.feed.track(ctx)
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // CacheState returns whether the cache can be used; ok is false for a store
@@ -382,7 +406,7 @@ func (s *Store) CachedSession(id string, o authz.ReadOptions, m *authz.Memory) (
 		return nil, false
 	}
 	m.Session.Standing = user.Standing
-	c.hits.Add(1)
+	m.Hits = &c.hits
 	return &m.Session, true
 }
 

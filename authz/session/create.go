@@ -70,8 +70,14 @@ func (s *Store) create(ctx context.Context, l authz.Login, ttl time.Duration) (i
 	}
 	stages := [][]slot{{{absent(keys.dead), put(keys.record, record.encode(), ttl)}}}
 	if old, ok := s.keys(l.Replaces); ok {
+		owner := s.lastUser(l.Replaces)
+		if owner == "" && s.feed != nil { // whoever follows wants to know
+			if owner, _, err = s.owners(ctx, old, familyKeys{}); err != nil {
+				return "", err
+			}
+		}
 		// Mostly the same user's; another one's index forgets it in time.
-		stages = append(stages, []slot{{finish(old, false, 0)}}, []slot{{forget(user.sessions, l.Replaces)}})
+		stages = append(stages, []slot{{finish(old, false, 0, owner)}}, []slot{{forget(user.sessions, l.Replaces)}})
 	}
 	if _, err := s.apply(ctx, "create session", false, stages...); err != nil {
 		return "", err

@@ -69,16 +69,16 @@ func (s *Store) revoke(ctx context.Context, what string, e authz.Ending, familyL
 	if e.TokenID != "" {
 		ends = append(ends, slot{markFor(revokedTokenKey(e.TokenID), s.lifeUntil(e.TokenUntil))})
 	}
-	if hasSession {
-		ends = append(ends, slot{finish(session, false, 0)})
-	}
-	if len(ends) == 0 {
+	if len(ends) == 0 && !hasSession {
 		return nil
 	}
 	if hasSession || hasFamily {
 		sessionUser, familyUser, err := s.owners(ctx, session, family)
 		if err != nil {
 			return err
+		}
+		if hasSession {
+			ends = append(ends, slot{finish(session, false, 0, sessionUser)})
 		}
 		if sessionUser != "" {
 			forgets = append(forgets, slot{forget(keysOf(sessionUser).sessions, e.SessionID)})
@@ -159,7 +159,7 @@ func (s *Store) revokeFound(ctx context.Context, userID string, user userSession
 		}
 		// What is not there, or nobody's, ends as well: another program may
 		// still have it in memory as it was, and save it.
-		ends = append(ends, slot{finish(c.keys, c.of(userID, user.standing), maxAge(c.Values))})
+		ends = append(ends, slot{finish(c.keys, c.of(userID, user.standing), maxAge(c.Values), userID)})
 	})
 	if err != nil {
 		return 0, err
@@ -193,7 +193,7 @@ func (s *Store) RevokeHandle(ctx context.Context, userID, handle string) (found 
 		err = s.look(ctx, user.indexed[i:i+1], func(c *candidate) {
 			if c.ID == "" || c.ID == userID {
 				found = found || c.of(userID, user.standing)
-				ends = append(ends, slot{finish(c.keys, false, maxAge(c.Values))})
+				ends = append(ends, slot{finish(c.keys, false, maxAge(c.Values), userID)})
 			}
 		})
 	}
@@ -236,7 +236,7 @@ func (s *Store) EndProviderLogin(ctx context.Context, l authz.ProviderLogin, tok
 	}
 	var ends, forgets []slot
 	err = s.look(ctx, ids, func(c *candidate) {
-		ends = append(ends, slot{finish(c.keys, c.exists, maxAge(c.Values))})
+		ends = append(ends, slot{finish(c.keys, c.exists, maxAge(c.Values), c.ID)})
 		forgets = append(forgets, slot{forget(index, c.sessionID)})
 		if c.ID != "" {
 			forgets = append(forgets, slot{forget(keysOf(c.ID).sessions, c.sessionID)})

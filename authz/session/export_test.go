@@ -1,6 +1,8 @@
 package session
 
 import (
+	"context"
+
 	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -29,3 +31,9 @@ func BehindSentinel(client redis.UniversalClient) (name string, sentinels []stri
 	}
 	return c.masters.name, c.masters.named, c.Options(), tls
 }
+
+// ShareInterest has a replica say, or learn, that somebody follows the feed.
+func ShareInterest(ctx context.Context, s *Store) { s.feed.shareInterest(ctx) }
+
+// FeedBacklog is how far a follower may be behind.
+const FeedBacklog = feedBacklog

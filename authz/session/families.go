@@ -312,7 +312,8 @@ local function use(generation)
 	end
 end
 
-if redis.pcall('GET', dead) == ARGV[6] then
+local mark = redis.pcall('GET', dead)
+if type(mark) == 'string' and string.sub(mark, 1, #ARGV[6]) == ARGV[6] then
 	return {1}
 end
 if redis.call('EXISTS', dead) == 1 or redis.call('EXISTS', family) == 0 then
@@ -329,7 +330,7 @@ if presented < generation then
 	if first and by == hash and (call == ARGV[6] or grace >= 0 and now - first <= grace) then
 		return current()
 	end
-	redis.call('SET', dead, ARGV[6], 'PX', ARGV[8])
+	redis.call('SET', dead, ARGV[6] .. '\n' .. (redis.call('HGET', family, 'user') or ''), 'PX', ARGV[8])
 	redis.call('DEL', family)
 	return {1}
 end

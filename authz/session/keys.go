@@ -9,7 +9,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
-// Every key that this package reads or writes is built in this file.
+// Every key that this package reads or writes is built in this file, and stands on
+// docs/reference/redis.md.
 //
 //	key                             value               lives                       why
 //	sess:<id>                       the record, JSON    Options.TTL, or its own     shared with express-session
@@ -20,8 +21,9 @@ import (
 //	refresh:<family>                hash, families.go   Options.RefreshTTL since    a refresh family: whose it is, and
 //	                                                    the last rotation           which of its tokens is current
 //	gatehouse:dead:{sess:<id>}      1, or the call      twice as long as the        a session that was ended; a late
-//	                                that ended it       record could live; no       save of its record by another
-//	                                                    expiry: markLife            program brings nothing back
+//	                                that ended it; on   record could live; no       save of its record by another
+//	                                a second line       expiry: markLife            program brings nothing back
+//	                                whose it was
 //	gatehouse:dead:{refresh:<f>}    the same            until no token of the       a revoked refresh family, and the
 //	                                                    family is taken any more    access tokens that came from it
 //	gatehouse:before:{user:<id>}    Unix milliseconds   markLife                    what the user holds that is not
@@ -41,6 +43,8 @@ import (
 //	                                it                  valid                       once, by its jti
 //	gatehouse:confirm:{…}           Unix milliseconds   confirmLife                 a write for replicas to confirm
 //	                                                                                (confirm.go)
+//	gatehouse:feed                  1                   feedMemory                  somebody follows what ends, at some
+//	                                                                                replica (feed.go)
 //
 // A mark lies in the cluster slot of the record that it is about, so that one
 // script can change both.
@@ -66,6 +70,8 @@ const (
 	indexProvider = prefixOurs + "provider:"
 
 	prefixLogout = prefixOurs + "logout:"
+
+	keyFeed = prefixOurs + "feed"
 )
 
 // markLife is how long a mark lives that covers credentials without a known

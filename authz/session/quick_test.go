@@ -25,6 +25,7 @@ type quickStore struct{ *session.Store }
 func (s quickStore) Session(ctx context.Context, id string, o authz.ReadOptions) (*authz.Session, error) {
 	var m authz.Memory
 	if got, ok := s.CachedSession(id, o, &m); ok {
+		m.Hits.Add(1)
 		return got, nil
 	}
 	return s.Store.Session(ctx, id, o)
@@ -34,6 +35,7 @@ func (s quickStore) Session(ctx context.Context, id string, o authz.ReadOptions)
 func (s quickStore) TokenStanding(ctx context.Context, ref authz.TokenRef, o authz.ReadOptions) (authz.Standing, error) {
 	var m authz.Memory
 	if got, ok := s.CachedStanding(ref, o, &m); ok {
+		m.Hits.Add(1)
 		return *got, nil
 	}
 	return s.Store.TokenStanding(ctx, ref, o)

@@ -104,7 +104,7 @@ func (s *Store) CachedStanding(ref authz.TokenRef, o authz.ReadOptions, m *authz
 	if !ok || st.refused != nil {
 		return nil, false
 	}
-	c.hits.Add(1)
+	m.Hits = &c.hits
 	m.Standing = st.Standing
 	return &m.Standing, true
 }

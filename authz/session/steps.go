@@ -57,13 +57,14 @@ func fill(key string, life time.Duration, fields ...any) step {
 
 // finish ends a session. It counts where lived says that it was one, if its
 // record is still there and nobody else ended it before. age is the life that its
-// record is known to have asked for; zero for unknown.
-func finish(k recordKeys, lived bool, age time.Duration) step {
+// record is known to have asked for; zero for unknown. user is whose it was, for the
+// revocation feed; "" for unknown.
+func finish(k recordKeys, lived bool, age time.Duration, user string) step {
 	flag := 0
 	if lived {
 		flag = 1
 	}
-	return step{name: "finish", keys: []string{k.record, k.dead}, args: []any{flag, age.Milliseconds()}}
+	return step{name: "finish", keys: []string{k.record, k.dead}, args: []any{flag, age.Milliseconds(), user}}
 }
 
 // drop ends a refresh family; its mark lives so long.
@@ -208,6 +209,11 @@ local function mark(name, value, life)
 	end
 end
 
+-- The value of a dead mark, with whose it was.
+local function owned(value, user)
+	return type(user) == 'string' and user ~= '' and value .. '\n' .. user or value
+end
+
 -- The longest cookie.originalMaxAge that a record may have, if it stands where
 -- express-session writes it. To read all of a large record, and take it apart,
 -- would hold up everybody who waits for the server.
@@ -262,23 +268,23 @@ end
 -- could save: twice the longest life that is known of it, so that the save may
 -- come late, too.
 function steps.finish()
-	local record, dead, lived, age = key(), key(), arg() == '1', arg()
+	local record, dead, lived, age, user = key(), key(), arg() == '1', arg(), arg()
 	local ttl = redis.call('PTTL', record)
 	local life = math.max(shortest, 2 * ttl)
 	if ttl == -1 then
 		life = longest
 	end
 	life = math.max(life, 2 * tonumber(age), 2 * maxAge(record))
-	mark(dead, lived and ttl ~= -2 and call or '1', math.min(life, longest))
+	mark(dead, owned(lived and ttl ~= -2 and call or '1', user), math.min(life, longest))
 	redis.call('DEL', record)
-	if lived and text(dead) == call then
+	if lived and string.sub(text(dead), 1, #call) == call then
 		ended = ended + 1
 	end
 end
 
 function steps.drop()
 	local record, dead = key(), key()
-	mark(dead, '1', tonumber(arg()))
+	mark(dead, owned('1', redis.pcall('HGET', record, 'user')), tonumber(arg()))
 	redis.call('DEL', record)
 end
 

@@ -60,6 +60,8 @@ type Options struct {
 	// Cache keeps what was read for as long as the server announces changes;
 	// nil: every question goes to Redis. [Store.Run] must run for it.
 	Cache *CacheOptions
+	// Feed has [Store.Follow] tell what ends. [Store.Run] must run for it.
+	Feed bool
 	// Cookie is what created records say about theirs. Express sends it again
 	// when it renews a session.
 	Cookie Cookie
@@ -183,6 +185,7 @@ type Store struct {
 	sweeping chan struct{} // holds a value while there is a sweep
 	seed     maphash.Seed  // of sum
 	cache    *cache        // nil: none
+	feed     *feed         // nil: none
 	guard    *redisguard.Guard
 }
 
@@ -206,8 +209,14 @@ func New(client redis.UniversalClient, o Options) *Store {
 		client: client, single: single, o: o.withDefaults(), sweeping: make(chan struct{}, 1), seed: maphash.MakeSeed(),
 		guard: redisguard.Of(client),
 	}
+	if o.Feed {
+		s.feed = newFeed(s)
+	}
 	if o.Cache != nil {
 		s.cache = newCache(s, *o.Cache)
+	}
+	if s.feed != nil {
+		s.feed.tracker = s.tracker()
 	}
 	return s
 }
@@ -216,7 +225,7 @@ func New(client redis.UniversalClient, o Options) *Store {
 // be silent, it isn't asked. An error with [authz.ReasonOverloaded] says nothing against
 // it.
 func (s *Store) Ping(ctx context.Context) error {
-	ctx, cancel := redisguard.Lookup(ctx, s.o.Timeout)
+	ctx, cancel := redisguard.Watch(ctx, s.o.Timeout)
 	defer cancel()
 	if err := s.client.Ping(ctx).Err(); err != nil {
 		return unavailable("ping", err)
@@ -334,7 +343,7 @@ func (s *Store) ask(ctx context.Context, id string, keys recordKeys, o authz.Rea
 func (s *Store) admit(ctx context.Context, id string, keys recordKeys, l *loaded, o authz.ReadOptions, touch bool) (*authz.Session, error) {
 	if l.refused != nil {
 		if l.saved && !o.ReadOnly {
-			s.end(ctx, keys) // another program saved it again
+			s.end(ctx, keys, "") // another program saved it again
 		}
 		return nil, l.refused
 	}
@@ -345,7 +354,7 @@ func (s *Store) admit(ctx context.Context, id string, keys recordKeys, l *loaded
 		}
 		if f.idle(s.o.Now()) > o.IdleTimeout {
 			if !o.ReadOnly {
-				s.end(ctx, keys)
+				s.end(ctx, keys, f.ID)
 			}
 			return nil, authz.Refuse(authz.ReasonSessionIdle, "unused for longer than %v", o.IdleTimeout)
 		}
@@ -403,11 +412,11 @@ func (f *found) idle(now time.Time) time.Duration {
 	return 0
 }
 
-// end ends a session that is refused in any case.
-func (s *Store) end(ctx context.Context, keys recordKeys) {
+// end ends a session of a user that is refused in any case.
+func (s *Store) end(ctx context.Context, keys recordKeys, userID string) {
 	ctx, cancel := redisguard.Touch(ctx, s.o.Timeout)
 	defer cancel()
-	_, err := s.apply(ctx, "end session", false, []slot{{finish(keys, false, 0)}})
+	_, err := s.apply(ctx, "end session", false, []slot{{finish(keys, false, 0, userID)}})
 	s.lost(err)
 }
 

@@ -1058,7 +1058,8 @@ func TestDeadlineBoundsTheWholeCall(t *testing.T) {
 					func() error { return store.SwitchOrganization(t.Context(), "id", "o") },
 				} {
 					start := time.Now()
-					requireReason(t, authz.ReasonStoreUnavailable, call())
+					err := call()
+					require.Contains(t, []authz.Reason{authz.ReasonStoreUnavailable, authz.ReasonOverloaded}, authz.ReasonOf(err), "%v", err) // that one where this process stood still meanwhile
 					require.Less(t, time.Since(start), patience/4)
 				}
 			}

@@ -163,7 +163,7 @@ func (r *RemoteKeys) Keys(ctx context.Context, kid, alg string) ([]*Key, error) 
 	found, _ := s.keys.Keys(ctx, kid, alg)
 	if len(found) > 0 {
 		if !r.o.Now().Before(s.due) {
-			r.begin(ctx, false)
+			r.begin(context.Background(), false) //nolint:contextcheck // in the background: nobody waits for it, and it is in nobody's trace
 		}
 		return found, nil
 	}

@@ -19,6 +19,8 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
+	"github.com/gatehouse-auth/gatehouse/internal/tracing"
+	"github.com/gatehouse-auth/gatehouse/internal/tracing/otlptest"
 )
 
 // fakeClock is moved by hand.
@@ -104,6 +106,33 @@ func TestRemoteKeysAreFetchedWhenNeeded(t *testing.T) {
 			require.Equal(t, token.Snapshot{Keys: 1, LastSuccess: now, LastAttempt: now}, keys.Snapshot())
 		})
 	}
+}
+
+// A fetch that somebody waits for is in his trace. Not so one that was due, of which a
+// request was only the occasion.
+func TestOnlyFetchesThatAreWaitedForAreTraced(t *testing.T) {
+	collector, err := otlptest.Start(t.Context(), "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(collector.Stop)
+	tracer, err := tracing.New(tracing.Options{Endpoint: collector.Addr, InsecurePlaintext: true, Sample: 1})
+	require.NoError(t, err)
+	p := publish(t, jwk(rsaKey(), kid("old")))
+	keys, _, c := p.remote(t, token.RemoteOptions{})
+	ctx, end := tracer.Start(t.Context())
+	for range 2 {
+		found, err := keys.Keys(ctx, "old", "RS256")
+		require.NoError(t, err)
+		require.Len(t, found, 1)
+		require.Eventually(t, func() bool { return keys.Snapshot().LastSuccess.Equal(c.Now()) }, 10*time.Second, time.Millisecond)
+		c.Advance(time.Hour)
+	}
+	require.EqualValues(t, 2, p.fetches.Load())
+	end()
+	require.NoError(t, tracer.Shutdown(t.Context()))
+	spans := collector.Spans()
+	require.Len(t, spans, 2, "%v", spans)
+	require.Equal(t, "GET jwks", spans[0].Name)
+	require.Equal(t, spans[1].ID, spans[0].Parent)
 }
 
 func TestRotationWithoutRestart(t *testing.T) {

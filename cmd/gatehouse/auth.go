@@ -19,6 +19,7 @@ func (g *gate) newAuthAPI(cfg *config.Config, in instruments) (*authapi.API, err
 	s := cfg.Sessions
 	o := authapi.Options{
 		Store: g.store,
+		Feed:  g.store,
 		SessionCookie: authapi.SessionCookie{
 			Name: s.Cookie.Name, InsecureHTTP: !s.Cookie.Secure, SameSite: sameSite(s.Cookie.SameSite),
 		},
@@ -38,6 +39,12 @@ func (g *gate) newAuthAPI(cfg *config.Config, in instruments) (*authapi.API, err
 	}
 	if in.audit != nil { // never a nil pointer in an interface
 		o.Audit = in.audit
+	}
+	if in.recent != nil {
+		o.Decisions = in.recent
+	}
+	if in.overview != nil {
+		o.Status = in.overview.tell
 	}
 	if g.signer != nil { // never a nil pointer in an interface
 		o.Cookies = g.signer

@@ -32,6 +32,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/token"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
+	"github.com/gatehouse-auth/gatehouse/internal/recent"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
@@ -108,8 +109,9 @@ func newChecks(tb testing.TB, config string) *checkBench {
 
 // instrumentsFor are those of a server.
 func instrumentsFor(log *slog.Logger, reg *prometheus.Registry) instruments {
+	latest := recent.New()
 	return instruments{
-		log: log, decisions: telemetry.NewRecorder(log, reg), calls: telemetry.NewCalls(reg),
+		log: log, decisions: latest.With(telemetry.NewRecorder(log, reg)), recent: latest, calls: telemetry.NewCalls(reg),
 		steps: telemetry.NewSteps(reg), store: telemetry.NewStoreCalls(reg),
 	}
 }

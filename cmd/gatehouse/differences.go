@@ -143,6 +143,8 @@ func dangers(running, next *generation) (warnings []string) {
 	warn(before.Identity.StripCredentials && !after.Identity.StripCredentials, "identity.strip_credentials is off: services see cookies and tokens")
 	warn(before.Server.HTTP.TrustedHops < after.Server.HTTP.TrustedHops,
 		"server.http.trusted_hops is more: without as many proxies in front, clients choose their address")
+	warn(!before.Tracing.TrustTraceparent && after.Tracing.TrustTraceparent,
+		"tracing.trust_traceparent is on: unless every proxy in front writes traceparent itself, clients choose what is recorded")
 	return warnings
 }
 

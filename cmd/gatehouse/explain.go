@@ -153,7 +153,8 @@ func explainByFile(ctx context.Context, file *configFlag, request *explain.Reque
 		return nil, err
 	}
 	if embedded(cfg) {
-		fmt.Fprintln(env.stderr, "warning: an embedded store lives within the process of its server, and is empty here: sessions and revocations are seen with --server only")
+		fmt.Fprintf(env.stderr, "warning: an embedded store lives within the process of its server, and is empty here: ask that server for sessions and revocations, by --server %s\n", cfg.Server.Ops.Listen)
+		cfg.Redis.URL = config.NewSecretURL("embedded://") // where the server listens, it would be in the way
 	}
 	g, err := newGeneration(loadedConfig{cfg: cfg}, nil, instruments{log: slog.New(slog.DiscardHandler)}) //nolint:contextcheck // its parts end by close, not with a caller
 	if err != nil {

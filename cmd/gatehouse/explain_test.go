@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -143,6 +144,7 @@ func TestExplain(t *testing.T) {
 				"ok signature", "token's mark   not there", "ok profile        not disabled", `ok roles.any      ["admin"], of ["admin"]`,
 				`NO roles.all      role: role "root" is missing`, "NO condition", `ok condition.part request.method == "GET"`, `NO condition.part "root" in identity.roles: false`,
 				`www-authenticate: Bearer error="insufficient_scope"`,
+				"what that means, and what to do\n  The caller has none, or not all, of the roles",
 			},
 		},
 		"another audience": {
@@ -160,7 +162,7 @@ func TestExplain(t *testing.T) {
 			exitFailed,
 			[]string{"DENIED: no_credential", "session        shown, and not among the kinds"},
 		},
-		"observed":      {[]string{"--policy", "trial", "gw/x", "-H", e.session}, exitOK, []string{"the policy only observes; it would deny: role"}},
+		"observed":      {[]string{"--policy", "trial", "gw/x", "-H", e.session}, exitOK, []string{"the policy only observes; it would deny: role", "what that means"}},
 		"nobody":        {[]string{"--policy", "public", "gw/x"}, exitOK, []string{"ALLOWED: anonymous", "without x-user-id"}},
 		"an odd path":   {[]string{"--policy", "public", "gw/a//b"}, exitFailed, []string{"DENIED: bad_path", "the request is refused", "empty segment", "400"}},
 		"no such name":  {[]string{"--policy", "nobody", "gw/a"}, exitFailed, []string{"DENIED: policy_unknown", `NO policy`}},
@@ -278,6 +280,19 @@ func TestExplainChangesNothing(t *testing.T) {
 	require.NotNil(t, report.Route)
 	require.Equal(t, 1, *report.Route)
 	require.Contains(t, report.RouteAt, "gatehouse.yaml:")
+}
+
+// The server of an embedded store listens where its configuration says.
+func TestExplainBesideAnEmbeddedStore(t *testing.T) {
+	var config net.ListenConfig
+	server, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = server.Close() }()
+	file := write(t, "gatehouse.yaml", "server: {ops: {listen: 127.0.0.1:9191}}\npolicies: {public: {anonymous: true}}\ndefault_policy: public\nredis: {url: 'embedded://"+server.Addr().String()+"'}\n")
+	c := gatehouse(t, nil, "explain", "-c", file, "http://gw/")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Contains(t, c.stdout, "ALLOWED")
+	require.Contains(t, c.stderr, "ask that server for sessions and revocations, by --server 127.0.0.1:9191")
 }
 
 func TestExplainIsForThisHostAndForNoWebPage(t *testing.T) {

@@ -259,6 +259,7 @@ func (g *gate) takeStore(cfg *config.Config, files contents, before warm, log *s
 	}
 	g.client = g.clients.value.UniversalClient
 	o := storeOptions(cfg)
+	o.Feed = true
 	from = []any{from, o}
 	g.stores, err = take(&g.parts, before.stores, from, func(p *part[*session.Store]) error {
 		if err := o.Validate(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/internal/audit"
+	"github.com/gatehouse-auth/gatehouse/internal/recent"
 	"github.com/gatehouse-auth/gatehouse/internal/redisguard"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/tracing"
@@ -28,6 +29,7 @@ type generation struct {
 	pending []string       // keys of the file that wait for a restart
 	check   *extauthz.Server
 	http    *httpDoor // of the http listener
+	auth    *authapi.API
 
 	checkTLS, httpTLS *part[*tls.Config] // of the listeners; their value nil: without TLS
 	tracer            *part[*tracing.Tracer]
@@ -48,6 +50,9 @@ type instruments struct {
 	steps     *telemetry.Steps      // nil: none are told
 	store     *telemetry.StoreCalls // nil: none are told
 	spans     *tracing.Spans        // nil: none are counted
+
+	recent   *recent.Log // nil: no decisions are kept
+	overview *overview   // nil: nobody is told how this replica is
 
 	audit *audit.Log // nil: audit lines go to log
 
@@ -100,11 +105,10 @@ func newGeneration(c loadedConfig, before *generation, in instruments) (_ *gener
 	if err := g.takeTracer(c.files, before, in); err != nil {
 		return nil, err
 	}
-	auth, err := g.newAuthAPI(g.cfg, in)
-	if err != nil {
+	if g.auth, err = g.newAuthAPI(g.cfg, in); err != nil {
 		return nil, err
 	}
-	g.http = g.withForwardAuth(auth, g.cfg, g.decisions(in))
+	g.http = g.withForwardAuth(g.auth, g.cfg, g.decisions(in))
 	g.check = extauthz.NewServer(g.authorizer, extauthz.Options{
 		Headers:          g.cfg.Identity.Headers.Authz(),
 		MaxHeaderBytes:   g.cfg.Identity.MaxHeaderBytes,

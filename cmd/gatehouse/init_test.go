@@ -162,7 +162,7 @@ func TestInitRefuses(t *testing.T) {
 		{[]string{"--for", "sessions", "--public", "/a", "--public", "/a"}, "--public /a is there twice"},
 		{[]string{"--for", "api-keys", "--public", "/a"}, "--public has no use"},
 		{[]string{"--for", "api-keys", "--users"}, "--users has no use with --for api-keys"},
-		{[]string{"--for", "sessions", "--express-secret-file", short}, "a secret of 12 bytes can be guessed"},
+		{[]string{"--for", "sessions", "--express-secret-file", short}, "a secret of 12 bytes can be guessed, and init begins nothing with less than 16"},
 		{[]string{"--for", "sessions", "--express-secret-file", empty}, "it is empty"},
 		{[]string{"--for", "sessions", "--express-secret-file", empty + "-not"}, "no such file or directory; put the secret alone into a file"},
 		{[]string{"--for", "jwt", "--express-secret-file", write(t, "s", strings.Repeat("x", 32))}, "--for sessions, or both"},

@@ -223,17 +223,17 @@ func keysRotateCommand(env environment) *cobra.Command {
   next.pem      is published and verifies already, and signs after the next rotation
   previous.pem  signed before, and still verifies
 
-next becomes current, current becomes previous, and next is new; in an empty DIR,
-current and next are made. List those that are there in this order, so that no
-replica ever meets a token of a key that it doesn't know:
+next becomes current, current becomes previous, and next is new. In an empty DIR all
+three are made; previous holds the key of current then. List them in this order, from
+the beginning, so that no replica ever meets a token of a key that it doesn't know:
 
   tokens:
     signing_keys: [{file: keys/current.pem}, {file: keys/next.pem}, {file: keys/previous.pem}]
 
 Servers that run take the files as soon as they have them. Where there was no next.pem
 so far, the new key signs at once, and a server that doesn't have it yet refuses its
-tokens: with several servers, call it with --prepare first, which makes next.pem and
-nothing else, and list that. Refresh tokens are made with these keys, too: a rotation
+tokens: with several servers, call it with --prepare first, which makes the files that
+are missing and signs with none of them, and list those. Refresh tokens are made with these keys, too: a rotation
 that would drop a key which was current less than --keep ago is refused, unless you
 --force it and let the logins of its refresh tokens end.
 
@@ -286,7 +286,7 @@ owner.
 	cmd.Flags().StringVarP(&dir, "dir", "d", "", "the directory, as the argument")
 	cmd.Flags().DurationVar(&r.keep, "keep", 0, "how long a key verifies after it was current (default 168h, refresh_ttl; of assertions 1h)")
 	cmd.Flags().BoolVar(&r.force, "force", false, "drop a previous key that is younger than that")
-	cmd.Flags().BoolVar(&r.prepare, "prepare", false, "make next.pem where it is missing, and change nothing else")
+	cmd.Flags().BoolVar(&r.prepare, "prepare", false, "make next.pem and previous.pem where they are missing, and change nothing else")
 	completeWords(cmd, "alg", "RS256", "ES256", "ES384", "ES512", "EdDSA")
 	_ = cmd.MarkFlagDirname("dir")
 	return cmd
@@ -374,11 +374,14 @@ func (r rotation) run() error {
 	}
 	// Of a rotation that was interrupted, two files hold the same key. What it
 	// did is not done again, and drops nothing.
-	promoted, kept := next.same(current), previous.same(current) || next.same(current)
-	if !kept {
-		if err := r.mayDrop(previous); err != nil {
-			return err
+	promoted := next.same(current)
+	if !promoted {
+		if !previous.same(current) {
+			if err := r.mayDrop(previous); err != nil {
+				return err
+			}
 		}
+		// Also where it holds that key already: its time is that of the rotation.
 		if err := r.replace(previous, current, current); err != nil {
 			return err
 		}
@@ -415,34 +418,46 @@ func (r rotation) first(current, next, previous *keyFile) error {
 	if r.alg == "" {
 		r.alg = r.use.alg
 	}
-	for _, f := range []*keyFile{current, next} { // in this order the next call finishes what is interrupted here
+	for _, f := range []*keyFile{current, next, previous} { // in this order the next call finishes what is interrupted here
 		text, key, err := newKey(r.alg)
 		if err != nil {
 			return err
 		}
+		if f == previous { // so that it can be listed before the first rotation
+			text, key = current.text, current.key
+		}
 		if err := createKey(f.path, text); err != nil {
 			return err
 		}
-		f.key = key
+		f.text, f.key = text, key
 	}
-	fmt.Fprintf(r.out, "%s signs: %s\n%s is published, and is next to sign: %s\n%s",
-		current.path, current.key, next.path, next.key, r.listed(current, next))
+	fmt.Fprintf(r.out, "%s signs: %s\n%s is published, and is next to sign: %s\n%s will verify what signed before; until a rotation it is that of %s\n%s",
+		current.path, current.key, next.path, next.key, previous.path, current.path, r.listed(current, next, previous))
 	return nil
 }
 
-// publish makes a next key where there is none, and leaves all else as it is: a
-// replica that still runs with the old files would refuse tokens of a key that
-// signed at once.
+// publish makes a next key where there is none, and the file for the previous one, and
+// leaves all else as it is: a replica that still runs with the old files would refuse
+// tokens of a key that signed at once.
 func (r rotation) publish(current, next, previous *keyFile) error {
-	if next.key != nil {
+	if next.key != nil && previous.key != nil {
 		fmt.Fprintf(r.out, "%s is there already: %s\n", next.path, next.key)
 		return nil
 	}
-	if err := r.renew(next, current); err != nil {
-		return err
+	if previous.key == nil {
+		if err := r.replace(previous, current, current); err != nil {
+			return err
+		}
 	}
-	fmt.Fprintf(r.out, "%s signs as before: %s\n%s is new, and is next to sign: %s\n", current.path, current.key, next.path, next.key)
-	fmt.Fprintf(r.out, "\nNothing else was changed, since the servers don't know the new key yet: list it,\nand rotate when all of them publish it.\n%s", r.listed(current, next, previous))
+	said := "is there already"
+	if next.key == nil {
+		said = "is new"
+		if err := r.renew(next, current); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(r.out, "%s signs as before: %s\n%s %s, and is next to sign: %s\n", current.path, current.key, next.path, said, next.key)
+	fmt.Fprintf(r.out, "\nNothing else was changed, since the servers don't know the files yet: list them,\nand rotate when all of them publish the next key.\n%s", r.listed(current, next, previous))
 	return nil
 }
 

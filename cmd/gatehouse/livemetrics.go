@@ -3,9 +3,13 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
@@ -29,9 +33,29 @@ func truth(b bool) float64 {
 	return 0
 }
 
+// countFromZero has told from the beginning what can be counted under a configuration.
+func countFromZero(c *config.Config, decisions *telemetry.Recorder, steps *telemetry.Steps) {
+	var policies []authz.Policy
+	for _, name := range c.PolicyNames() {
+		p := c.Policies[name]
+		policies = append(policies, authz.Policy{
+			Name: name, Credentials: p.Credentials, Observe: p.Mode == config.ModeObserve, OnStoreOutage: p.OnStoreOutage,
+		})
+	}
+	var uncounted []string
+	for name, l := range c.RateLimits {
+		if l.OnOutage == config.OnOutageAllow {
+			uncounted = append(uncounted, name)
+		}
+	}
+	decisions.Begin(policies, uncounted)
+	steps.Begin(slices.Collect(maps.Keys(c.RateLimits)))
+}
+
 // cacheMetrics tells the figures of the coherent cache, that of the current
 // generation: after a change that needs another one they begin again. Nothing where
-// there is none.
+// there is none, nor where the store doesn't announce what changes: that is a way to run
+// it, and no fault.
 type cacheMetrics struct{ live *live }
 
 var (
@@ -60,7 +84,7 @@ func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
 	g, held := m.live.acquire()
 	defer held.Release()
 	state, ok := g.store.CacheState()
-	if !ok {
+	if !ok || state.Unsupported {
 		return
 	}
 	s := g.store.CacheStats()
@@ -78,6 +102,39 @@ func (m cacheMetrics) Collect(ch chan<- prometheus.Metric) {
 	if age, ok := g.store.CacheProofAge(); ok {
 		cacheAge.tell(ch, age.Seconds())
 	}
+}
+
+// feedMetrics tells of the revocation feed.
+type feedMetrics struct{ live *live }
+
+var (
+	feedFollowers = describe(telemetry.FeedFollowers)
+	feedLive      = describe(telemetry.FeedLive)
+	feedEvents    = describe(telemetry.FeedEvents)
+	feedCut       = describe(telemetry.FeedCut)
+)
+
+// Describe implements [prometheus.Collector].
+func (feedMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []described{feedFollowers, feedLive, feedEvents, feedCut} {
+		ch <- d.Desc
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m feedMetrics) Collect(ch chan<- prometheus.Metric) {
+	g, held := m.live.acquire()
+	defer held.Release()
+	s, ok := g.store.FeedStats()
+	if !ok {
+		return
+	}
+	feedFollowers.tell(ch, float64(s.Followers))
+	feedLive.tell(ch, truth(s.Live))
+	for _, kind := range authz.FeedKinds() {
+		feedEvents.tell(ch, float64(s.Events[kind]), string(kind))
+	}
+	feedCut.tell(ch, float64(s.Cut))
 }
 
 // storeMetrics tells how requests get on with the servers of the store: those of the
@@ -144,13 +201,19 @@ func (m issuerMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// certificateMetrics tell when the certificates of the listeners end.
+// certificateMetrics tell when the certificates of the listeners begin and end.
 type certificateMetrics struct{ live *live }
 
-var certificateExpiry = describe(telemetry.CertificateExpiry)
+var (
+	certificateExpiry = describe(telemetry.CertificateExpiry)
+	certificateStart  = describe(telemetry.CertificateStart)
+)
 
 // Describe implements [prometheus.Collector].
-func (certificateMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- certificateExpiry.Desc }
+func (certificateMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- certificateExpiry.Desc
+	ch <- certificateStart.Desc
+}
 
 // Collect implements [prometheus.Collector].
 func (m certificateMetrics) Collect(ch chan<- prometheus.Metric) {
@@ -162,6 +225,7 @@ func (m certificateMetrics) Collect(ch chan<- prometheus.Metric) {
 	}{{"check", g.checkTLS}, {"http", g.httpTLS}} {
 		if leaf := leafOf(l.part.value); leaf != nil {
 			certificateExpiry.tell(ch, float64(leaf.NotAfter.Unix()), l.name)
+			certificateStart.tell(ch, float64(leaf.NotBefore.Unix()), l.name)
 		}
 	}
 }

@@ -10,10 +10,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,10 +256,13 @@ func TestMetricsAreThoseOfTheCatalogue(t *testing.T) {
 		require.NoError(t, err, series)
 		require.GreaterOrEqual(t, value, least, series)
 	}
-	for _, name := range []string{`gatehouse_tls_certificate_expiry_timestamp_seconds{listener="check"}`} {
-		expiry, err := strconv.ParseFloat(told.series[name], 64)
+	for name, from := range map[string]time.Duration{
+		`gatehouse_tls_certificate_expiry_timestamp_seconds{listener="check"}`:     time.Hour,
+		`gatehouse_tls_certificate_not_before_timestamp_seconds{listener="check"}`: -time.Hour,
+	} {
+		at, err := strconv.ParseFloat(told.series[name], 64)
 		require.NoError(t, err)
-		require.InDelta(t, float64(time.Now().Add(time.Hour).Unix()), expiry, 60)
+		require.InDelta(t, float64(time.Now().Add(from).Unix()), at, 60)
 	}
 	age, err := strconv.ParseFloat(told.series[`gatehouse_cache_proof_age_seconds{}`], 64)
 	require.NoError(t, err)
@@ -384,4 +389,224 @@ func TestWhatClientsMakeUpAddsNoSeries(t *testing.T) {
 	before := count()
 	flood(40, many)
 	require.Equal(t, before, count())
+}
+
+// alertCounts are the counters whose increase the alerts ask about, with their selectors.
+// Those of which they take a share beside others, and that go on all the time, are left
+// out.
+func alertCounts(t *testing.T) (counts [][2]string) {
+	t.Helper()
+	rules, err := os.ReadFile("../../deploy/observability/alerts.yaml")
+	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`(?:rate|increase)\((gatehouse_\w+_total)(\{[^}]*\})?\[`).FindAllStringSubmatch(string(rules), -1) {
+		all := m[2] == "" && m[1] == telemetry.Decisions.Name
+		if !all && m[1] != telemetry.CacheAnswers.Name && m[1] != telemetry.StoreCommands.Name && m[1] != telemetry.AuthCalls.Name {
+			counts = append(counts, [2]string{m[1], m[2]})
+		}
+	}
+	require.NotEmpty(t, counts)
+	return counts
+}
+
+// selects reports whether a selector of PromQL is met by these labels.
+func selects(t *testing.T, selector string, of labels) bool {
+	t.Helper()
+	for _, m := range regexp.MustCompile(`(\w+)(=~?)"([^"]*)"`).FindAllStringSubmatch(selector, -1) {
+		values := []string{m[3]}
+		if m[2] == "=~" {
+			values = strings.Split(m[3], "|")
+		}
+		if !slices.Contains(values, of[m[1]]) {
+			return false
+		}
+	}
+	return true
+}
+
+// An alert on an increase is blind to the first event of a series that begins with it. So
+// whatever alerts ask about is there before.
+func TestWhatAlertsCountBeginsWithZero(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "", `rate_limits: {few: {by: address, limit: 1, per: 1h, on_outage: allow}, hard: {by: address, limit: 1, per: 1h}}
+routes: [{path: /limited, policy: limited}, {path: /hard, policy: hard}, {path: /watched, policy: watched}, {path: /open, policy: open}]
+`)
+	before := `policies: {user: {credentials: [session, bearer]}}`
+	require.Contains(t, d.config, before)
+	d.config = strings.Replace(d.config, before, `policies:
+  user: {credentials: [session, bearer]}
+  limited: {anonymous: true, rate_limit: few}
+  hard: {anonymous: true, rate_limit: hard}
+  watched: {credentials: [session], mode: observe}
+  open: {credentials: [bearer], on_store_outage: accept_bearer}`, 1)
+	g := d.serve(t)
+	conn := g.dial(t)
+	status, _, line := g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"`+deskPassword+`"}`, nil)
+	require.Equal(t, 200, status)
+	bob := map[string]string{"cookie": strings.Split(line, ";")[0]}
+	access, _ := g.app(t, "bob")
+	text, _ := g.scrape(t, "")
+	then := parseMetrics(t, text)
+	for _, count := range alertCounts(t) {
+		found := slices.ContainsFunc(then.labels[count[0]], func(l labels) bool { return selects(t, count[1], l) })
+		require.True(t, found, "an alert asks about %s%s, which is not there yet", count[0], count[1])
+	}
+
+	unknown := checkRequest(nil)
+	unknown.Attributes.ContextExtensions = map[string]string{"policy": "no-such"}
+	_, err := authv3.NewAuthorizationClient(conn).Check(t.Context(), unknown)
+	require.NoError(t, err)
+	for range 2 {
+		status, _, _ = g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"wrong"}`, nil)
+		require.Equal(t, 401, status)
+	}
+	askPath(t, conn, "/watched", nil)
+	askPath(t, conn, "/watched", map[string]string{"cookie": "sessionId=forged"})
+	require.NoError(t, d.redis.Stop())
+	until(t, "Redis is missed", func() bool { code, _ := ask(t, conn, bob); return code == 503 })
+	for _, path := range []string{"/limited", "/hard", "/watched"} {
+		askPath(t, conn, path, bob)
+	}
+	askPath(t, conn, "/open", bearerOf(access))
+	askPath(t, conn, "/", bearerOf(access))
+
+	text, _ = g.scrape(t, "")
+	now := parseMetrics(t, text)
+	grown := map[string]bool{}
+	for series, value := range now.series {
+		name, _, _ := strings.Cut(series, "{")
+		l := labels{}
+		for _, pair := range metricPair.FindAllStringSubmatch(series, -1) {
+			l[pair[1]] = pair[2]
+		}
+		for _, count := range alertCounts(t) {
+			if name == count[0] && value != "0" && selects(t, count[1], l) {
+				require.Contains(t, then.series, series, "it was born with a value")
+				if value != then.series[series] {
+					grown[name] = true
+				}
+			}
+		}
+	}
+	for _, m := range []*telemetry.Metric{
+		telemetry.Decisions, telemetry.ObservedDenials, telemetry.DegradedDecisions, telemetry.RateLimitUncounted, telemetry.AuthRefusals,
+	} {
+		require.True(t, grown[m.Name], "nothing made %s grow", m.Name)
+	}
+	require.Equal(t, "1", now.series[`gatehouse_decisions_total{credential="",decision="deny",policy="",reason="policy_unknown"}`])
+	require.Equal(t, "0", then.series[`gatehouse_rate_limit_decisions_total{limit="hard",result="unavailable"}`])
+	require.Equal(t, "1", now.series[`gatehouse_rate_limit_decisions_total{limit="hard",result="unavailable"}`])
+
+	// Nobody can meet these.
+	for _, series := range []string{
+		`gatehouse_observed_denials_total{policy="watched",reason="token_expired"}`, `gatehouse_observed_denials_total{policy="watched",reason="refresh_reused"}`,
+		`gatehouse_observed_denials_total{policy="user",reason="role"}`, `gatehouse_degraded_decisions_total{mode="serve_stale",policy="open"}`,
+		`gatehouse_decisions_total{credential="bearer",decision="deny",policy="watched",reason="overloaded"}`, `gatehouse_rate_limit_uncounted_total{limit="hard"}`,
+	} {
+		require.NotContains(t, now.series, series)
+	}
+}
+
+// A policy that a reload brings is counted from zero, too.
+func TestWhatAReloadBringsBeginsWithZero(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gatehouse.yaml")
+	text := onePolicy("embedded://")
+	save(t, path, text)
+	g := startAt(t, path)
+	const series = `gatehouse_decisions_total{credential="",decision="deny",policy="later",reason="internal"}`
+	require.Empty(t, g.metric(t, series))
+	g.applies(t, func() {
+		saveOver(t, path, strings.Replace(text, "policies: {", "policies: {later: {anonymous: true}, ", 1))
+	})
+	require.Equal(t, "0", g.metric(t, series))
+}
+
+// A store that can't announce what changes has no cache: figures of one that is out of
+// order for ever would have an alert that never ends.
+func TestAStoreThatAnnouncesNothingHasNoCacheToTellOf(t *testing.T) {
+	t.Parallel()
+	g := start(t, onePolicy("embedded://"))
+	until(t, "it is known", func() bool {
+		_, ready := get(t, "http://"+g.ops+"/readyz")
+		return strings.Contains(ready, `"state":"unsupported"`)
+	})
+	text, _ := g.scrape(t, "")
+	require.NotContains(t, text, "gatehouse_cache_")
+	require.Contains(t, text, "gatehouse_store_up 1")
+}
+
+// What memory answers is one hit, whether it allows the request, or denies it, which is
+// decided from the beginning.
+func TestOneAnswerIsOneHit(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "", "routes: [{path: /admin, policy: admin}]\n")
+	before := `policies: {user: {credentials: [session, bearer]}}`
+	require.Contains(t, d.config, before)
+	d.config = strings.Replace(d.config, before, `policies:
+  user: {credentials: [session, bearer]}
+  admin: {credentials: [session, bearer], roles: {any: [nobody-has-it]}}`, 1)
+	g := d.serve(t)
+	conn := g.dial(t)
+	status, _, line := g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"`+deskPassword+`"}`, nil)
+	require.Equal(t, 200, status)
+	access, _ := g.app(t, "bob")
+	answers := func(result string) int {
+		n, err := strconv.Atoi(g.metric(t, `gatehouse_cache_answers_total{result="`+result+`"}`))
+		require.NoError(t, err)
+		return n
+	}
+	for name, credential := range map[string]map[string]string{
+		"session": {"cookie": strings.Split(line, ";")[0]}, "token": bearerOf(access),
+	} {
+		for _, path := range []string{"/", "/admin"} {
+			const asked = 10
+			until(t, "each has its answer from memory", func() bool { // not while the cache is in doubt for a moment
+				hits, misses := answers("hit"), answers("miss")
+				for range asked {
+					askPath(t, conn, path, credential)
+				}
+				more := answers("hit") - hits
+				require.LessOrEqual(t, more, asked, "%s at %s", name, path)
+				return answers("miss") == misses && more == asked
+			})
+		}
+	}
+}
+
+// A client that opens requests and resets them is no outage of ours, and no trouble with
+// Redis.
+func TestAClientThatGoesAwayIsNoOutage(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, ", timeout: 20s, cache: {heartbeat: 5s}", "")
+	g := d.serve(t)
+	conn := g.dial(t)
+	status, _, line := g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"`+deskPassword+`"}`, nil)
+	require.Equal(t, 200, status)
+	bob := map[string]string{"cookie": strings.Split(line, ";")[0]}
+	until(t, "the cache answers", func() bool { return g.metric(t, "gatehouse_cache_coherent") == "1" })
+	require.NoError(t, d.client.Do(t.Context(), "CLIENT", "PAUSE", "2000", "ALL").Err()) // bob is not in the cache yet
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	ask := func(ctx context.Context) {
+		asking.Go(func() { _, _ = authv3.NewAuthorizationClient(conn).Check(ctx, checkRequest(bob)) })
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ask(ctx)
+	until(t, "one asks Redis", func() bool { return g.metric(t, "gatehouse_checks_in_flight") == "1" })
+	ctx, leave := context.WithCancel(ctx)
+	ask(ctx)
+	until(t, "another one waits for the answer", func() bool { return g.metric(t, "gatehouse_checks_in_flight") == "2" })
+	leave()
+	until(t, "it is noticed that it left", func() bool { return g.metric(t, "gatehouse_checks_canceled_total") == "1" })
+	asking.Wait()
+	text, _ := g.scrape(t, "")
+	for series, value := range parseMetrics(t, text).series {
+		for _, outage := range []string{`reason="overloaded"`, `reason="store_unavailable"`, "gatehouse_store_refused_total", `outcome="refused"`} {
+			if strings.Contains(series, outage) {
+				require.Equal(t, "0", value, series)
+			}
+		}
+	}
+	require.NotContains(t, g.log.String(), `"level":"WARN","msg":"check"`)
 }

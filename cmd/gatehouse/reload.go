@@ -59,7 +59,7 @@ const (
 type reloader struct {
 	file   configFile
 	in     instruments
-	tune   func(config.Log) // what of the log can change; nil: nothing does
+	tune   func(*config.Config) // has the log and the counters follow; nil: nothing does
 	live   *live
 	spawn  spawn
 	health *configHealth
@@ -244,9 +244,10 @@ func (r *reloader) apply(running, next *generation, warnings []config.Warning) {
 	next.usePasswords(next.cfg)
 	next.parts.start(r.spawn)
 	if r.tune != nil {
-		r.tune(next.cfg.Log)
+		r.tune(next.cfg)
 	}
 	r.live.replace(next)
+	running.auth.EndFeeds() // they would hold it for ever; clients go on with the next one
 	r.refused = digest{}
 	r.health.applied(next)
 	log := r.in.log

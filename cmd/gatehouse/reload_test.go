@@ -971,6 +971,7 @@ func TestDangersOfAChangeAreSaid(t *testing.T) {
 		save(t, filepath.Join(dir, name), string(mustKey(t)))
 	}
 	const secrets = `secrets: ["secret number one, to sign with", "secret number two, to sign with"]`
+	const behindProxy = "server: {http: {trusted_hops: 1}}\ntracing: {otlp: {endpoint: 'otel:4317'}"
 	const basis = `redis: {url: "redis://user:one@127.0.0.1:1/0"}
 sessions: {` + secrets + `}
 tokens: {issuer: "https://g.example", signing_keys: [{file: one.pem}, {file: two.pem}]}
@@ -1029,6 +1030,7 @@ default_policy: p
 		{"uncounted", policy("rate_limit: slow"), strings.Replace(policy("rate_limit: slow"), "per: 1s", "per: 1s, on_outage: allow", 1), "rate limit slow lets requests pass uncounted"},
 		{"unstripped", basis + "identity: {strip_credentials: true}", basis, "strip_credentials is off"},
 		{"more hops", basis, basis + "server: {http: {trusted_hops: 1}}", "trusted_hops is more"},
+		{"believed traces", basis + behindProxy + "}", basis + behindProxy + ", trust_traceparent: true}", "trust_traceparent is on"},
 
 		{"a policy more", basis, replaced("policies: {", "policies: {new: {anonymous: true}, "), ""},
 		{"another policy adds the header", policy("headers: {x-a: claims.a}"), replaced("other: {anonymous: true}", "other: {anonymous: true, credentials: [bearer], headers: {x-a: claims.a}}"), ""},

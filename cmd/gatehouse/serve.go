@@ -22,6 +22,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/internal/logging"
+	"github.com/gatehouse-auth/gatehouse/internal/recent"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/tracing/traced"
@@ -134,11 +135,15 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	recorder := telemetry.NewRecorder(log, registry)
 	recorder.SetSample(float64(c.cfg.Log.SampleAllowed))
 	defer recorder.Flush() //nolint:contextcheck // when ctx has ended
-	admission := &extauthz.Admission{Recorder: tracing.WithDecisions(recorder)}
+	latest := recent.New()
+	decisions := latest.With(recorder)
+	admission := &extauthz.Admission{Recorder: tracing.WithDecisions(decisions)}
 	load := telemetry.NewLoad(registry, extauthz.Sheddings, admission.Waiting)
 	admission.Shed = load.Shed
 	in := instruments{
-		log: log, decisions: recorder, calls: telemetry.NewCalls(registry), admission: admission,
+		log: log, decisions: decisions, recent: latest,
+		overview: &overview{log: log, figures: registry, name: latest.Replica(), started: time.Now()},
+		calls:    telemetry.NewCalls(registry), admission: admission,
 		audit: changes,
 		steps: telemetry.NewSteps(registry), store: telemetry.NewStoreCalls(registry), spans: tracing.NewSpans(registry),
 	}
@@ -146,6 +151,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	if err != nil {
 		return err
 	}
+	countFromZero(first.cfg, recorder, in.steps)
 	current := &live{shedHTTP: load.ShedHTTP}
 	current.replace(first)
 	defer func() {
@@ -158,12 +164,13 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
-	registry.MustRegister(changes, cacheMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
+	registry.MustRegister(changes, cacheMetrics{current}, feedMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
 
 	check := newCheckServer(extauthz.NewDoor(current), admission, c.cfg.Server.Check, current.checkTLS())
 	health := newConfigHealth(registry, first)
 	ready := &readiness{changed: check.ready, cache: current.cacheState, silent: current.silentServers, config: health.tell}
 	registry.MustRegister(readinessMetrics(ready)...)
+	in.overview.live, in.overview.ready = current, ready
 	s := &server{
 		log:   log,
 		live:  current,
@@ -173,12 +180,15 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(current), levelHandler(level, log, changes)), log, nil),
 		reloader: &reloader{
 			file: file, in: in, live: current, health: health, hangup: hangup, poll: pollInterval,
-			tune: func(o config.Log) {
-				level.configure(o.Level.Slog())
-				recorder.SetSample(float64(o.SampleAllowed))
+			tune: func(c *config.Config) {
+				level.configure(c.Log.Level.Slog())
+				recorder.SetSample(float64(c.Log.SampleAllowed))
+				countFromZero(c, recorder, in.steps)
 			},
 		},
 	}
+	s.http.RegisterOnShutdown(func() { current.now.Load().auth.EndFeeds() })
+	s.http.RegisterOnShutdown(latest.Close)
 	for _, l := range []struct {
 		name string
 		net.Listener

@@ -531,7 +531,7 @@ func expressSecrets(file string) ([]string, error) {
 			continue
 		}
 		if len(line) < leastSecret {
-			return nil, fmt.Errorf("%s: a secret of %d bytes can be guessed, and Gatehouse takes none of less than %d: in the application, put a new one in front (secret: [new, old]), and begin here with the new one when the sessions of the old one have ended",
+			return nil, fmt.Errorf("%s: a secret of %d bytes can be guessed, and init begins nothing with less than %d: in the application, put a new one in front (secret: [new, old]), and begin here with the new one when the sessions of the old one have ended; a configuration of your own may have both until then, with a warning",
 				printable(file), len(line), leastSecret)
 		}
 		secrets = append(secrets, line)

@@ -107,5 +107,5 @@ func (g *generation) traced(w http.ResponseWriter, r *http.Request) (_ http.Resp
 	if r.URL.Path == forwardauth.Path {
 		route = forwardauth.Path
 	}
-	return g.spans().Request(w, r, route, g.cfg.Server.HTTP.TrustedHops > 0)
+	return g.spans().Request(w, r, route, g.cfg.Tracing.TrustTraceparent)
 }

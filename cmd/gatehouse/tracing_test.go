@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/tls"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,4 +76,52 @@ func TestTracingChangesUnderWay(t *testing.T) {
 	require.Len(t, near.Spans(), 1)
 	require.NotContains(t, g.log.String(), "first")
 	require.NotContains(t, g.log.String(), "second")
+}
+
+// How many proxies are in front says nothing of who wrote traceparent: one that doesn't
+// trace hands on what a client made up, by which it would be recorded, or not, as it likes.
+func TestWhoseTraceparentIsBelievedIsSaid(t *testing.T) {
+	const trace, span = "11111111111111111111111111111111", "2222222222222222"
+	for name, tc := range map[string]struct {
+		settings, flags string
+		spans           int
+		parent          string
+		links           []string
+	}{
+		"a client asks for a record": {"sample: 0", "01", 0, "", nil},
+		"a client asks for none":     {"sample: 1", "00", 1, "", []string{trace + "/" + span}},
+		"the proxy records":          {"sample: 0, trust_traceparent: true", "01", 1, span, nil},
+		"the proxy doesn't":          {"sample: 1, trust_traceparent: true", "00", 0, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := otlptest.Start(t.Context(), "127.0.0.1:0")
+			require.NoError(t, err)
+			defer c.Stop()
+			g := start(t, strings.Replace(openPolicy(true), "http: {", "http: {trusted_hops: 1, ", 1)+
+				"tracing: {"+tc.settings+", otlp: {insecure: true, endpoint: '"+c.Addr+"'}}\n")
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+g.http+"/check", nil)
+			require.NoError(t, err)
+			for name, value := range map[string]string{
+				"X-Original-Method": "GET", "X-Original-URL": "https://gateway.example.com/orders", "X-Forwarded-For": "192.0.2.1",
+				"traceparent": "00-" + trace + "-" + span + "-" + tc.flags, "tracestate": "stranger=says-what-it-likes",
+			} {
+				r.Header.Set(name, value)
+			}
+			res, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			require.Equal(t, http.StatusOK, res.StatusCode)
+			g.signal()
+			require.Equal(t, exitOK, g.wait(t)) // and all is sent
+			spans := c.Spans()
+			require.Len(t, spans, tc.spans)
+			for _, s := range spans {
+				require.Equal(t, "GET /check", s.Name)
+				require.Equal(t, tc.parent, s.Parent)
+				require.Equal(t, tc.links, s.Links)
+				require.Equal(t, tc.parent != "", s.Trace == trace)
+			}
+		})
+	}
 }

@@ -399,6 +399,204 @@ story("single sign-on is offered where there is some", async (open) => {
   assert.equal(await page.getByLabel("Password").isVisible(), false);
 });
 
+const decisions = (page) => page.locator("#decisions > li:not([hidden])");
+const filter = (page, name) => page.locator("#filters").getByLabel(name, { exact: true });
+const shown = (page, n) => page.waitForFunction((wanted) => document.querySelectorAll("#decisions > li:not([hidden])").length === wanted, n);
+// unheard is a path that nobody has asked for before, below one that is for administrators.
+const unheard = () => `/users/admin/${crypto.randomUUID()}`;
+const live = (page, text = "Live") => page.locator("#stream-state").getByText(text, { exact: true }).waitFor();
+
+story("why was this denied: seen as it happens, with how far it got and what to do", async (open) => {
+  const theirs = await client(bob);
+  const page = await asAdmin(open, "#/decisions?user=bob");
+  await title(page, "Decisions");
+  await live(page);
+  const path = unheard();
+  const answer = await theirs.ask(`${path}?token=not-for-anybody`);
+  assert.equal(answer.status, 403);
+  const row = decisions(page).filter({ hasText: path });
+  await row.waitFor();
+  await row.getByText("denied", { exact: true }).waitFor();
+  await row.locator("summary").focus();
+  await page.keyboard.press("Enter");
+  await row.getByText("The user doesn't have the roles that the policy asks for.").waitFor();
+  await row.getByText("What to do:").waitFor();
+  const steps = row.getByRole("list", { name: "How far it got" }).getByRole("listitem");
+  assert.deepEqual(await steps.evaluateAll((all) => all.map(({ className }) => className)), ["ok", "ok", "ok", "ok", "ok", "refused"]);
+  assert.match(await steps.last().textContent(), /What the policy asks:roles – role: none of the roles \["admin"\]/);
+  const id = answer.headers.get("x-request-id");
+  if (id) await row.getByText(id).waitFor();
+  assert.equal(await row.locator("pre").textContent(),
+    `gatehouse explain --server 127.0.0.1:9090 --policy admin curl -X GET https://${new URL(gateway).host}${path} -H 'cookie: …'`);
+  assert.doesNotMatch(await page.content(), /not-for-anybody/, "no query");
+  await sound(page, "an explanation");
+
+  // An allowed one, too, while somebody looks.
+  assert.equal((await theirs.ask("/users/me")).status, 200);
+  await filter(page, "Show").selectOption("all");
+  await decisions(page).filter({ hasText: "/users/me" }).filter({ hasText: "allowed" }).first().waitFor();
+  assert.equal(await row.locator("details").evaluate((details) => details.open), true, "what is open stays open");
+  await row.getByRole("link", { name: "bob" }).click();
+  await title(page, "bob");
+  await page.getByRole("link", { name: "Latest decisions about this user" }).click();
+  await title(page, "Decisions");
+  await decisions(page).filter({ hasText: path }).waitFor();
+  await page.goBack();
+  await title(page, "bob");
+  await page.goBack();
+  await title(page, "Decisions");
+  assert.equal(await filter(page, "User").inputValue(), "bob");
+  assert.equal(await filter(page, "Show").inputValue(), "all");
+});
+
+story("decisions by policy, reason, user and request", async (open) => {
+  const theirs = await client(carol);
+  await theirs.ask("/users/admin/stats");
+  await fetch(`${gateway}/users/me`);
+  const page = await asAdmin(open, "#/decisions");
+  await live(page);
+  const all = decisions(page);
+  await all.filter({ hasText: "carol" }).first().waitFor();
+  await all.filter({ hasText: "no credential" }).first().waitFor();
+  const only = async (text) => {
+    await all.first().waitFor();
+    for (const row of await all.allTextContents()) assert.match(row, text);
+  };
+  await filter(page, "Reason").selectOption({ label: "no credential" });
+  await only(/no credential/);
+  assert.match(page.url(), /#\/decisions\?reason=no_credential$/);
+  await filter(page, "Reason").selectOption("");
+  await filter(page, "Policy").selectOption("admin");
+  await only(/role|admin/);
+  await filter(page, "User").fill("CAR");
+  await only(/carol/);
+  await filter(page, "Request id").fill("no request has this id");
+  await shown(page, 0);
+  await page.locator("#decisions-count").getByText("0 decisions").waitFor();
+  await page.reload();
+  await live(page);
+  assert.equal(await filter(page, "User").inputValue(), "CAR", "the address has the filters");
+  assert.equal(await filter(page, "Policy").inputValue(), "admin");
+});
+
+story("paused, nothing moves; going on, nothing is missing", async (open) => {
+  const theirs = await client(bob);
+  const page = await asAdmin(open, "#/decisions?policy=admin&user=bob");
+  await live(page);
+  const first = unheard();
+  await theirs.ask(first);
+  await decisions(page).filter({ hasText: first }).waitFor();
+  const before = await decisions(page).count();
+  await press(page, "Pause");
+  await live(page, "Paused");
+  for (let i = 0; i < 3; i++) await theirs.ask(unheard());
+  await page.locator("#decisions-count").getByText("3 more since you paused").waitFor();
+  assert.equal(await decisions(page).count(), before);
+  await press(page, "Go on");
+  await shown(page, before + 3);
+  await live(page);
+});
+
+story("the stream ends, and goes on without a gap or a row twice", async (open) => {
+  const theirs = await client(bob);
+  const page = await asAdmin(open, "#/decisions?policy=admin&user=bob");
+  await live(page);
+  const first = unheard(), second = unheard();
+  await theirs.ask(first);
+  await decisions(page).filter({ hasText: first }).waitFor();
+  await page.waitForRequest((request) => request.url().endsWith("/auth/decisions") && Boolean(request.headers()["last-event-id"]), { timeout: 30_000 });
+  await theirs.ask(second);
+  await decisions(page).filter({ hasText: second }).waitFor();
+  assert.equal(await decisions(page).filter({ hasText: first }).count(), 1);
+  const ids = await page.locator("#decisions > li").evaluateAll((all) => all.map((row) => row.dataset.id));
+  assert.equal(new Set(ids).size, ids.length);
+});
+
+story("what strangers send is shown as text, and can't leave its quotes in a command", async (open) => {
+  const page = await asAdmin(open, "#/decisions");
+  await live(page);
+  await fetch(`${gateway}/users/me/x'$(touch%20pwned)'`, { headers: { "x-request-id": "<img src=x>" } });
+  const row = decisions(page).filter({ hasText: "touch" }).first();
+  await row.waitFor();
+  await row.locator("summary").click();
+  const command = await row.locator("pre").textContent();
+  assert.ok(command.includes(String.raw` 'https://${new URL(gateway).host}/users/me/x'\''$(touch%20pwned)'\'''`), command);
+  assert.equal(await page.evaluate(() => document.querySelectorAll("main img, main script, main b").length), 0);
+});
+
+story("health: this replica, its cache, store and policies", async (open) => {
+  const theirs = await client(carol);
+  await theirs.ask("/users/admin/stats");
+  await theirs.ask("/users/me");
+  const page = await asAdmin(open);
+  await page.getByRole("link", { name: "Health" }).click();
+  await title(page, "Health");
+  const card = (name) => page.getByRole("region", { name });
+  await card(/^Replica/).getByText("ready").waitFor();
+  await card(/^Cache/).getByText("coherent").waitFor();
+  await card(/^Store/).getByText("up", { exact: true }).waitFor();
+  await card(/^Configuration/).getByText("in force").waitFor();
+  await card(/^Issuers/).getByText("none are fetched").waitFor();
+  await card(/^Replica/).getByText(/^[\d.,]+ a second$/).waitFor(); // after the second look
+  const row = page.getByRole("row", { name: /admin/ });
+  await row.getByRole("link", { name: "role" }).focus();
+  const before = await row.getByRole("cell").nth(1).textContent();
+  await theirs.ask("/users/admin/stats");
+  await page.waitForFunction((text) => document.activeElement.closest("tr").querySelectorAll("td")[1].textContent !== text, before);
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "role", "the focus stays when the figures change");
+  assert.match(await row.getByRole("cell").nth(1).textContent(), /[1-9]/);
+  await row.getByRole("link", { name: "role" }).click();
+  await title(page, "Decisions");
+  assert.deepEqual([await filter(page, "Policy").inputValue(), await filter(page, "Reason").inputValue()], ["admin", "role"]);
+  await decisions(page).filter({ hasText: "carol" }).first().waitFor();
+});
+
+story("health in an outage", async (open) => {
+  const page = await asAdmin(open, "#/health");
+  await page.getByRole("region", { name: /^Store/ }).getByText("up", { exact: true }).waitFor();
+  await page.route("**/auth/status", async (route) => { // an administrator can't be known either then
+    const response = await route.fetch();
+    const status = await response.json();
+    Object.assign(status.store, { state: "down", error: "dial tcp: connection refused", silentServers: 1, refused: { silent: 7 }, outcomes: { ok: 5, timeout: 2 } });
+    Object.assign(status.cache, { state: "incoherent", error: "no heartbeat" });
+    Object.assign(status.config, { state: "rejected", error: "gatehouse.yaml:3:1: no such key", pendingRestart: ["server.check.listen"] });
+    status.issuers = [{ issuer: "https://idp.example.com", keys: 0, lastFetch: null, failures: 3, error: "no answer" }];
+    status.policies.push({ name: "trial", mode: "observe", default: true, allowed: 10, denied: {}, observed: { no_credential: 4 }, degraded: { serve_stale: 2 } });
+    await route.fulfill({ json: status });
+  });
+  await press(page, "Refresh");
+  for (const text of ["1 server silent", "dial tcp: connection refused", "incoherent", "file rejected", "server.check.listen", "keys missing", "would deny:", "without the store: serve stale 2"]) {
+    await page.getByText(text).first().waitFor();
+  }
+  await sound(page, "health in an outage");
+  await page.unroute("**/auth/status");
+  await outage(async () => {
+    await press(page, "Refresh");
+    await problem(page, /can't reach its store/);
+  });
+});
+
+story("members don't see what others do", async (open) => {
+  const page = await open("/auth/console#/decisions");
+  await logIn(page, carol);
+  await title(page, "For administrators");
+  for (const name of ["Decisions", "Health"]) assert.equal(await page.getByRole("link", { name, exact: true }).isVisible(), false, name);
+  const statuses = await page.evaluate(() => Promise.all(["/auth/decisions", "/auth/status"].map(async (path) => (await fetch(path)).status)));
+  assert.deepEqual(statuses, [403, 403]);
+});
+
+story("who logs in next sees nothing of what was shown before", async (open) => {
+  const theirs = await client(bob);
+  await theirs.ask("/users/admin/stats");
+  const page = await asAdmin(open, "#/decisions");
+  await decisions(page).first().waitFor();
+  await page.getByRole("link", { name: "Health" }).click();
+  await page.getByText("coherent").waitFor();
+  await press(page, "Log out");
+  await title(page, "Log in");
+  assert.deepEqual(await page.evaluate(() => ["decisions", "health-cards", "policies"].map((id) => document.getElementById(id).childElementCount)), [0, 0, 0]);
+});
+
 for (const [name, look] of Object.entries(looks)) {
   story(`every view looks right: ${name}`, async (open) => {
     await client(bob, "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/19.0 Mobile/15E148 Safari/604.1");
@@ -426,6 +624,20 @@ for (const [name, look] of Object.entries(looks)) {
     await page.getByRole("dialog").getByText("ends now").waitFor();
     await sound(page, "the dialog");
     await page.keyboard.press("Escape");
+    await page.getByRole("link", { name: "Decisions", exact: true }).click();
+    await title(page, "Decisions");
+    await live(page);
+    await fetch(`${gateway}/users/me`);
+    await decisions(page).first().waitFor();
+    await decisions(page).first().locator("summary").click();
+    await page.getByText("What to do:").first().waitFor();
+    await press(page, "Pause"); // so that nothing comes while Tab goes round
+    await sound(page, "decisions");
+    await reachable(page, "decisions");
+    await page.getByRole("link", { name: "Health" }).click();
+    await page.getByText("coherent").waitFor();
+    await sound(page, "health");
+    await reachable(page, "health");
     await page.getByRole("link", { name: "My sessions" }).click();
     await page.getByText("this one").waitFor();
     await sound(page, "my sessions");

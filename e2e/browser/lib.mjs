@@ -219,7 +219,7 @@ function inspect() {
 // where one is, and that it leads out again.
 export async function reachable(page, what) {
   const all = await page.evaluate(() => {
-    const usable = [...document.querySelectorAll("a[href], button, input, select, summary")]
+    const usable = [...document.querySelectorAll("a[href], button, input, select, summary, pre[tabindex]")]
       .filter((element) => element.checkVisibility({ visibilityProperty: true }));
     usable.forEach((element, i) => { element.dataset.stop = i; });
     const radios = usable.filter(({ type }) => type === "radio").length; // one stop for all

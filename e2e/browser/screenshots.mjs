@@ -1,7 +1,7 @@
 // Takes the pictures of the documentation. It is no test, but it fails when a
 // page doesn't get as far as its picture.
 
-import { app, client, looks, people, story } from "./lib.mjs";
+import { app, client, gateway, looks, people, story } from "./lib.mjs";
 
 const { alice, bob } = people;
 const directory = process.env.SCREENSHOTS;
@@ -42,6 +42,22 @@ for (const [suffix, look] of [["", looks.light], ["-dark", looks.dark], ["-phone
     await page.getByRole("button", { name: "Log in" }).click();
     await page.getByText("Safari on iPhone").first().waitFor();
     await picture(page, `console${suffix}`, whole);
+
+    const theirs = await client(bob, firefox);
+    for (const path of ["/users/me", "/users/admin/stats", "/users/me", "/orders/17", "/users/admin/stats"]) await theirs.ask(path);
+    for (const path of ["/users/me", "/users/..%2f/me"]) await fetch(gateway + path);
+    await page.getByRole("link", { name: "Decisions", exact: true }).click();
+    await page.locator("#stream-state").getByText("Live", { exact: true }).waitFor();
+    const row = page.locator("#decisions > li:not([hidden])").filter({ hasText: "role" }).first();
+    await row.locator("summary").click();
+    await row.getByText("What to do:").waitFor();
+    await picture(page, `console-decisions${suffix}`, true);
+    await page.getByRole("link", { name: "Health" }).click();
+    await page.getByText(/ a second$/).waitFor();
+    await picture(page, `console-health${suffix}`, true);
+    await page.goBack();
+    await page.goBack();
+    await page.getByText("Safari on iPhone").first().waitFor();
     if (whole) {
       await page.getByRole("button", { name: "Revoke everything…" }).click();
       await picture(page, `console-dialog${suffix}`);

@@ -56,7 +56,7 @@ func (*SignedURLs) Kind() authz.Kind { return KindSignedURL }
 // Credential implements [authz.Authenticator]. A request with the parameter s shows
 // a signed URL, be it a malformed one: then no other kind is asked. The value is all
 // that is signed, since Authenticate doesn't see the request. HEAD is as good as GET.
-func (*SignedURLs) Credential(r *authz.Request) (string, bool) {
+func (*SignedURLs) Credential(r *authz.Request) (value string, present bool) {
 	if !strings.Contains("&"+r.Query, "&"+paramSignature+"=") {
 		return "", false
 	}

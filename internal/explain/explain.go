@@ -23,6 +23,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
+	"github.com/gatehouse-auth/gatehouse/internal/reasons"
 )
 
 // Parts is the request as a door hands it over. The error says which part of it
@@ -61,16 +62,20 @@ type Report struct {
 	Decision string `json:"decision"` // allow or deny
 	Reason   string `json:"reason"`
 	// WouldDeny is why a policy that only observes would refuse the request.
-	WouldDeny string       `json:"would_deny,omitempty"`
-	Policy    string       `json:"policy,omitempty"`
-	Route     *int         `json:"route,omitempty"` // that chose the policy, counted from 0
-	RouteAt   string       `json:"route_at,omitempty"`
-	Request   RequestView  `json:"request"`
-	Steps     []Step       `json:"steps"`
-	Upstream  *Upstream    `json:"upstream,omitempty"` // what the service gets; none for a refused request
-	Client    *Client      `json:"client,omitempty"`   // what the client gets, as far as Gatehouse says it
-	Metadata  []FieldValue `json:"metadata"`           // for the gateway's log and filters
-	Took      int64        `json:"took_us"`
+	WouldDeny string `json:"would_deny,omitempty"`
+	// Meaning and Remedy are about the reason of a refusal, or about that of WouldDeny:
+	// what it means, and what an operator does about it.
+	Meaning  string       `json:"meaning,omitempty"`
+	Remedy   string       `json:"remedy,omitempty"`
+	Policy   string       `json:"policy,omitempty"`
+	Route    *int         `json:"route,omitempty"` // that chose the policy, counted from 0
+	RouteAt  string       `json:"route_at,omitempty"`
+	Request  RequestView  `json:"request"`
+	Steps    []Step       `json:"steps"`
+	Upstream *Upstream    `json:"upstream,omitempty"` // what the service gets; none for a refused request
+	Client   *Client      `json:"client,omitempty"`   // what the client gets, as far as Gatehouse says it
+	Metadata []FieldValue `json:"metadata"`           // for the gateway's log and filters
+	Took     int64        `json:"took_us"`
 }
 
 // RequestView is the canonical request.
@@ -123,8 +128,14 @@ func NewReport(e *extauthz.Explanation) *Report {
 	if e.Decision.Policy != nil {
 		r.Policy = e.Decision.Policy.Name
 	}
+	refusal := e.Err
 	if e.Decision.Observed != nil {
-		r.WouldDeny = e.Decision.Observed.Error()
+		refusal = e.Decision.Observed
+		r.WouldDeny = refusal.Error()
+	}
+	if refusal != nil {
+		text := reasons.Of(authz.ReasonOf(refusal))
+		r.Meaning, r.Remedy = text.Meaning, text.Remedy
 	}
 	if e.Err != nil && !tells(e.Trace.Steps, e.Err) { // what no step is about, such as a path
 		e.Trace.Add("request", "request", time.Time{}, e.Err, "")

@@ -41,6 +41,11 @@ func (r *Report) Print(w io.Writer) error {
 			p.line("  %s: %s", h.Name, h.Value)
 		}
 	}
+	if r.Meaning != "" {
+		p.title("what that means, and what to do")
+		p.text(r.Meaning)
+		p.text(r.Remedy)
+	}
 	p.title("the gateway's log and filters get")
 	for _, m := range r.Metadata {
 		p.line("  %s: %s", m.Name, m.Value)
@@ -119,6 +124,22 @@ func (p *printer) step(mark, name, detail string, took int64) {
 		text = fmt.Sprintf("%s  (%s)", text, time.Duration(took)*time.Microsecond)
 	}
 	p.line("%s", strings.TrimRight(text, " "))
+}
+
+// text writes sentences in lines that fit.
+func (p *printer) text(sentences string) {
+	const width = 100
+	line := " "
+	for word := range strings.FieldsSeq(sentences) {
+		if len(line)+len(word) > width {
+			p.line("%s", line)
+			line = " "
+		}
+		line += " " + word
+	}
+	if line != " " {
+		p.line("%s", line)
+	}
 }
 
 // list writes words in lines that fit.

@@ -8,28 +8,33 @@
 //	                       at the first command that fails
 //	sh background port=N   is run in a terminal of its own; the page goes on when somebody
 //	                       listens on that port, or, without one, at once; TERMINAL_N is
-//	                       its process then
+//	                       its process then. It must not fail before the end of the page
 //	console                lines that begin with "$ " are run, and what follows each must be
-//	                       what comes out; … stands for anything, also for lines
+//	                       what comes out, nothing too; … stands for anything, also for lines
 //	LANG file=NAME         is written to that file, below the directory (GitHub shows the
 //	                       block in the colours of LANG all the same)
 //
 // Any other block is shown and not run: its language must be text, or the line before it
-// must say why, as in
+// must say why, or which test in which directory does something else with it. Of a page of
+// which nothing is run, one line can say so for all of it that says nothing else:
 //
 //	<!-- not run: it is for another operating system -->
+//	<!-- checked: e2e TestCommandsOfThePage -->
+//	<!-- all checked: e2e TestCommandsOfThePage -->
 //
 // A page says in a comment what it needs, and which ports it names. They are exchanged
 // for free ones, wherever they stand, and back in what comes out:
 //
 //	<!-- run: needs=envoy,redis-server ports=8080,9001 -->
 //
-// What must not be seen by the reader, a wait for instance, is an HTML comment:
+// What must not be seen by the reader, a wait for instance, is an HTML comment. There,
+// exchange FILE… exchanges the ports in files that were written by something else:
 //
 //	<!-- sh: until curl -sf localhost:8080; do sleep 0.1; done -->
 package pagetest
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -41,7 +46,23 @@ type Page struct {
 	Needs  []string // programs
 	Ports  []string // that it names
 	Blocks []Block
+	Others []Other
 	Runs   bool // it says that it is to be run
+}
+
+// Other is a block that is neither run nor plain text.
+type Other struct {
+	Line     int // of the page, where it begins
+	Language string
+	Text     string
+	NotRun   string // why, or
+	Checked  Test   // by whom
+}
+
+// Test names a test.
+type Test struct {
+	Dir  string // of its package, from the repository's root
+	Name string
 }
 
 // Kind is what is done with a block.
@@ -65,37 +86,38 @@ type Block struct {
 }
 
 var (
-	comment = regexp.MustCompile(`^<!-- (run|sh|not run): *(.*?) *-->$`)
-	fence   = regexp.MustCompile("^( *)(```+)(.*)$")
+	comment  = regexp.MustCompile(`^<!-- (run|sh|not run|checked|all checked): *(.*?) *-->$`)
+	testName = regexp.MustCompile(`^(Test|Example)\w+$`)
+	fence    = regexp.MustCompile("^( *)(```+)(.*)$")
 )
 
-// Parse reads a page. It refuses blocks of which it isn't said what becomes of them, on
-// pages that are to be run.
+// Parse reads a page. It refuses blocks of which it isn't said what becomes of them.
 func Parse(text string) (Page, error) {
+	if err := misspelt(text); err != nil {
+		return Page{}, err
+	}
 	var p Page
+	var every Test
 	lines := strings.Split(text, "\n")
-	excused := false
+	var said *Other // of the block that comes next
 	for i := 0; i < len(lines); i++ {
 		if m := comment.FindStringSubmatch(strings.TrimSpace(lines[i])); m != nil {
-			switch m[1] {
-			case "run":
-				p.Runs = true
-				if err := p.header(m[2]); err != nil {
-					return p, fmt.Errorf("line %d: %w", i+1, err)
-				}
-			case "sh":
-				p.Blocks = append(p.Blocks, Block{Line: i + 1, Kind: Shell, Text: m[2] + "\n"})
-			case "not run":
-				if m[2] == "" {
-					return p, fmt.Errorf("line %d: why is it not run?", i+1)
-				}
-				excused = true
+			next, err := p.comment(m[1], m[2], i+1, &every)
+			if err != nil {
+				return p, fmt.Errorf("line %d: %w", i+1, err)
+			}
+			if next != nil {
+				said = next
 				continue
 			}
 		}
 		m := fence.FindStringSubmatch(lines[i])
 		if m == nil {
-			excused = excused && strings.TrimSpace(lines[i]) == ""
+			if strings.TrimSpace(lines[i]) != "" {
+				if said != nil {
+					return p, fmt.Errorf("line %d: a block was to come here", i+1)
+				}
+			}
 			continue
 		}
 		begin := i
@@ -106,18 +128,67 @@ func Parse(text string) (Page, error) {
 		if i == len(lines) {
 			return p, fmt.Errorf("line %d: the block has no end", begin+1)
 		}
-		block, err := blockOf(m[3], body.String())
-		switch {
-		case excused:
-		case err != nil:
-			return p, fmt.Errorf("line %d: %w", begin+1, err)
-		case block != nil:
-			block.Line = begin + 1
-			p.Blocks = append(p.Blocks, *block)
+		if said == nil && every != (Test{}) {
+			said = &Other{Checked: every}
 		}
-		excused = false
+		if err := p.add(begin+1, m[3], body.String(), said); err != nil {
+			return p, fmt.Errorf("line %d: %w", begin+1, err)
+		}
+		said = nil
+	}
+	switch {
+	case said != nil:
+		return p, fmt.Errorf("line %d: a block was to come here", len(lines))
+	case p.Runs && every != (Test{}):
+		return p, errors.New("the page is to be run, and all of it is checked by a test: nothing would be run")
 	}
 	return p, nil
+}
+
+// comment takes in what a comment says. What it says of the next block is returned.
+func (p *Page) comment(kind, text string, line int, every *Test) (*Other, error) {
+	switch kind {
+	case "run":
+		p.Runs = true
+		return nil, p.header(text)
+	case "sh":
+		p.Blocks = append(p.Blocks, Block{Line: line, Kind: Shell, Text: text + "\n"})
+		return nil, nil
+	case "not run":
+		if text == "" {
+			return nil, errors.New("why is it not run?")
+		}
+		return &Other{NotRun: text}, nil
+	}
+	dir, name, _ := strings.Cut(text, " ")
+	if !testName.MatchString(name) {
+		return nil, fmt.Errorf("%q is not a directory and a test in it", text)
+	}
+	if kind == "checked" {
+		return &Other{Checked: Test{dir, name}}, nil
+	}
+	*every = Test{dir, name}
+	return nil, nil
+}
+
+// add takes in a block, of which something may have been said before.
+func (p *Page) add(line int, info, text string, said *Other) error {
+	language, _, _ := strings.Cut(strings.TrimSpace(info), " ")
+	if strings.TrimSpace(info) == "text" {
+		return nil
+	}
+	if said != nil {
+		said.Line, said.Language, said.Text = line, language, text
+		p.Others = append(p.Others, *said)
+		return nil
+	}
+	block, err := blockOf(info, text)
+	if err != nil {
+		return err
+	}
+	block.Line = line
+	p.Blocks = append(p.Blocks, block)
+	return nil
 }
 
 func (p *Page) header(text string) error {
@@ -135,8 +206,7 @@ func (p *Page) header(text string) error {
 	return nil
 }
 
-// blockOf returns nil for what is only shown.
-func blockOf(info, text string) (*Block, error) {
+func blockOf(info, text string) (Block, error) {
 	words := strings.Fields(info)
 	b := Block{Text: text}
 	language := ""
@@ -154,17 +224,16 @@ func blockOf(info, text string) (*Block, error) {
 		case "file":
 			b.Kind, b.Name = File, value
 		default:
-			return nil, fmt.Errorf("nobody knows what %q means behind a fence", word)
+			return b, fmt.Errorf("nobody knows what %q means behind a fence", word)
 		}
 	}
 	switch {
 	case b.Kind == File || b.Kind == Background || language == "sh":
-		return &b, nil
+		return b, nil
 	case language == "console":
 		b.Kind = Console
-		return &b, nil
-	case language == "text":
-		return nil, nil //nolint:nilnil // nothing to run, and nothing wrong
+		return b, nil
 	}
-	return nil, fmt.Errorf("what becomes of the block (%s)? Name its file (%s file=NAME), or say why it isn't run (<!-- not run: … -->)", info, language)
+	return b, fmt.Errorf("what becomes of the block (%s)? Name its file (%s file=NAME), the test that checks it (<!-- checked: DIR TestX -->), "+
+		"or say why it isn't run (<!-- not run: … -->)", info, language)
 }

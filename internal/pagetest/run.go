@@ -28,6 +28,12 @@ type Options struct {
 	Patience time.Duration
 }
 
+// envoy starts Envoy so that several can run on a machine, as those of pages do at a time.
+const envoy = `#!/bin/sh
+case "$*" in *--use-dynamic-base-id*) exec %[1]s "$@" ;; esac
+exec %[1]s --use-dynamic-base-id "$@"
+`
+
 // Run does what the page tells, and fails where that fails, or where something else comes
 // out. The directory in which it was done is gone after the test.
 func Run(t *testing.T, file string, o Options) {
@@ -45,6 +51,10 @@ func Run(t *testing.T, file string, o Options) {
 	for _, program := range page.Needs {
 		path, err := filepath.Abs(proctest.Need(t, program))
 		require.NoError(t, err)
+		if program == "envoy" {
+			require.NoError(t, os.WriteFile(filepath.Join(bin, program), []byte(fmt.Sprintf(envoy, quote(path))), 0o700)) //nolint:gosec // G306: a program
+			continue
+		}
 		require.NoError(t, os.Symlink(path, filepath.Join(bin, program)))
 	}
 	o.Path = append([]string{bin}, o.Path...)
@@ -59,7 +69,7 @@ func Run(t *testing.T, file string, o Options) {
 func (p Page) do(ctx context.Context, bash, dir, home string, ports []string, o Options) error {
 	steps := p.steps(exchanger(p.Ports, ports))
 	program := filepath.Join(home, "page.sh")
-	if err := os.WriteFile(program, []byte(script(steps)), 0o600); err != nil {
+	if err := os.WriteFile(program, []byte(script(steps, p.Ports, ports)), 0o600); err != nil {
 		return err
 	}
 	if o.Patience == 0 {
@@ -86,12 +96,27 @@ func (p Page) do(ctx context.Context, bash, dir, home string, ports []string, o 
 		if ctx.Err() != nil {
 			failed = ctx.Err()
 		}
-		return fmt.Errorf("line %d fails:\n%s\n%s\n%w", steps[done].line, back(steps[done].script), back(said[done]), failed)
+		return fmt.Errorf("line %d fails:\n%s\n%s\n%w%s", steps[done].line, back(steps[done].script), back(said[done]), failed, back(terminals(home)))
 	}
 	for i, s := range steps {
-		if s.checks && s.wants != "" && !fits(back(s.wants), back(said[i])) {
-			return fmt.Errorf("line %d:\n%s\nis to print\n%s\nand prints\n%s", s.line, back(s.script), back(s.wants), back(said[i]))
+		if s.checks && !fits(back(s.wants), back(said[i])) {
+			return fmt.Errorf("line %d:\n%s\nis to print\n%s\nand prints\n%s%s", s.line, back(s.script), back(s.wants), back(said[i]), back(terminals(home)))
 		}
 	}
 	return nil
+}
+
+// terminals is how what ran in the background ended, or went on.
+func terminals(home string) string {
+	const enough = 2000
+	var all strings.Builder
+	files, _ := filepath.Glob(filepath.Join(home, "[0-9]*"))
+	for _, file := range files {
+		text, _ := os.ReadFile(filepath.Clean(file))
+		if len(text) > enough {
+			text = text[len(text)-enough:]
+		}
+		fmt.Fprintf(&all, "\n\nterminal %s:\n%s", filepath.Base(file), text)
+	}
+	return all.String()
 }

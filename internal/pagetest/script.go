@@ -7,16 +7,36 @@ import (
 )
 
 // prelude is what the shell knows from the beginning. Programs in the background are of
-// the shell's process group, which the caller ends.
+// the shell's process group, which the caller ends, or, where that was killed, watch.
 const prelude = `set -euo pipefail
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# Whoever ends this shell, even by KILL, has not ended what it put into the background.
+watch() {
+	while kill -0 $$ && ! grep -qs ') Z' /proc/$$/stat; do sleep 1; done
+	kill -KILL -- -$$
+}
+watch </dev/null >/dev/null 2>&1 &
+vacant() { # a port
+	if ! listening "$1"; then return 0; fi
+	echo "somebody listens on port $1 already: the page has to end what it started there before"
+	return 1
+}
+settled() { # a program of the background, at the end: it lives, ended well, or was ended by the page
+	if kill -0 "$1" 2>/dev/null; then return 0; fi
+	local status=0
+	wait "$1" || status=$?
+	case $status in 0 | 130 | 137 | 143) return 0 ;; esac
+	cat "$2"
+	echo "it has ended, with status $status"
+	return 1
+}
 await() { # a port, and who is to listen there
 	for ((tries = 0; tries < 600; tries++)); do
-		if listening "$1"; then return 0; fi
 		if ! kill -0 "$2" 2>/dev/null; then
 			echo "it has ended, and nobody listens on port $1"
 			return 1
 		fi
+		if listening "$1"; then return 0; fi
 		sleep 0.1
 	done
 	echo "nobody listens on port $1 after a minute"
@@ -34,7 +54,7 @@ type step struct {
 
 // steps are those of a page, with ports exchanged.
 func (p Page) steps(exchange func(string) string) []step {
-	var all []step
+	var all, last []step
 	for i, b := range p.Blocks {
 		text := exchange(b.Text)
 		switch b.Kind {
@@ -42,8 +62,10 @@ func (p Page) steps(exchange func(string) string) []step {
 			all = append(all, step{line: b.Line, script: text})
 		case Background:
 			// The terminal's own bash is replaced by the program where there is but one.
-			script := fmt.Sprintf("bash -euo pipefail -c %s >\"$TERMINALS/%d\" 2>&1 &\n", quote(text), i)
+			script := fmt.Sprintf("bash -euo pipefail -c %s >\"$TERMINALS/%d\" 2>&1 &\nSTARTED_%d=$!\n", quote(text), i, i)
+			last = append(last, step{line: b.Line, script: fmt.Sprintf("settled \"$STARTED_%d\" \"$TERMINALS/%d\"\n", i, i)})
 			if b.Port != "" {
+				script = fmt.Sprintf("vacant %s\n", exchange(b.Port)) + script
 				script += fmt.Sprintf("TERMINAL_%s=$!\n", b.Port)
 				script += fmt.Sprintf("await %s $! || { cat \"$TERMINALS/%d\"; exit 1; }\n", exchange(b.Port), i)
 			}
@@ -54,7 +76,7 @@ func (p Page) steps(exchange func(string) string) []step {
 			all = append(all, session(b.Line, text)...)
 		}
 	}
-	return all
+	return append(all, last...)
 }
 
 // session takes the commands of a terminal session apart.
@@ -68,6 +90,8 @@ func session(line int, text string) (all []step) {
 			all[last].script += strings.TrimPrefix(l, "> ") + "\n"
 		case last >= 0:
 			all[last].wants += l + "\n"
+		default: // it would be neither run nor compared
+			return []step{{line: line + 1 + i, script: "echo 'a console block begins with a command, as in $ true'; false"}}
 		}
 	}
 	return all
@@ -79,9 +103,17 @@ func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\'
 const mark = "\x1e" // no page and no program prints that
 
 // script is the whole program.
-func script(steps []step) string {
+func script(steps []step, from, to []string) string {
 	var b strings.Builder
 	b.WriteString(prelude)
+	b.WriteString("exchange() { sed -i -E")
+	for i := range from { // two steps: what one port becomes may be another one
+		fmt.Fprintf(&b, ` -e 's/\b%s\b/PORT-%d-/g'`, from[i], i)
+	}
+	for i := range to {
+		fmt.Fprintf(&b, ` -e 's/PORT-%d-/%s/g'`, i, to[i])
+	}
+	b.WriteString(" -e '' \"$@\"; }\n")
 	for i, s := range steps {
 		fmt.Fprintf(&b, "printf '%s%%s\\n' %d\n%s\n", mark, i, strings.TrimSuffix(s.script, "\n"))
 	}

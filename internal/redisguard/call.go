@@ -12,9 +12,9 @@ import (
 // Call is a command that was for one server, and what came of it.
 type Call struct {
 	Command string // in small letters; pipeline or transaction for several at once
-	Purpose string // lookup, touch, guess, repeatable, order or connection
+	Purpose string // lookup, watch, touch, guess, repeatable, order or connection
 	Outcome string // ok, again, error, timeout, unreachable, refused or canceled
-	Sent    bool   // else it was refused, or its time was over before its turn came
+	Sent    bool   // else it was refused, or who asked had gone or no time left before its turn came
 	Took    time.Duration
 }
 
@@ -22,6 +22,8 @@ func (p purpose) String() string {
 	switch p {
 	case lookup:
 		return "lookup"
+	case watch:
+		return "watch"
 	case touch:
 		return "touch"
 	case guess:
@@ -52,6 +54,8 @@ func outcomeOfCall(sent bool, err error) string {
 	switch said, answered := errors.AsType[redis.Error](err); {
 	case err == nil || errors.Is(err, redis.Nil):
 		return "ok"
+	case !answered && errors.Is(err, context.Canceled):
+		return "canceled"
 	case !sent && Refused(err):
 		return "refused"
 	case answered:
@@ -61,8 +65,6 @@ func outcomeOfCall(sent bool, err error) string {
 			}
 		}
 		return "error"
-	case errors.Is(err, context.Canceled):
-		return "canceled"
 	case late(err):
 		return "timeout"
 	case !sent:

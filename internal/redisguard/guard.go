@@ -12,7 +12,7 @@
 // The bulkhead lets as many wait as will be answered in time, as fast as the server
 // answers now, and refuses the next one at once.
 //
-// Only what is marked, by [Lookup], [Touch], [Guess] or [Repeatable], is ever refused.
+// Only what is marked, by [Lookup], [Watch], [Touch], [Guess] or [Repeatable], is ever refused.
 // All else is an order, a revocation for one, and always tries: it waits for its turn as
 // long as its context lasts. Orders are no evidence that a server is gone, since some
 // take long by themselves, but that it is there.
@@ -90,6 +90,7 @@ const (
 	touch
 	guess
 	repeatable
+	watch  // as lookup, told apart in [Call]
 	inside // what a guarded command needs to be sent: it opens a connection
 )
 
@@ -116,7 +117,7 @@ func shareOf(p purpose) int {
 		return repeatableShare
 	case order:
 		return orderShare
-	case lookup, inside:
+	case lookup, watch, inside:
 	}
 	return lookupShare
 }
@@ -135,6 +136,12 @@ type mark struct {
 // long at most.
 func Lookup(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	return marked(ctx, lookup, timeout)
+}
+
+// Watch is the context of what asks whether a server is there, as lookups would find it,
+// and decides nothing: it is treated as they are, and told apart in [Call].
+func Watch(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return marked(ctx, watch, timeout)
 }
 
 // Touch is the context of what the use of a credential leaves behind, and can do
@@ -374,6 +381,7 @@ func (g *Guard) count(p purpose, err error) {
 	switch {
 	case p == touch:
 		g.skipped.Add(1)
+	case errors.Is(err, context.Canceled): // by who asked: it says nothing about the server, nor about how many wait
 	case errors.Is(err, errBroken):
 		g.broken.Add(1)
 	case errors.Is(err, errFull):

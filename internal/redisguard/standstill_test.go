@@ -175,3 +175,14 @@ func TestNobodyAsksWhoseTimeIsOver(t *testing.T) {
 	require.Zero(t, dialed.Load())
 	require.Zero(t, guard.Stats().Opened)
 }
+
+// An answer that is read behind its deadline lay there while this process stood still:
+// it says nothing about how fast the store is, for which the next ones would be refused.
+func TestAnAnswerBehindItsDeadlineTeachesNothing(t *testing.T) {
+	t.Parallel()
+	const took = 300 * time.Millisecond
+	require.Positive(t, redisguard.UsualAfter(t.Context(), took))
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Millisecond))
+	defer cancel()
+	require.Zero(t, redisguard.UsualAfter(late, took))
+}

@@ -105,6 +105,17 @@ func Run(tb testing.TB, dir string, env []string, program string, args ...string
 	return text
 }
 
+// Clone returns a directory in which somebody cloned the repository, as gatehouse, as far
+// as sdk/ goes. 'npm ci' has been run there.
+func Clone(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	sdk := filepath.Join(dir, "gatehouse", "sdk")
+	copyTree(tb, filepath.Join(Root(tb), "sdk"), sdk)
+	require.NoError(tb, os.Symlink(NodeModules(tb), filepath.Join(sdk, "typescript", "node_modules")))
+	return dir
+}
+
 // TypeScript returns a directory with the package for Node, built, and its tests in build.
 func TypeScript(tb testing.TB) string {
 	tb.Helper()

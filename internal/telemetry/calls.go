@@ -1,10 +1,13 @@
 package telemetry
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse-auth/gatehouse/authz"
 )
 
 // Calls counts the calls of the auth API, and what they changed. It implements that
@@ -22,6 +25,14 @@ func NewCalls(reg prometheus.Registerer) *Calls {
 	c := &Calls{
 		answered: AuthCalls.counters(), duration: AuthCallDuration.histograms(), refused: AuthRefusals.counters(),
 		changes: AuthChanges.CounterVec(), reuses: RefreshReuses.counter(),
+	}
+	for _, call := range []string{"login", "token"} { // of which guesses are told by their increase
+		for _, reason := range []authz.Reason{authz.ReasonPasswordWrong, authz.ReasonRateLimited} {
+			c.refused.WithLabelValues(call, string(reason))
+		}
+		for _, status := range []int{http.StatusOK, http.StatusUnauthorized, http.StatusTooManyRequests} {
+			c.answered.WithLabelValues(call, strconv.Itoa(status))
+		}
 	}
 	reg.MustRegister(c.answered, c.duration, c.refused, c.changes, c.reuses)
 	return c

@@ -127,7 +127,7 @@ var (
 		"login", "token", "refresh", "logout", "revoke_all", "revoke", "introspect",
 		"me", "switch_organization", "sessions", "end_session", "create_session",
 		"find_users", "user_sessions", "change_user", "end_user_session",
-		"oidc_login", "oidc_callback", "oidc_logout", "jwks", "openapi", "console", "unknown")
+		"decisions", "status", "oidc_login", "oidc_callback", "oidc_logout", "feed", "jwks", "openapi", "console", "unknown")
 )
 
 // Buckets of histograms, in seconds.
@@ -156,13 +156,18 @@ var (
 			{Name: "credential", Values: []string{"", string(authz.KindSession), string(authz.KindBearer), string(authz.KindAPIKey)}},
 			closed("decision", "allow", "deny"), reasonLabel,
 		},
-		Use: "The first thing to look at. `store_unavailable`, `issuer_unavailable`, `overloaded`, `profile_malformed` and `internal` are 503s, by which availability is measured; the others are about the client. `policy_unknown` and `no_audience` are mistakes in a configuration; `no_policy` is one where every path should have a policy. [Reasons](explain.md) are explained by `gatehouse explain`.",
+		Use: "The first thing to look at. `store_unavailable`, `issuer_unavailable`, `overloaded`, `profile_malformed` and `internal` are 503s, by which availability is measured; the others are about the client. `policy_unknown` and `no_audience` are mistakes in a configuration; `no_policy` is one where every path should have a policy. What each [reason](reference/reasons.md) means, and what to do.",
 	}
 	DecisionDuration = &Metric{
 		Name: "gatehouse_decision_duration_seconds", Type: TypeHistogram, Unit: "seconds", buckets: decisionBuckets,
-		Help:   "Time from a check's arrival to its reply.",
+		Help:   "Time from a check's arrival to its reply, its wait for a processor included.",
 		Labels: []Label{closed("decision", "allow", "deny")},
-		Use:    "What the gateway waits for, without the network between. Answers from memory are in the first buckets.",
+		Use:    "What the gateway waits for, without the network between, and the same as `took` in the log. Answers from memory are in the first buckets, unless there is too much to do: a check arrives when its headers are read, and waits counted are those of a millisecond and more. A question of forward-auth counts from when its handler begins.",
+	}
+	ChecksCanceled = &Metric{
+		Name: "gatehouse_checks_canceled_total", Type: TypeCounter,
+		Help: "Checks whose caller went away while the store or an issuer was waited for, or was to be: they are no decisions, and no outage.",
+		Use:  "Clients that leave pages, or open requests and reset them. Most checks are decided before that can happen, and are counted among the decisions.",
 	}
 	DecisionStepDuration = &Metric{
 		Name: "gatehouse_decision_step_duration_seconds", Type: TypeHistogram, Unit: "seconds", buckets: decisionBuckets,
@@ -188,9 +193,9 @@ var (
 var (
 	ChecksShed = &Metric{
 		Name: "gatehouse_checks_shed_total", Type: TypeCounter,
-		Help:   "Checks that were refused with 503 because there were too many, by why: late (it waited for a processor too long to be of use), queue (the queue for processors doesn't get shorter), limit (server.check.max_concurrent).",
-		Labels: []Label{closed("why", "late", "queue", "limit")},
-		Use:    "See [overload](overload.md). They are among the decisions, too, with the reason `overloaded`.",
+		Help:   "Checks that were refused with 503 because there were too many, by why: late (it waited for a processor too long to be of use), queue (the queue for processors doesn't get shorter), limit (server.check.max_concurrent), gone (it was late, and the gateway had given up: there was nobody to refuse).",
+		Labels: []Label{closed("why", "late", "queue", "limit", "gone")},
+		Use:    "See [overload](overload.md). They are among the decisions, too, with the reason `overloaded`. Of those that are gone many are dropped before they can be counted.",
 	}
 	ChecksInFlight = &Metric{
 		Name: "gatehouse_checks_in_flight", Type: TypeGauge,
@@ -252,6 +257,28 @@ var (
 	}
 )
 
+// The revocation feed.
+var (
+	FeedFollowers = &Metric{
+		Name: "gatehouse_feed_followers", Type: TypeGauge,
+		Help: "Services that follow the revocation feed here.",
+	}
+	FeedLive = &Metric{
+		Name: "gatehouse_feed_live", Type: TypeGauge,
+		Help: "1 while what ends is told as it happens; 0 while that may be late, or nobody follows at any replica.",
+	}
+	FeedEvents = &Metric{
+		Name: "gatehouse_feed_events_total", Type: TypeCounter,
+		Help:   "Events of the revocation feed, each once, however many follow.",
+		Labels: []Label{closed("event", texts(authz.FeedKinds())...)},
+		Use:    "After a `reset` services end what they can't ask anew about: streams begin again then.",
+	}
+	FeedCut = &Metric{
+		Name: "gatehouse_feed_cut_total", Type: TypeCounter,
+		Help: "Followers that were cut off since they were too slow. They come back and go on.",
+	}
+)
+
 // The cache.
 var (
 	CacheAnswers = &Metric{
@@ -276,6 +303,7 @@ var (
 	CacheCoherent = &Metric{
 		Name: "gatehouse_cache_coherent", Type: TypeGauge,
 		Help: "1 while announcements are proven to come and the cache answers, else 0.",
+		Use:  "It and the others of the cache are not there with `redis.cache.enabled: false`, nor where the store doesn't announce what changes (`unsupported` in /readyz): that is no cache out of order, but none.",
 	}
 	CacheAge = &Metric{
 		Name: "gatehouse_cache_proof_age_seconds", Type: TypeGauge, Unit: "seconds",
@@ -292,19 +320,19 @@ var (
 	}
 	StoreCommands = &Metric{
 		Name: "gatehouse_store_commands_total", Type: TypeCounter,
-		Help: "Commands for Redis, by what they were for, the command, and what came of it: ok, again (moved elsewhere, or its script wasn't there: it is sent again), error (another error that the server answered), timeout, unreachable (the connection failed), refused (not sent), canceled (whoever asked had gone).",
+		Help: "Commands for Redis, by what they were for, the command, and what came of it: ok, again (moved elsewhere, or its script wasn't there: it is sent again), error (another error that the server answered), timeout, unreachable (the connection failed), refused (not sent), canceled (whoever asked had gone, before it was sent or after).",
 		Labels: []Label{
-			closed("purpose", "lookup", "touch", "guess", "repeatable", "order", "connection"),
+			closed("purpose", "lookup", "watch", "touch", "guess", "repeatable", "order", "connection"),
 			closed("command", storeCommands...),
 			closed("outcome", "ok", "again", "error", "timeout", "unreachable", "refused", "canceled"),
 		},
-		Use: "`lookup` decides requests; `touch` renews, `guess` counts tries at passwords, `repeatable` reads lists and refreshes, `order` is what must be done: a revocation, for one; `connection` opens connections. In a Cluster each command to each server counts. An embedded store has none.",
+		Use: "`lookup` decides requests; `watch` asks once a second whether Redis is there; `touch` renews, `guess` counts tries at passwords, `repeatable` reads lists and refreshes, `order` is what must be done: a revocation, for one; `connection` opens connections. In a Cluster each command to each server counts. An embedded store has none.",
 	}
 	StoreCommandDuration = &Metric{
 		Name: "gatehouse_store_command_duration_seconds", Type: TypeHistogram, Unit: "seconds",
 		buckets: []float64{50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1},
 		Help:    "Time from a command for Redis to its answer or failure, its wait for a connection included; those that were not sent are left out.",
-		Labels:  []Label{closed("purpose", "lookup", "touch", "guess", "repeatable", "order", "connection")},
+		Labels:  []Label{closed("purpose", "lookup", "watch", "touch", "guess", "repeatable", "order", "connection")},
 	}
 	StoreSilent = &Metric{
 		Name: "gatehouse_store_servers_silent", Type: TypeGauge, Help: "Redis servers that don't answer, so that what needs them is refused at once.",
@@ -385,7 +413,13 @@ var (
 		Name: "gatehouse_tls_certificate_expiry_timestamp_seconds", Type: TypeGauge, Unit: "seconds",
 		Help:   "When the certificate of a listener ends, for those with TLS.",
 		Labels: []Label{closed("listener", "check", "http")},
-		Use:    "The files are read again when they change: renewing them is enough.",
+		Use:    "The files are read again when they change: renewing them is enough. Certificates by which Gatehouse shows itself to Redis or to a collector have no metric.",
+	}
+	CertificateStart = &Metric{
+		Name: "gatehouse_tls_certificate_not_before_timestamp_seconds", Type: TypeGauge, Unit: "seconds",
+		Help:   "When that certificate began.",
+		Labels: []Label{closed("listener", "check", "http")},
+		Use:    "With its end, how long it lasts: what is soon for one of three months is the whole life of another.",
 	}
 )
 
@@ -393,10 +427,11 @@ var (
 // process.
 func Catalogue() []Group {
 	return []Group{
-		{"Decisions", []*Metric{Decisions, DecisionDuration, DecisionStepDuration, ObservedDenials, DegradedDecisions}},
+		{"Decisions", []*Metric{Decisions, DecisionDuration, ChecksCanceled, DecisionStepDuration, ObservedDenials, DegradedDecisions}},
 		{"Load", []*Metric{ChecksInFlight, ChecksShed, HTTPShed}},
 		{"Rate limits", []*Metric{RateLimitDecisions, RateLimitUncounted}},
 		{"Auth API: sessions, tokens, revocations", []*Metric{AuthCalls, AuthCallDuration, AuthRefusals, AuthChanges, RefreshReuses}},
+		{"Revocation feed", []*Metric{FeedFollowers, FeedLive, FeedEvents, FeedCut}},
 		{"Cache", []*Metric{
 			CacheAnswers, CacheCoherent, CacheAge, CacheEntries, CacheBytes, CacheInvalidations, CacheFlushes, CacheDrops, CacheEvictions,
 		}},
@@ -405,7 +440,7 @@ func Catalogue() []Group {
 		}},
 		{"Issuers", []*Metric{IssuerKeys, IssuerLastFetch, IssuerFailures}},
 		{"Audit log and traces", []*Metric{AuditLines, AuditFailures, TraceSpans}},
-		{"Process and configuration", []*Metric{BuildInfo, Ready, ConfigReloads, ConfigGood, ConfigLoaded, ConfigPending, CertificateExpiry}},
+		{"Process and configuration", []*Metric{BuildInfo, Ready, ConfigReloads, ConfigGood, ConfigLoaded, ConfigPending, CertificateExpiry, CertificateStart}},
 	}
 }
 

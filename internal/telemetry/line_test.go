@@ -141,3 +141,64 @@ type oneSession struct{}
 func (oneSession) Session(context.Context, string, authz.ReadOptions) (*authz.Session, error) {
 	return &authz.Session{Identity: authz.Identity{ID: "alice"}, Standing: authz.Standing{Revoked: true}}, nil
 }
+
+// Who goes away early makes no outage of it: no decision, and no warning. Who was kept
+// waiting for most of the time does.
+func TestWhoGoesAwayEarlyIsNoOutage(t *testing.T) {
+	t.Parallel()
+	gone, leave := context.WithTimeout(t.Context(), time.Hour)
+	leave()
+	goneLate, leave := context.WithCancel(deadlined{t.Context()})
+	leave()
+	late, end := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer end()
+	outage := func() error { return authz.Refuse(authz.ReasonStoreUnavailable, "read session: %w", context.Canceled) }
+	alice := &authz.Principal{Identity: authz.Identity{ID: "alice"}}
+	degraded := &authz.Principal{Identity: authz.Identity{ID: "alice"}, Degraded: authz.OutageServeStale}
+	for name, tc := range map[string]struct {
+		ctx      context.Context //nolint:containedctx // of a call
+		d        authz.Decision
+		err      error
+		canceled bool
+	}{
+		"the store was waited for":        {gone, authz.Decision{Reason: authz.ReasonStoreUnavailable}, outage(), true},
+		"too many wait":                   {gone, authz.Decision{Reason: authz.ReasonOverloaded}, authz.Refuse(authz.ReasonOverloaded, "x"), true},
+		"under a policy that observes":    {gone, authz.Decision{Reason: authz.ReasonAnonymous, Observed: outage()}, nil, true},
+		"let in without the store":        {gone, authz.Decision{Reason: authz.ReasonAuthenticated, Principal: degraded}, nil, true},
+		"let pass uncounted":              {gone, authz.Decision{Reason: authz.ReasonAuthenticated, Principal: alice, Quota: authz.Quota{Limit: "l", Uncounted: outage()}}, nil, true},
+		"its time was over":               {late, authz.Decision{Reason: authz.ReasonStoreUnavailable}, outage(), false},
+		"the gateway ended it at its end": {goneLate, authz.Decision{Reason: authz.ReasonStoreUnavailable}, outage(), false},
+		"it is still there":               {t.Context(), authz.Decision{Reason: authz.ReasonOverloaded}, authz.Refuse(authz.ReasonOverloaded, "x"), false},
+		"it was refused before it left":   {gone, authz.Decision{Reason: authz.ReasonRole, Principal: alice}, authz.Refuse(authz.ReasonRole, "x"), false},
+		"it was allowed before it left":   {gone, authz.Decision{Reason: authz.ReasonAuthenticated, Principal: alice}, nil, false},
+		"a bug is a bug":                  {gone, authz.Decision{Reason: authz.ReasonInternal}, authz.Refuse(authz.ReasonInternal, "x"), false},
+	} {
+		reg, out := prometheus.NewRegistry(), &bytes.Buffer{}
+		r := telemetry.NewRecorder(slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})), reg)
+		r.Record(tc.ctx, request(t, nil), &tc.d, tc.err, time.Millisecond)
+		told := map[string]float64{}
+		families, err := reg.Gather()
+		require.NoError(t, err)
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				told[f.GetName()] += m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+		decided := map[bool]float64{true: 0, false: 1}[tc.canceled]
+		require.InDelta(t, decided, told["gatehouse_decisions_total"], 0, name)
+		require.InDelta(t, decided, told["gatehouse_decision_duration_seconds"], 0, name)
+		require.InDelta(t, 1-decided, told["gatehouse_checks_canceled_total"], 0, name)
+		if tc.canceled {
+			require.Contains(t, out.String(), `"level":"DEBUG"`, name)
+			require.Contains(t, out.String(), `"canceled":true`, name)
+			require.Zero(t, told["gatehouse_observed_denials_total"]+told["gatehouse_degraded_decisions_total"]+told["gatehouse_rate_limit_uncounted_total"], name)
+		} else {
+			require.NotContains(t, out.String(), `"canceled":`, name)
+		}
+	}
+}
+
+// deadlined is a context whose deadline is over, and which nobody has ended for it.
+type deadlined struct{ context.Context } //nolint:containedctx // it is one
+
+func (deadlined) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }

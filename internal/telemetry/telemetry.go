@@ -6,7 +6,9 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -27,6 +29,7 @@ type Recorder struct {
 	observed  *prometheus.CounterVec
 	degraded  *prometheus.CounterVec
 	uncounted *prometheus.CounterVec
+	canceled  prometheus.Counter
 	duration  *prometheus.HistogramVec
 	meters    sync.Map // of *meters by labels: looking them up by text costs more
 	floods    *floods
@@ -63,12 +66,12 @@ func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 		log:       log,
 		floods:    newFloods(log),
 		decisions: Decisions.counters(), observed: ObservedDenials.counters(), degraded: DegradedDecisions.counters(),
-		uncounted: RateLimitUncounted.counters(), duration: DecisionDuration.histograms(),
+		uncounted: RateLimitUncounted.counters(), canceled: ChecksCanceled.counter(), duration: DecisionDuration.histograms(),
 	}
 	for _, decision := range []string{"allow", "deny"} {
 		r.duration.WithLabelValues(decision)
 	}
-	reg.MustRegister(r.decisions, r.observed, r.degraded, r.uncounted, r.duration)
+	reg.MustRegister(r.decisions, r.observed, r.degraded, r.uncounted, r.canceled, r.duration)
 	return r
 }
 
@@ -82,6 +85,9 @@ func NewRecorder(log *slog.Logger, reg prometheus.Registerer) *Recorder {
 // During an outage or overload each request would have its line, and the lines would
 // be the next overload: of those the first ones of each second are logged, and how
 // many were not. [Recorder.Flush] tells the last of these numbers.
+//
+// What was not known in time for a caller who went away before is no outage, and no
+// decision: it is counted by itself, and logged at debug level.
 func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Decision, err error, took time.Duration) {
 	decision := "allow"
 	if err != nil {
@@ -91,28 +97,25 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if d.Policy != nil {
 		policy = d.Policy.Name
 	}
-	m := r.metersOf(labels{policy, d.Kind, decision, d.Reason})
-	m.decisions.Inc()
-	m.duration.Observe(took.Seconds())
-	if d.Observed != nil {
-		r.observed.WithLabelValues(policy, string(authz.ReasonOf(d.Observed))).Inc()
-	}
-	if d.Principal != nil && d.Principal.Degraded != "" {
-		r.degraded.WithLabelValues(policy, string(d.Principal.Degraded)).Inc()
-	}
-	if err == nil && d.Quota.Uncounted != nil {
-		r.uncounted.WithLabelValues(d.Quota.Limit).Inc()
+	canceled := leftEarly(ctx, d, err)
+	if canceled {
+		r.canceled.Inc()
+	} else {
+		r.count(policy, decision, d, err, took)
 	}
 
 	level := levelOf(d, err)
 	sampled := level == slog.LevelDebug && r.samples(req)
-	if sampled {
+	switch {
+	case canceled:
+		level = slog.LevelDebug
+	case sampled:
 		level = slog.LevelInfo
 	}
 	if !r.log.Enabled(ctx, level) {
 		return
 	}
-	if flood := floodOf(d, level); flood != "" && !r.floods.logs(floodKind{level, flood}) { //nolint:contextcheck // the summary outlives the request
+	if flood := floodOf(d, level); flood != "" && !canceled && !r.floods.logs(floodKind{level, flood}) { //nolint:contextcheck // the summary outlives the request
 		return
 	}
 	attrs := []slog.Attr{
@@ -138,6 +141,9 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if sampled {
 		attrs = append(attrs, slog.Bool("sampled", true))
 	}
+	if canceled {
+		attrs = append(attrs, slog.Bool("canceled", true))
+	}
 	if d.Observed != nil {
 		attrs = append(attrs, slog.String("would_deny", clip(d.Observed.Error())))
 	}
@@ -150,6 +156,37 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 		attrs = append(attrs, slog.String("uncounted", clip(d.Quota.Uncounted.Error())))
 	}
 	r.log.LogAttrs(ctx, level, "check", attrs...)
+}
+
+// count counts a decision.
+func (r *Recorder) count(policy, decision string, d *authz.Decision, err error, took time.Duration) {
+	m := r.metersOf(labels{policy, d.Kind, decision, d.Reason})
+	m.decisions.Inc()
+	m.duration.Observe(took.Seconds())
+	if d.Observed != nil {
+		r.observed.WithLabelValues(policy, string(authz.ReasonOf(d.Observed))).Inc()
+	}
+	if d.Principal != nil && d.Principal.Degraded != "" {
+		r.degraded.WithLabelValues(policy, string(d.Principal.Degraded)).Inc()
+	}
+	if err == nil && d.Quota.Uncounted != nil {
+		r.uncounted.WithLabelValues(d.Quota.Limit).Inc()
+	}
+}
+
+// leftEarly reports whether something was not known for a caller who had gone away
+// early: the store or an issuer was not waited for. Nobody has that answer, and it says
+// nothing about them. Who goes when most of their time is over has been kept waiting.
+func leftEarly(ctx context.Context, d *authz.Decision, err error) bool {
+	why := cmp.Or(err, d.Observed)
+	switch {
+	case why != nil && slices.Contains(outages, authz.ReasonOf(why)):
+	case d.Principal != nil && d.Principal.Degraded != "", err == nil && d.Quota.Uncounted != nil:
+	default:
+		return false
+	}
+	deadline, ok := ctx.Deadline()
+	return errors.Is(ctx.Err(), context.Canceled) && (!ok || time.Now().Before(deadline))
 }
 
 // whose says who is calling, or whose credential was refused, as far as it is known.

@@ -1,15 +1,19 @@
 package tracing
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
@@ -44,11 +48,7 @@ func newQueue(sender sdktrace.SpanExporter, o Options) *queue {
 	if q.spans == nil {
 		q.spans = NewSpans(prometheus.NewRegistry())
 	}
-	secrets := make([]string, 0, len(o.Headers))
-	for _, value := range o.Headers {
-		secrets = append(secrets, value)
-	}
-	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(&exporter{SpanExporter: sender, q: q, log: o.Log, endpoint: o.Endpoint, secrets: secrets},
+	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(&exporter{SpanExporter: sender, q: q, log: o.Log, endpoint: o.Endpoint},
 		sdktrace.WithMaxQueueSize(queueLength),
 		sdktrace.WithMaxExportBatchSize(batchLength),
 		sdktrace.WithBatchTimeout(batchTime),
@@ -72,15 +72,15 @@ type exporter struct {
 	q        *queue
 	log      *slog.Logger
 	endpoint string
-	secrets  []string
 
-	mu   sync.Mutex
-	down bool      // that was told
-	told time.Time // the last time
+	mu      sync.Mutex
+	down    bool      // that was told
+	told    time.Time // the last time
+	refused time.Time // the last time that a line said that spans are refused
 }
 
 // toldEvery is how much time lies at least between two lines that say that the collector
-// can't be reached.
+// can't be reached, or refuses spans.
 const toldEvery = time.Minute
 
 // ExportSpans implements [sdktrace.SpanExporter]. It is called for one batch at a time.
@@ -88,43 +88,68 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(e.q.over, cancel)() //nolint:contextcheck // both can end it
-	err := e.SpanExporter.ExportSpans(ctx, spans)
-	n := len(spans)
-	e.q.waiting.Add(-int64(n))
+	var refused int64
+	err := e.SpanExporter.ExportSpans(context.WithValue(ctx, refusedKey{}, &refused), spans)
+	n := int64(len(spans))
+	e.q.waiting.Add(-n)
 	if err != nil {
-		e.q.spans.unsent.Add(float64(n))
-	} else {
-		e.q.spans.sent.Add(float64(n))
+		refused = n
 	}
-	e.tell(err)
+	refused = min(max(refused, 0), n) // by a stranger's word
+	e.q.spans.unsent.Add(float64(refused))
+	e.q.spans.sent.Add(float64(n - refused))
+	e.tell(err, refused)
 	return nil // it has been told
 }
 
-func (e *exporter) tell(err error) {
+// refusedKey is that of an *int64 in a context, to which [readRefused] writes.
+type refusedKey struct{}
+
+// readRefused reads off a collector's answer how many spans of a batch it refuses (OTLP:
+// partial success). The exporter, which is to see nothing of that, would make an error of
+// it, without the number; and also of the mere remark that comes with none refused.
+func readRefused(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	err := invoke(ctx, method, request, reply, conn, o...)
+	answer, ok := reply.(*collector.ExportTraceServiceResponse)
+	if !ok || err != nil {
+		return err
+	}
+	if refused, ok := ctx.Value(refusedKey{}).(*int64); ok {
+		*refused = answer.GetPartialSuccess().GetRejectedSpans()
+	}
+	answer.PartialSuccess = nil
+	return nil
+}
+
+// tell writes to the log. What the collector says in words is left out: it may repeat a
+// header of ours, in whole or in part, or what it likes.
+func (e *exporter) tell(err error, refused int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch {
-	case err == nil && e.down:
+	endpoint := slog.String("endpoint", e.endpoint)
+	if err == nil && e.down {
 		e.down = false
-		e.log.Info("traces are sent again", slog.String("endpoint", e.endpoint))
+		e.log.Info("traces are sent again", endpoint)
+	}
+	switch {
 	case err != nil && !e.down && time.Since(e.told) >= toldEvery:
 		e.down, e.told = true, time.Now()
+		code := status.Code(err)
 		e.log.Warn("traces can't be sent, and are dropped until they can; requests don't wait for it",
-			slog.String("endpoint", e.endpoint), slog.String("error", e.clean(err)))
+			endpoint, slog.String("code", code.String()), slog.String("remedy", cmp.Or(remedies[code], "look into the collector's own log")))
+	case err == nil && refused > 0 && time.Since(e.refused) >= toldEvery:
+		e.refused = time.Now()
+		e.log.Warn("the collector refuses some spans of those that it gets; look into its own log for why",
+			endpoint, slog.Int64("refused", refused))
 	}
 }
 
-// clean is an error without what a collector may have repeated of our headers.
-func (e *exporter) clean(err error) string {
-	text := err.Error()
-	for _, s := range e.secrets {
-		if s != "" {
-			text = strings.ReplaceAll(text, s, "[secret]")
-		}
-	}
-	const most = 300
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "…"
-	}
-	return text
+// remedies are where to look, by the code of a call that failed.
+var remedies = map[codes.Code]string{
+	codes.Unavailable:      "look whether the collector can be reached at this endpoint, and whether tracing.otlp.tls, or insecure, is as it wants",
+	codes.Unauthenticated:  "look whether tracing.otlp.headers_file has what the collector asks for",
+	codes.PermissionDenied: "look whether tracing.otlp.headers_file has what the collector asks for",
+	codes.Unimplemented:    "look whether what listens there takes OTLP over gRPC, usually at port 4317",
+	codes.DeadlineExceeded: "the collector didn't answer in time; look whether it has too much to do",
+	codes.Canceled:         "the collector didn't answer in time; look whether it has too much to do", // at our end
 }

@@ -102,12 +102,14 @@ var faults = []authz.Reason{
 }
 
 // Request begins the span of a request of the http listener. What it returns takes the
-// place of w and r; end ends the span. route is its path, where that is one of a closed
-// list, else ""; who knows it better names the span later. believed is whether a proxy of
-// ours is in front, so that traceparent is its own.
+// place of w and r; end, which is to be deferred, ends the span: a panic that comes by is
+// an error of it, and goes on. route is its path, where that is one of a closed
+// list, else ""; who knows it better names the span later. believed is whether whoever
+// asks may say what is recorded: its traceparent is then the parent, else no more than a
+// link.
 func (t *Tracer) Request(w http.ResponseWriter, r *http.Request, route string, believed bool) (_ http.ResponseWriter, _ *http.Request, end func()) {
 	ctx := r.Context()
-	remote := traced.Remote(r.Header.Values("traceparent"), r.Header.Values("tracestate")) //nolint:contextcheck // what is read is all
+	remote := traced.Remote(r.Header.Values("traceparent")) //nolint:contextcheck // what is read is all
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	switch {
 	case remote.IsValid() && believed:
@@ -130,16 +132,24 @@ func (t *Tracer) Request(w http.ResponseWriter, r *http.Request, route string, b
 	ctx, s := t.tracer.Start(ctx, name, append(options, trace.WithAttributes(attributes...))...)
 	watched := &statusWriter{ResponseWriter: w}
 	return watched, r.WithContext(ctx), func() {
-		if watched.status == 0 {
+		defer s.End()
+		p := recover()
+		if watched.status == 0 && p == nil {
 			watched.status = http.StatusOK
 		}
-		s.SetAttributes(semconv.HTTPResponseStatusCode(watched.status))
+		if watched.status != 0 {
+			s.SetAttributes(semconv.HTTPResponseStatusCode(watched.status))
+		}
+		if p != nil {
+			s.SetAttributes(semconv.ErrorTypeKey.String("panic"))
+			s.SetStatus(codes.Error, "panic")
+			panic(p)
+		}
 		if watched.status >= http.StatusInternalServerError {
 			code := strconv.Itoa(watched.status)
 			s.SetAttributes(semconv.ErrorTypeKey.String(code))
 			s.SetStatus(codes.Error, code)
 		}
-		s.End()
 	}
 }
 
@@ -166,7 +176,12 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 }
 
 // Flush implements [http.Flusher].
-func (w *statusWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+func (w *statusWriter) Flush() {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}
 
 // Unwrap is for [http.ResponseController].
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

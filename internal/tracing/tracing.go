@@ -25,9 +25,10 @@
 // Envoy's, is recorded where Envoy's is, and a client is believed as far as Envoy believes
 // it. The headers of the checked request are not looked at.
 //
-// The http listener has traceparent as a header. Where server.http.trusted_hops says that
-// a proxy is in front, it is the parent. Else the client itself has sent it: a trace of
-// our own begins, with a link to the client's.
+// The http listener has traceparent as a header, and there is no telling whether the proxy
+// in front wrote it or handed on what a client had sent, which would choose the trace and
+// have itself recorded. So a trace of our own begins, with a link to what the header names,
+// unless tracing.trust_traceparent says that it is the proxy's.
 //
 // # What it may cost
 //
@@ -120,14 +121,23 @@ func New(o Options) (*Tracer, error) {
 		security = insecure.NewCredentials()
 	}
 	// A connection of ours, in which none of OpenTelemetry's environment variables has a say.
-	conn, err := grpc.NewClient(o.Endpoint,
+	// With TLS it goes through $HTTPS_PROXY, as fetches of keys do.
+	dial := []grpc.DialOption{
 		grpc.WithTransportCredentials(security),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithUnaryInterceptor(readRefused),
 		grpc.WithUserAgent("gatehouse"),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectTime},
 			MinConnectTimeout: reconnectTime,
-		}))
+		}),
+	}
+	if o.InsecurePlaintext {
+		// $HTTPS_PROXY is for TLS: here the proxy could read along, and is no way to a
+		// collector near by.
+		dial = append(dial, grpc.WithNoProxy())
+	}
+	conn, err := grpc.NewClient(o.Endpoint, dial...)
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
@@ -161,7 +171,8 @@ func New(o Options) (*Tracer, error) {
 }
 
 // resourceOf says what sends the spans. $OTEL_RESOURCE_ATTRIBUTES adds what it doesn't
-// say: the provider merges it.
+// say: the provider merges it. host.name, which is there unless somebody gives another
+// one, tells replicas apart: it is a pod's name.
 func resourceOf(o Options) *resource.Resource {
 	for pair := range strings.SplitSeq(os.Getenv("OTEL_RESOURCE_ATTRIBUTES"), ",") {
 		if strings.TrimSpace(pair) != "" && !strings.Contains(pair, "=") {
@@ -172,6 +183,11 @@ func resourceOf(o Options) *resource.Resource {
 	attributes := []attribute.KeyValue{semconv.ServiceName(cmp.Or(o.ServiceName, "gatehouse"))}
 	if o.Version != "" {
 		attributes = append(attributes, semconv.ServiceVersion(o.Version))
+	}
+	if _, given := resource.Environment().Set().Value(semconv.HostNameKey); !given {
+		if host, err := os.Hostname(); err == nil && host != "" {
+			attributes = append(attributes, semconv.HostName(host)) // of two with a name the last one counts
+		}
 	}
 	for name, value := range o.Attributes {
 		attributes = append(attributes, attribute.String(name, value))

@@ -4,11 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,7 +101,7 @@ func TestAChecksParentIsTheGatewaysSpan(t *testing.T) {
 			require.Equal(t, checkMethod, s.Name)
 			require.Equal(t, "SERVER", s.Kind)
 			require.Equal(t, map[string]string{"rpc.system.name": "grpc", "rpc.method": checkMethod, "rpc.response.status_code": "OK"}, s.Attributes)
-			require.Equal(t, map[string]string{"service.name": "gate", "service.version": "v1", "zone": "a"}, s.Resource)
+			require.Equal(t, map[string]string{"service.name": "gate", "service.version": "v1", "zone": "a", "host.name": hostname(t)}, s.Resource)
 			if tc.trace == "new" {
 				require.NotEqual(t, aTrace, s.Trace)
 				require.Empty(t, s.Parent)
@@ -149,6 +155,83 @@ func TestARequestsParentIsWhoIsBelieved(t *testing.T) {
 			require.Equal(t, map[string]string{
 				"http.request.method": "_OTHER", "http.route": "/some/route", "http.response.status_code": "503", "error.type": "503",
 			}, spans[0].Attributes)
+		})
+	}
+}
+
+// Whoever panics has not answered with 200. What recovers is net/http, as without a span.
+func TestAPanicIsAnError(t *testing.T) {
+	for name, sent := range map[string]string{"nothing was sent": "", "half was sent": "200"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, out := collect(t), &lines{}
+			tracer := newTracer(t, tracing.Options{Endpoint: c.Addr, Sample: 1})
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w, _, end := tracer.Request(w, r, "/check", false)
+				defer end()
+				if sent != "" {
+					_ = http.NewResponseController(w).Flush()
+				}
+				panic("a bug")
+			}))
+			server.Config.ErrorLog = log.New(out, "", 0)
+			server.Start()
+			t.Cleanup(server.Close)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+			require.NoError(t, err)
+			response, err := http.DefaultClient.Do(r)
+			if err == nil {
+				_, err = io.ReadAll(response.Body)
+				require.NoError(t, response.Body.Close())
+			}
+			require.Error(t, err, "the connection is cut")
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), 1)
+			require.Equal(t, "ERROR", c.Spans()[0].Status)
+			require.Equal(t, "panic", c.Spans()[0].Attributes["error.type"])
+			require.Equal(t, sent, c.Spans()[0].Attributes["http.response.status_code"])
+			require.Contains(t, out.String(), "a bug")
+			require.Contains(t, out.String(), "TestAPanicIsAnError", "where it was")
+		})
+	}
+}
+
+// A client's tracestate, of which W3C allows 16 KiB, doesn't come along: it would have
+// whole batches refused as too large, with everybody's spans in them.
+func TestTracestateIsLeftBehind(t *testing.T) {
+	const spans = 400 // one batch, above 4 MiB with it
+	members := make([]string, 32)
+	for i := range members {
+		members[i] = fmt.Sprintf("k%02d%s=%s", i, strings.Repeat("a", 250), strings.Repeat("b", 256))
+	}
+	state := strings.Join(members, ",")
+	parent := "00-" + aTrace + "-" + aSpan + "-01"
+	for name, begin := range map[string]func(*tracing.Tracer) (end func()){
+		"a request": func(tracer *tracing.Tracer) func() {
+			r := httptest.NewRequest(http.MethodGet, "/check", nil)
+			r.Header.Set("traceparent", parent)
+			r.Header.Set("tracestate", state)
+			_, _, end := tracer.Request(httptest.NewRecorder(), r, "/check", true)
+			return end
+		},
+		"a check": func(tracer *tracing.Tracer) func() {
+			_, end := tracer.Start(from(t, "traceparent", parent, "tracestate", state))
+			return end
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, reg := collect(t), prometheus.NewRegistry()
+			tracer := newTracer(t, tracing.Options{Endpoint: c.Addr, Sample: 1, Spans: tracing.NewSpans(reg)})
+			for range spans {
+				begin(tracer)()
+			}
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), spans)
+			for _, s := range c.Spans() {
+				require.Empty(t, s.State)
+				require.Equal(t, aSpan, s.Parent)
+			}
 		})
 	}
 }
@@ -265,6 +348,10 @@ func TestACollectorThatFailsHoldsUpNobody(t *testing.T) {
 				return err == nil && lost == spans
 			}, patience, 10*time.Millisecond, "each span is counted, and none twice")
 			require.Equal(t, 1, strings.Count(out.String(), "can't be sent"))
+			if name == "gone" {
+				require.Contains(t, out.String(), `"code":"Unavailable"`)
+				require.Contains(t, out.String(), "can be reached")
+			}
 			require.NotContains(t, out.String(), "hunter2")
 			require.Empty(t, c.Spans())
 		})
@@ -282,6 +369,72 @@ func total(reg *prometheus.Registry) (n int, err error) {
 		}
 	}
 	return n, err
+}
+
+// A collector may take some spans of a batch and refuse others, or take all and remark on
+// something (OTLP: partial success). The one is counted, and neither is an outage.
+func TestACollectorsPartialSuccess(t *testing.T) {
+	const spans = 10
+	for name, tc := range map[string]struct {
+		refused int64
+		lost    int
+		lines   int
+	}{
+		"none":          {0, 0, 0},
+		"one":           {1, 1, 1},
+		"all":           {spans, spans, 1},
+		"more than all": {1 << 62, spans, 1},
+		"less than nil": {-1 << 62, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, out, reg := collect(t), &lines{}, prometheus.NewRegistry()
+			c.Refuse(tc.refused, "consider hunter2")
+			tracer := newTracer(t, tracing.Options{
+				Endpoint: c.Addr, Sample: 1, Headers: map[string]string{"x-api-key": "hunter2"},
+				Log: slog.New(slog.NewJSONHandler(out, nil)), Spans: tracing.NewSpans(reg),
+			})
+			for range spans {
+				_, end := tracer.Start(t.Context())
+				end()
+			}
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), spans)
+			lost, err := total(reg)
+			require.NoError(t, err)
+			require.Equal(t, tc.lost, lost)
+			require.InDelta(t, spans-tc.lost, testutil.ToFloat64(sent{reg}), 0)
+			require.Equal(t, tc.lines, strings.Count(out.String(), "\n"), out)
+			require.Equal(t, tc.lines, strings.Count(out.String(), "refuses some spans"), out)
+			require.NotContains(t, out.String(), "hunter2")
+		})
+	}
+}
+
+// What a collector says in words stays out of the log: the value of a header has parts,
+// and whoever repeats one of them has told the key.
+func TestACollectorsWordsStayOutOfTheLog(t *testing.T) {
+	for code, remedy := range map[codes.Code]string{
+		codes.Unauthenticated: "headers_file", codes.PermissionDenied: "headers_file", codes.Unimplemented: "4317",
+		codes.InvalidArgument: "the collector's own log",
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			t.Parallel()
+			c, out := collect(t), &lines{}
+			c.Answer(func(context.Context) error { return status.Error(code, `invalid token "hunter2"`) })
+			tracer := newTracer(t, tracing.Options{
+				Endpoint: c.Addr, Sample: 1, Headers: map[string]string{"authorization": "Bearer hunter2"},
+				Log: slog.New(slog.NewJSONHandler(out, nil)),
+			})
+			_, end := tracer.Start(t.Context())
+			end()
+			shutdown(t, tracer)
+			require.NotContains(t, out.String(), "hunter2")
+			require.NotContains(t, out.String(), "invalid token")
+			require.Contains(t, out.String(), `"code":"`+code.String()+`"`)
+			require.Contains(t, out.String(), remedy)
+		})
+	}
 }
 
 func TestACollectorThatComesBackIsUsed(t *testing.T) {
@@ -322,10 +475,81 @@ func TestTheEnvironmentHasNoSay(t *testing.T) {
 	}
 	shutdown(t, tracer)
 	require.Len(t, c.Spans(), 20)
-	require.Equal(t, map[string]string{"service.name": "gate", "zone": "a", "k8s.pod.name": "gate-0"}, c.Spans()[0].Resource)
+	require.Equal(t, map[string]string{"service.name": "gate", "zone": "a", "k8s.pod.name": "gate-0", "host.name": hostname(t)}, c.Spans()[0].Resource)
 	require.Len(t, c.Spans()[0].Attributes, 3)
 	require.Empty(t, c.Headers()["x-other"])
 	require.Empty(t, c.Headers()["grpc-encoding"])
+}
+
+func hostname(t *testing.T) string {
+	t.Helper()
+	name, err := os.Hostname()
+	require.NoError(t, err)
+	return name
+}
+
+// Which replica a span is of can be seen, and said otherwise.
+func TestReplicasAreToldApart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		attributes  map[string]string
+		environment string
+		want        string
+	}{
+		"by the machine":     {nil, "", hostname(t)},
+		"by the file":        {map[string]string{"host.name": "gate-0"}, "host.name=gate-1", "gate-0"},
+		"by the environment": {nil, "host.name=gate-1", "gate-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("OTEL_RESOURCE_ATTRIBUTES", tc.environment)
+			c := collect(t)
+			tracer := newTracer(t, tracing.Options{Endpoint: c.Addr, Sample: 1, Attributes: tc.attributes})
+			_, end := tracer.Start(t.Context())
+			end()
+			shutdown(t, tracer)
+			require.Len(t, c.Spans(), 1)
+			require.Equal(t, tc.want, c.Spans()[0].Resource["host.name"])
+		})
+	}
+}
+
+// A proxy of the environment is for TLS. It is nothing that a collector near by, without,
+// is to be reached by, and could read along. Go reads that environment once, so each case
+// is a process.
+func TestProxyOfTheEnvironment(t *testing.T) {
+	const asked = "GATEHOUSE_TEST_PROXY"
+	if plaintext := os.Getenv(asked); plaintext != "" {
+		out := &lines{}
+		tracer, err := tracing.New(tracing.Options{
+			Endpoint: "collector.invalid:4317", Sample: 1, InsecurePlaintext: plaintext == "true",
+			Log: slog.New(slog.NewJSONHandler(out, nil)),
+		})
+		require.NoError(t, err)
+		_, end := tracer.Start(t.Context())
+		end()
+		require.Eventually(t, func() bool { return strings.Contains(out.String(), "can't be sent") }, patience, 10*time.Millisecond)
+		shutdown(t, tracer)
+		return
+	}
+	for name, plaintext := range map[string]string{"with TLS": "false", "without": "true"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var connects atomic.Int32
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodConnect && r.Host == "collector.invalid:4317" {
+					connects.Add(1)
+				}
+				w.WriteHeader(http.StatusBadGateway)
+			}))
+			t.Cleanup(proxy.Close)
+			program, err := os.Executable()
+			require.NoError(t, err)
+			cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestProxyOfTheEnvironment$", "-test.count=1")
+			cmd.Env = append(os.Environ(), asked+"="+plaintext, "HTTPS_PROXY="+proxy.URL, "https_proxy=", "NO_PROXY=", "no_proxy=")
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			require.Equal(t, plaintext == "false", connects.Load() > 0, "%s", out)
+		})
+	}
 }
 
 func TestRatio(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -24,6 +25,9 @@ type Key struct {
 // HashKey returns the Key of a raw key that does not expire. Programs that
 // hold the raw key themselves use it, such as tests and demonstrations.
 func HashKey(raw string) Key { return Key{SHA256: sha256.Sum256([]byte(raw))} }
+
+// expiry is what all languages take: package time takes more than RFC 3339.
+var expiry = regexp.MustCompile(`^[1-9]\d{3}-\d\d-\d\d(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d))?$`)
 
 // ParseKey reads a Key as an operator writes it: the SHA-256 hash in 64
 // hexadecimal digits, and optionally @ and the moment it expires, by RFC
@@ -47,11 +51,12 @@ func ParseKey(text string) (Key, error) {
 	if !limited {
 		return key, nil
 	}
-	key.Expires, err = time.Parse(time.RFC3339, expires)
-	if err != nil {
-		key.Expires, err = time.Parse(time.DateOnly, expires)
+	layout := time.RFC3339
+	if len(expires) == len(time.DateOnly) {
+		layout = time.DateOnly
 	}
-	if err != nil || key.Expires.IsZero() {
+	key.Expires, err = time.Parse(layout, expires)
+	if err != nil || !expiry.MatchString(expires) {
 		return Key{}, errors.New("usercontext: a key expires at a date such as 2027-01-01 or a time such as 2027-01-01T12:00:00Z")
 	}
 	return key, nil

@@ -36,6 +36,8 @@ var files = map[string]string{
 	"/auth/console/console.css":   "text/css; charset=utf-8",
 	"/auth/console/console.js":    "text/javascript; charset=utf-8",
 	"/auth/console/api.js":        "text/javascript; charset=utf-8",
+	"/auth/console/decisions.js":  "text/javascript; charset=utf-8",
+	"/auth/console/health.js":     "text/javascript; charset=utf-8",
 	"/auth/console/dom.js":        "text/javascript; charset=utf-8",
 	"/auth/console/icon.svg":      "image/svg+xml",
 	"/auth/console/settings.json": "application/json",

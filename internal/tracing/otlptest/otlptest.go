@@ -21,9 +21,10 @@ import (
 
 // Span is a span, ids in hexadecimal digits.
 type Span struct {
-	Service, Name, Kind   string // Kind: SERVER, CLIENT, INTERNAL
-	Trace, ID, Parent     string // Parent: "" for none
-	Links                 []string
+	Service, Name, Kind   string   // Kind: SERVER, CLIENT, INTERNAL
+	Trace, ID, Parent     string   // Parent: "" for none
+	State                 string   // tracestate
+	Links                 []string // trace/span
 	Attributes, Resource  map[string]string
 	Status, StatusMessage string // Status: OK, ERROR; "" for neither
 	Begin, End            time.Time
@@ -43,6 +44,7 @@ type Collector struct {
 	spans   []Span
 	headers metadata.MD
 	answer  func(ctx context.Context) error
+	partial *collector.ExportTracePartialSuccess
 }
 
 // Start runs a collector on an address: 127.0.0.1:0 for any port.
@@ -69,6 +71,14 @@ func (c *Collector) Answer(answer func(ctx context.Context) error) {
 	c.answer = answer
 }
 
+// Refuse has it keep all spans from now on, and say that it refuses so many of each batch,
+// and why.
+func (c *Collector) Refuse(spans int64, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.partial = &collector.ExportTracePartialSuccess{RejectedSpans: spans, ErrorMessage: why}
+}
+
 // Export implements the service.
 func (c *Collector) Export(ctx context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
@@ -90,7 +100,7 @@ func (c *Collector) Export(ctx context.Context, r *collector.ExportTraceServiceR
 			}
 		}
 	}
-	return &collector.ExportTraceServiceResponse{}, nil
+	return &collector.ExportTraceServiceResponse{PartialSuccess: c.partial}, nil
 }
 
 func spanOf(resource map[string]string, s *tracev1.Span) Span {
@@ -98,6 +108,7 @@ func spanOf(resource map[string]string, s *tracev1.Span) Span {
 		Service: resource["service.name"], Resource: resource, Name: s.GetName(),
 		Kind:  strings.TrimPrefix(s.GetKind().String(), "SPAN_KIND_"),
 		Trace: hex.EncodeToString(s.GetTraceId()), ID: hex.EncodeToString(s.GetSpanId()), Parent: hex.EncodeToString(s.GetParentSpanId()),
+		State:      s.GetTraceState(),
 		Attributes: attributes(s.GetAttributes()), StatusMessage: s.GetStatus().GetMessage(),
 		Begin: time.Unix(0, int64(s.GetStartTimeUnixNano())), End: time.Unix(0, int64(s.GetEndTimeUnixNano())), //nolint:gosec // G115: times of now
 	}

@@ -43,17 +43,10 @@ func traceOf(ctx context.Context) trace.SpanContext {
 // Incoming is the span of the gateway for the check that a context belongs to, as the
 // metadata of the gRPC call has it. It is not valid where there is none.
 func Incoming(ctx context.Context) trace.SpanContext {
-	parent := metadata.ValueFromIncomingContext(ctx, parentHeader)
-	if len(parent) != 1 {
-		return trace.SpanContext{}
-	}
-	return Remote(parent, metadata.ValueFromIncomingContext(ctx, stateHeader)) //nolint:contextcheck // what is read is all
+	return Remote(metadata.ValueFromIncomingContext(ctx, parentHeader)) //nolint:contextcheck // what is read is all
 }
 
-const (
-	parentHeader = "traceparent"
-	stateHeader  = "tracestate"
-)
+const parentHeader = "traceparent"
 
 // Unrecorded reports whether the gateway says of its span that it is not recorded, in the
 // one form in which all say it: most checks are of this kind, and that is all that there
@@ -84,35 +77,29 @@ func unrecorded(parent string) bool {
 	return true
 }
 
-// Remote reads what came with a request as traceparent and tracestate (W3C Trace
-// Context). It is not valid where that is missing, there twice, or malformed.
-func Remote(parent, state []string) trace.SpanContext {
+// Remote reads what came with a request as traceparent (W3C Trace Context). It is not
+// valid where that is missing, there twice, or malformed.
+//
+// What came beside it as tracestate is left behind: it is up to 16 KiB of a client's own
+// making, which each span below would have with it on its way to the collector, and nobody
+// asks us for it.
+func Remote(parent []string) trace.SpanContext {
 	if len(parent) != 1 {
 		return trace.SpanContext{}
 	}
-	c := carrier{parent: parent[0]}
-	for i, s := range state {
-		if i > 0 {
-			c.state += ","
-		}
-		c.state += s
-	}
-	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), &c))
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier(parent[0])))
 }
 
-// carrier implements [propagation.TextMapCarrier], for reading.
-type carrier struct{ parent, state string }
+// carrier implements [propagation.TextMapCarrier], for reading a traceparent.
+type carrier string
 
-func (c *carrier) Get(key string) string {
-	switch key {
-	case parentHeader:
-		return c.parent
-	case stateHeader:
-		return c.state
+func (c carrier) Get(key string) string {
+	if key == parentHeader {
+		return string(c)
 	}
 	return ""
 }
 
-func (*carrier) Set(string, string) {}
+func (carrier) Set(string, string) {}
 
-func (*carrier) Keys() []string { return []string{parentHeader, stateHeader} }
+func (carrier) Keys() []string { return []string{parentHeader} }

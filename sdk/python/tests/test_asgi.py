@@ -104,7 +104,12 @@ class Middleware(unittest.TestCase):
         self.served(OptionalUser(whoami, told), [], None)
         self.refused(OptionalUser(whoami, told), [("x-user-id", "%")], 400)
         self.refused(RequireInternalKey(whoami, [hash_key("k")], told), ALICE, 403)
-        self.assertEqual([type(r).__name__ for r in refusals], ["AnonymousError", "MalformedError", "ForbiddenError"])
+        self.refused(RequireUser(RequireRole(whoami, "admin"), told), ALICE, 403)
+        self.refused(OptionalUser(RequireRole(whoami, "admin"), told), [], 401)
+        self.assertEqual(
+            [type(r).__name__ for r in refusals],
+            ["AnonymousError", "MalformedError", "ForbiddenError", "ForbiddenError", "AnonymousError"],
+        )
         self.served(OptionalUser(RequireRole(whoami, "admin", "member")), ALICE, ALICE_JSON)
         self.refused(OptionalUser(RequireRole(whoami, "member")), [], 401)
         self.refused(RequireRole(whoami, "member"), ALICE, 401)  # nobody has read who it is
@@ -115,6 +120,17 @@ class Middleware(unittest.TestCase):
         mallory = User("mallory", roles=("member",))
         self.served(OptionalUser(whoami), [], None, **{"gatehouse.user": mallory})
         self.refused(RequireUser(whoami), [], 401, **{"gatehouse.user": mallory})
+
+    def test_refused_heads_have_no_body(self) -> None:
+        for app in (RequireUser(whoami), RequireRole(whoami, "admin"), RequireInternalKey(whoami, [])):
+            status, body = ask(app, [], method="HEAD")
+            self.assertEqual((status // 100, body), (4, b""))
+
+    def test_headers_that_can_be_read_once(self) -> None:
+        headers = [(b"x-user-id", b"alice"), (b"x-internal-api-key", b"k")]
+        app = RequireInternalKey(OptionalUser(RequireRole(whoami)), [hash_key("k")])
+        start, _ = run(app, {"type": "http", "headers": iter(headers)})
+        self.assertEqual(start["status"], 403)  # alice, who has no role; nobody would be 401
 
     def test_websockets_are_refused_before_they_are_accepted(self) -> None:
         scope: dict[str, Any] = {"type": "websocket", "headers": [(b"x-user-id", b"alice")]}

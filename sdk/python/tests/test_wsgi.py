@@ -89,7 +89,12 @@ class Middleware(unittest.TestCase):
         self.served(OptionalUser(whoami, told), {}, None)
         self.refused(OptionalUser(whoami, told), {"HTTP_X_USER_ID": "%"}, 400)
         self.refused(RequireInternalKey(whoami, [hash_key("k")], told), ALICE, 403)
-        self.assertEqual([type(r).__name__ for r in refusals], ["AnonymousError", "MalformedError", "ForbiddenError"])
+        self.refused(RequireUser(RequireRole(whoami, "admin"), told), ALICE, 403)
+        self.refused(OptionalUser(RequireRole(whoami, "admin"), told), {}, 401)
+        self.assertEqual(
+            [type(r).__name__ for r in refusals],
+            ["AnonymousError", "MalformedError", "ForbiddenError", "ForbiddenError", "AnonymousError"],
+        )
         self.served(OptionalUser(RequireRole(whoami, "admin", "member")), ALICE, ALICE_JSON)
         self.refused(OptionalUser(RequireRole(whoami, "member")), {}, 401)
         self.refused(RequireRole(whoami, "member"), ALICE, 401)  # nobody has read who it is
@@ -101,6 +106,17 @@ class Middleware(unittest.TestCase):
         self.served(OptionalUser(whoami), {"gatehouse.user": mallory}, None)
         self.refused(RequireUser(whoami), {"gatehouse.user": mallory}, 401)
         self.served(whoami, {"gatehouse.user": mallory.as_dict()}, None)
+
+    def test_refused_heads_have_no_body(self) -> None:
+        """What follows the head of such an answer is taken for somebody else's answer by a
+        gateway that shares a connection."""
+        for app, headers, status in (
+            (RequireUser(whoami), {}, 401),
+            (OptionalUser(whoami), {"HTTP_X_USER_ID": "%"}, 400),
+            (RequireUser(RequireRole(whoami, "admin")), ALICE, 403),
+            (RequireInternalKey(whoami, []), ALICE, 403),
+        ):
+            self.assertEqual(ask(app, {**headers, "REQUEST_METHOD": "HEAD"}), (status, b""))
 
 
 class Quiet(WSGIRequestHandler):
@@ -119,6 +135,12 @@ class OnTheWire(unittest.TestCase):
         self.addCleanup(thread.join)
         self.addCleanup(self.server.shutdown)
 
+    def sent(self, *lines: str) -> bytes:
+        """All that comes back."""
+        with socket.create_connection(("127.0.0.1", self.server.server_port), timeout=30) as connection:
+            connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
     def ask(self, *lines: str) -> int:
         with socket.create_connection(("127.0.0.1", self.server.server_port), timeout=30) as connection:
             head = "\r\n".join(["GET / HTTP/1.0", *lines, "", ""])
@@ -136,6 +158,13 @@ class OnTheWire(unittest.TestCase):
         self.assertEqual(self.ask("x-user-id: alice", "x-user-id:"), 400)
         self.assertEqual(self.ask("x-user-id: j\u00c3\u00bcrgen"), 400)
         self.assertEqual(self.ask("x-user-id: alice", 'x-user-roles: ["a"]', 'x-user-roles: ["b"]'), 400)
+
+    def test_heads(self) -> None:
+        head, behind = self.sent("HEAD / HTTP/1.0").split(b"\r\n\r\n")
+        self.assertIn(b" 401 ", head)
+        self.assertIn(b"Content-Length: 29", head)  # that of the answer to GET
+        self.assertEqual(behind, b"")
+        self.assertTrue(self.sent("GET / HTTP/1.0").endswith(ANSWER[401]))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-import { AnonymousError, ForbiddenError, Refusal, type User } from "./usercontext.js";
+import { AnonymousError, ForbiddenError, type Reader, Refusal, type User } from "./usercontext.js";
 
 // Beside the request rather than in it: nothing that a framework or a body parser writes
 // into a request is taken for a user.
 const users = new WeakMap<object, User>();
 const sessions = new WeakMap<object, string>();
+const readers = new WeakMap<object, Reader>();
 
-/** Fastify wraps the request of node:http, as `raw`. */
+/** Fastify wraps the request of node:http, as `raw`. What has rawHeaders is one, and its
+ * `raw`, if any, is what somebody calls a body. */
 function inner(request: object): object {
+  if ("rawHeaders" in request && Array.isArray(request.rawHeaders)) return request;
   const raw: unknown = "raw" in request ? request.raw : undefined;
   return typeof raw === "object" && raw !== null ? raw : request;
 }
@@ -31,11 +34,21 @@ export function currentSession(request: object): string {
   return sessions.get(inner(request)) ?? "";
 }
 
+/** Says who read the user, and learns then of a refusal by role. */
+export function setReader(request: object, reader: Reader): void {
+  readers.set(inner(request), reader);
+}
+
 /** What is refused to whom lacks all of the roles. */
 export function refusalByRole(request: object, anyOf: readonly string[]): Refusal | undefined {
   const user = currentUser(request);
-  if (user === undefined) return new AnonymousError("no user: the gate passed no identity on, or nobody read it");
-  return user.hasRole(...anyOf) ? undefined : new ForbiddenError("none of the roles that the route asks for");
+  if (user?.hasRole(...anyOf)) return undefined;
+  const refusal =
+    user === undefined
+      ? new AnonymousError("no user: the gate passed no identity on, or nobody read it")
+      : new ForbiddenError("none of the roles that the route asks for");
+  readers.get(inner(request))?.refused(refusal, request);
+  return refusal;
 }
 
 /** Runs a check: the refusal that it throws, undefined for none. */

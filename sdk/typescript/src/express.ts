@@ -6,7 +6,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 
-import { bodyOf, refusalByRole, refusalOf, setCurrentUser } from "./current.js";
+import { bodyOf, refusalByRole, refusalOf, setCurrentUser, setReader } from "./current.js";
 import { AnonymousError, defaultReader, type Key, type Reader, Refusal, type User } from "./usercontext.js";
 import type { Verifier } from "./verifier.js";
 
@@ -50,7 +50,8 @@ export function optionalVerifiedUser(verifier: Verifier, reader: Reader = defaul
 
 /** Serves users with at least one of the roles, and answers others 403
  * {"error":"Forbidden"}. Without roles, or with empty ones, it serves nobody. It goes
- * behind requireUser or optionalUser, which read the user. */
+ * behind requireUser or optionalUser, which read the user;
+ * their reader learns whom it refuses. */
 export function requireRole(...anyOf: readonly string[]): Handler {
   return (req, res, next) => {
     const refusal = refusalByRole(req, anyOf);
@@ -81,6 +82,7 @@ function read(reader: Reader, req: IncomingMessage, res: ServerResponse, next: (
   const refusal = refusalOf(() => {
     // Whom somebody further out read is not the user here, whatever comes of this.
     setCurrentUser(req, undefined);
+    setReader(req, reader);
     user = reader.readUser(req);
     if (user === undefined && !anonymous) throw new AnonymousError("no user: the gate passed no identity on");
   });
@@ -95,6 +97,7 @@ function read(reader: Reader, req: IncomingMessage, res: ServerResponse, next: (
 
 function verified(verifier: Verifier, reader: Reader, req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void, anonymous: boolean): void {
   setCurrentUser(req, undefined);
+  setReader(req, reader);
   verifier
     .readUser(req, reader)
     .then((found) => {

@@ -5,7 +5,7 @@
  */
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from "fastify";
 
-import { bodyOf, refusalByRole, refusalOf, setCurrentUser } from "./current.js";
+import { bodyOf, refusalByRole, refusalOf, setCurrentUser, setReader } from "./current.js";
 import { AnonymousError, defaultReader, type Key, type Reader, type Refusal, type User } from "./usercontext.js";
 
 export { currentUser } from "./current.js";
@@ -53,7 +53,8 @@ export function optionalUser(reader: Reader = defaultReader): Hook {
 
 /** Serves users with at least one of the roles, and answers others 403
  * {"error":"Forbidden"}. Without roles, or with empty ones, it serves nobody. It goes
- * behind the plugin, {@link requireUser} or {@link optionalUser}, which read the user. */
+ * behind the plugin, {@link requireUser} or {@link optionalUser}, which read the user;
+ * their reader learns whom it refuses. */
 export function requireRole(...anyOf: readonly string[]): Hook {
   return (request, reply, done) => {
     const refusal = refusalByRole(request, anyOf);
@@ -84,6 +85,7 @@ function read(reader: Reader, request: FastifyRequest, reply: FastifyReply, done
   const refusal = refusalOf(() => {
     // Whom somebody further out read is not the user here, whatever comes of this.
     setCurrentUser(request, undefined);
+    setReader(request, reader);
     user = reader.readUser(request.raw);
     if (user === undefined && !anonymous) throw new AnonymousError("no user: the gate passed no identity on");
   });

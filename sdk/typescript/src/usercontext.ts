@@ -129,8 +129,8 @@ export interface Options {
   readonly maxBytes?: number;
   /** The clock by which keys expire. */
   readonly now?: () => Date;
-  /** Learns of every request that the middleware refuses, for the log. It must not
-   * throw. */
+  /** Learns of every request that the middleware refuses, for the log; requireRole tells
+   * the reader of the requireUser or optionalUser before it. It must not throw. */
   readonly onRefusal?: (refusal: Refusal, request: object) => void;
 }
 
@@ -198,13 +198,16 @@ export class Reader {
    * - An empty email or organization is the same as a missing one. An empty or missing id
    *   beside any other identity header is malformed.
    * - A header twice, or a name with `_` in place of `-`, even alone, is malformed.
-   * - So is a request of 1000 headers, because node:http keeps no more; gateways pass on a
-   *   tenth of that.
+   * - So is a request of 1000 headers, or of as many as the server's maxHeadersCount, because
+   *   node:http keeps no more; gateways pass on a tenth of that. Of `rawHeaders` alone
+   *   nobody can tell what maxHeadersCount was: give the request where it is not 1000.
    */
   readUser(headers: HeaderLines): User | undefined {
     // node:http drops headers beyond its maxHeadersCount without a word.
-    if ("rawHeaders" in headers && Array.isArray(headers.rawHeaders) && headers.rawHeaders.length >= 2 * MAX_HEADERS)
-      throw new MalformedError(`${MAX_HEADERS} headers or more, of which node:http may have dropped some`);
+    const kept: unknown = "rawHeaders" in headers ? headers.rawHeaders : headers;
+    const most = mostHeaders(headers);
+    if (Array.isArray(kept) && typeof kept[0] === "string" && kept.length >= 2 * most)
+      throw new MalformedError(`${most} headers or more, of which node:http may have dropped some`);
     const found = new Map<Kind, string>();
     let size = 0;
     for (const [name, value] of lines(headers)) {
@@ -319,11 +322,11 @@ export function parseKey(text: string): Key {
 }
 
 function parseExpiry(text: string): Date {
-  const form = /^(\d{4}-\d{2}-\d{2})(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d))?$/.exec(text);
+  const form = /^([1-9]\d{3}-\d{2}-\d{2})(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d))?$/.exec(text);
   const day = form?.[1];
   const midnight = new Date(`${day ?? ""}T00:00:00Z`);
   // Date takes the 30th of February for a day in March.
-  if (day === undefined || Number.isNaN(midnight.getTime()) || midnight.toISOString().slice(0, 10) !== day || day === "0001-01-01")
+  if (day === undefined || Number.isNaN(midnight.getTime()) || midnight.toISOString().slice(0, 10) !== day)
     throw new TypeError("usercontext: a key expires at a date such as 2027-01-01 or a time such as 2027-01-01T12:00:00Z");
   return form?.[2] === undefined ? midnight : new Date(text);
 }
@@ -370,8 +373,19 @@ export function headerPairs(headers: HeaderLines): Iterable<readonly [string, st
   return lines(headers);
 }
 
+/** How many headers node:http keeps of this request. */
+function mostHeaders(headers: HeaderLines): number {
+  const { httpVersionMajor, socket } = headers as { httpVersionMajor?: unknown; socket?: { server?: { maxHeadersCount?: unknown } } };
+  // HTTP/2 refuses too many, and its socket must be left alone.
+  const count = httpVersionMajor === 1 ? socket?.server?.maxHeadersCount : undefined;
+  return typeof count === "number" && count > 0 ? count : MAX_HEADERS;
+}
+
 function* lines(headers: HeaderLines): Generator<readonly [string, string]> {
   const from: unknown = "rawHeaders" in headers ? headers.rawHeaders : headers;
+  // Adapters and mocks make requests that didn't come over a wire.
+  if (Array.isArray(from) && from.length === 0 && "headers" in headers && Object.keys(headers.headers ?? {}).length > 0)
+    throw new TypeError("usercontext: the request has headers and no rawHeaders: give pairs of name and value, one for each header");
   if (Array.isArray(from) && from.every((item) => typeof item === "string")) {
     if (from.length % 2 !== 0) throw new TypeError("usercontext: raw headers come in pairs: name, value, name, value");
     for (let i = 0; i < from.length; i += 2) yield [from[i] as string, from[i + 1] as string];

@@ -160,6 +160,7 @@ for (const [name, start] of Object.entries(frameworks)) {
           { path: "/admins", guards: [{ kind: "require" }, { kind: "role", anyOf: ["admin", ""] }] },
           { path: "/no-role", guards: [{ kind: "require" }, { kind: "role", anyOf: [] }] },
           { path: "/unread", guards: [{ kind: "role", anyOf: ["member"] }] },
+          { path: "/told", guards: [{ kind: "optional", reader }, { kind: "role", anyOf: ["admin"] }] },
           { path: "/internal", guards: [{ kind: "key", keys: [hashKey("k")], reader }] },
         ],
         async (port) => {
@@ -178,11 +179,13 @@ for (const [name, start] of Object.entries(frameworks)) {
             requireRefused(await ask(port, path, ["x-user-id", "%"]), 400);
           assert.equal((await ask(port, "/internal", ["x-internal-api-key", "k"])).body, "null");
           requireRefused(await ask(port, "/internal", ALICE), 403);
+          requireRefused(await ask(port, "/told", ALICE), 403);
+          requireRefused(await ask(port, "/told", []), 401);
         },
       );
       assert.deepEqual(
         refusals.map((r) => r.name),
-        ["AnonymousError", "MalformedError", "MalformedError", "ForbiddenError"],
+        ["AnonymousError", "MalformedError", "MalformedError", "ForbiddenError", "ForbiddenError", "AnonymousError"],
       );
     });
   });
@@ -214,6 +217,22 @@ test("Fastify's plugin holds for the routes of the instance, nested ones too", a
   assert.equal((await open.inject({ path: "/", headers: { "x-auth-subject": "alice" } })).body, "alice");
   await app.close();
   await open.close();
+});
+
+test("a body that is kept as req.raw makes nobody of the user", async () => {
+  const app = express();
+  app.use(forExpress.optionalUser());
+  app.use((req, _res, next) => {
+    Object.assign(req, { raw: Buffer.from("body") });
+    next();
+  });
+  app.get("/", (req, res) => void res.end(currentUser(req)?.id ?? "nobody"));
+  app.get("/members", forExpress.requireRole("member"), (_req, res) => void res.end("served"));
+  const server = createServer(app);
+  const port = await listen(server);
+  assert.equal((await ask(port, "/", ALICE)).body, "alice");
+  assert.equal((await ask(port, "/members", ALICE)).body, "served");
+  server.close();
 });
 
 test("what is no refusal is not swallowed", async () => {

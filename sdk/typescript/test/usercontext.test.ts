@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
+import { createServer, IncomingMessage } from "node:http";
+import { type AddressInfo, Socket } from "node:net";
 import { suite, test } from "node:test";
 
 import {
@@ -117,7 +118,36 @@ test("what has lost headers is not read", async () => {
   const many = Array.from({ length: 1100 }, (_, i) => [`a${i}`, "1"]).flat();
   assert.equal((await ask(port, "/", [...many, "x-user-id", "alice"])).status, 400);
   assert.equal(joined, undefined);
+  assert.throws(() => readUser([...many, "x-user-id", "alice"]), MalformedError);
   server.close();
+
+  // So it does where the server keeps fewer: it looks 32 headers at a time.
+  const small = createServer((req, res) => {
+    try {
+      res.end(JSON.stringify(readUser(req) ?? null));
+    } catch (error) {
+      assert(error instanceof Refusal);
+      res.writeHead(error.status).end(error.name);
+    }
+  });
+  for (const [count, before] of [
+    [64, 61], // the id is kept and the roles are not
+    [64, 90],
+    [20, 29],
+  ] as const) {
+    small.maxHeadersCount = count;
+    const at = small.listening ? (small.address() as AddressInfo).port : await listen(small);
+    const asked = ["x-user-id", "alice", "x-user-roles", '["member"]'];
+    assert.deepEqual((await ask(at, "/", asked)).status, 200);
+    assert.match((await ask(at, "/", [...many.slice(0, 2 * before), ...asked])).body, /MalformedError/, `${before} of ${count}`);
+  }
+  small.close();
+
+  // What didn't come over a wire may have headers only.
+  const made = new IncomingMessage(new Socket());
+  assert.equal(readUser(made), undefined);
+  made.headers["x-user-id"] = "alice";
+  assert.throws(() => readUser(made), TypeError);
 });
 
 test("a Fetch API's headers are read, and refused where they were joined", () => {

@@ -25,17 +25,21 @@ async function call(method, path, body) {
   } catch {
     throw new ApiError(0, "", 0);
   }
-  let answer = {};
-  try {
-    answer = await response.json();
-  } catch {
-    // Of a gateway, say. The status has to do.
-  }
-  if (!response.ok) {
-    throw new ApiError(response.status, String(answer?.error ?? ""), Number(response.headers.get("retry-after")) || 0);
-  }
+  const answer = await bodyOf(response);
+  if (!response.ok) throw refusal(response, answer);
   return answer;
 }
+
+async function bodyOf(response) {
+  try {
+    return await response.json();
+  } catch {
+    return {}; // of a gateway, say. The status has to do.
+  }
+}
+
+const refusal = (response, answer) =>
+  new ApiError(response.status, String(answer?.error ?? ""), Number(response.headers.get("retry-after")) || 0);
 
 const user = (id) => `/auth/users/${encodeURIComponent(id)}/sessions`;
 
@@ -49,6 +53,38 @@ export const sessionsOf = (id) => call("GET", user(id));
 export const endOf = (id, handle) => call("DELETE", `${user(id)}/${encodeURIComponent(handle)}`);
 export const change = (id, changes) => call("PATCH", user(id), changes);
 export const revokeAll = (id) => call("POST", "/auth/revoke-all-sessions", { userId: id });
+
+export const status = () => call("GET", "/auth/status");
+
+// decisions calls back with each event of the stream until it ends, which it does
+// every few seconds, or until signal ends it. after is the id of the last event
+// that is known.
+export async function decisions({ after, signal, on }) {
+  try {
+    const response = await fetch("/auth/decisions", {
+      credentials: "same-origin",
+      cache: "no-store",
+      redirect: "error",
+      signal,
+      headers: { accept: "text/event-stream", ...(after ? { "last-event-id": after } : {}) },
+    });
+    if (!response.ok) throw refusal(response, await bodyOf(response));
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = ""; ;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const events = (rest + value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        const fields = Object.fromEntries(event.split("\n").map((line) => /^(\w+): (.*)$/.exec(line)?.slice(1) ?? ["", ""]));
+        on(fields.event, JSON.parse(fields.data));
+      }
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    throw error instanceof ApiError ? error : new ApiError(0, "", 0);
+  }
+}
 
 // settings are those of the installation; the console works without them.
 export async function settings() {

@@ -1,12 +1,14 @@
 // The console: which view is shown, and what the buttons do. The address after
 // # names the view, so that reloading, bookmarks and the back button work:
 //
-//   #/users, #/users?query=…, #/user/{id}, #/mine
+//   #/users, #/users?query=…, #/user/{id}, #/mine, #/decisions?…, #/health
 
 import * as api from "/auth/console/api.js";
+import * as decisions from "/auth/console/decisions.js";
 import { byId, deviceName, element, foreign, moment, pressing, terms } from "/auth/console/dom.js";
+import * as health from "/auth/console/health.js";
 
-const views = ["loading", "unreachable", "login", "forbidden", "users", "user", "mine"];
+const views = ["loading", "unreachable", "login", "forbidden", "users", "user", "decisions", "health", "mine"];
 const adminRole = "admin";
 
 let self = null; // who is logged in, as /auth/me says; null: nobody
@@ -50,11 +52,15 @@ function ask(title, text, yes) {
 // ---- Views.
 
 function show(view, title, { focus = true } = {}) {
+  for (const live of [decisions, health]) {
+    if (self) live.stop();
+    else live.forget();
+  }
   for (const name of views) byId(`view-${name}`).hidden = name !== view;
   byId("nav").hidden = byId("account").hidden = !self;
   byId("account-name").textContent = self?.email || self?.userId || "";
-  byId("nav-users").hidden = !isAdmin();
-  for (const [link, of] of [["nav-users", ["users", "user", "forbidden"]], ["nav-mine", ["mine"]]]) {
+  for (const name of ["users", "decisions", "health"]) byId(`nav-${name}`).hidden = !isAdmin();
+  for (const [link, of] of [["nav-users", ["users", "user"]], ["nav-decisions", ["decisions"]], ["nav-health", ["health"]], ["nav-mine", ["mine"]]]) {
     if (of.includes(view)) byId(link).setAttribute("aria-current", "page");
     else byId(link).removeAttribute("aria-current");
   }
@@ -63,7 +69,7 @@ function show(view, title, { focus = true } = {}) {
 }
 
 function route() {
-  const [, name = "", rest = ""] = /^#\/(user(?=\/)|users|mine)(.*)$/s.exec(location.hash) ?? [];
+  const [, name = "", rest = ""] = /^#\/(user(?=\/)|users|decisions|health|mine)(.*)$/s.exec(location.hash) ?? [];
   if (name === "user") {
     try {
       const id = decodeURIComponent(rest.slice(1));
@@ -74,6 +80,7 @@ function route() {
     return { view: "users", query: null };
   }
   if (name === "users") return { view: "users", query: new URLSearchParams(rest).get("query") };
+  if (name === "decisions") return { view: "decisions", query: new URLSearchParams(rest) };
   return { view: name || (isAdmin() ? "users" : "mine"), query: null };
 }
 
@@ -98,10 +105,19 @@ async function render({ first = false } = {}) {
         break;
       case "user":
         byId("user-title").replaceChildren(foreign(at.id));
+        byId("identity-decisions").href = `#/decisions?${new URLSearchParams({ only: "all", user: at.id })}`;
         if (shown?.id !== at.id) clearUser();
         byId("view-user").setAttribute("aria-busy", "true");
         show("user", at.id, { focus });
         await loadUser(at.id, mine);
+        break;
+      case "decisions":
+        show("decisions", "Decisions", { focus });
+        decisions.start(at.query, failed);
+        break;
+      case "health":
+        show("health", "Health", { focus });
+        await health.start(failed);
         break;
       default:
         show("users", "Users", { focus });
@@ -344,6 +360,7 @@ doing(byId("revoke"), async () => {
   byId("sessions-title").focus();
 });
 
+doing(byId("health-reload"), () => health.load());
 doing(byId("reload"), () => render({ first: true }));
 
 // ---- Mine.

@@ -26,6 +26,21 @@ const visible = (text) => String(text).replace(/[\p{Cc}\p{Cf}]/gu, (c) => `\\u{$
 // text in it can't reorder what stands around it.
 export const foreign = (text, kind) => element("bdi", { class: kind }, visible(text));
 
+// become has what is shown become what was made, and leaves alone what is the same:
+// the focus, and where a screen reader is, stay where they are.
+export function become(shown, made) {
+  if (shown.nodeType !== made.nodeType || shown.nodeName !== made.nodeName) return shown.replaceWith(made);
+  if (shown.nodeType === Node.TEXT_NODE) {
+    if (shown.data !== made.data) shown.data = made.data;
+    return;
+  }
+  for (const { name } of [...shown.attributes]) if (!made.hasAttribute(name)) shown.removeAttribute(name);
+  for (const { name, value } of made.attributes) if (shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+  const before = [...shown.childNodes], after = [...made.childNodes];
+  before.slice(after.length).forEach((node) => node.remove());
+  after.forEach((node, i) => (before[i] ? become(before[i], node) : shown.append(node)));
+}
+
 // terms fills a definition list with [term, description] pairs.
 export function terms(list, pairs) {
   list.replaceChildren(...pairs.flatMap(([term, ...description]) => [
@@ -61,6 +76,26 @@ export function moment(text) {
   const [unit, length] = units.find(([, length]) => Math.abs(past) >= length) ?? ["second", 1000];
   const near = unit === "second" ? "just now" : relative.format(Math.round(past / length), unit);
   return element("time", { datetime: at.toISOString() }, near, " ", element("span", {}, day.format(at)));
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+// timeOfDay shows a time of the API in a list of what happens now.
+export function timeOfDay(text) {
+  const at = new Date(text);
+  return element("time", { datetime: at.toISOString(), title: day.format(at) }, clock.format(at));
+}
+
+const number = new Intl.NumberFormat();
+export const count = (n, one, many) => (one ? `${number.format(n)} ${n === 1 ? one : many}` : number.format(n));
+
+// seconds shows a length of time as people say it.
+export function seconds(s) {
+  if (s < 1) return `${number.format(Number((s * 1000).toPrecision(2)))} ms`;
+  for (const [unit, length] of [["day", 86_400], ["hour", 3600], ["minute", 60]]) {
+    if (s >= length) return count(Math.floor(s / length), unit, `${unit}s`);
+  }
+  return count(Math.floor(s), "second", "seconds");
 }
 
 const browsers = [["Edge", /\bEdg(?:e|A|iOS)?\//], ["Opera", /\bOPR\//], ["Firefox", /\b(?:Firefox|FxiOS)\//],

@@ -105,6 +105,9 @@ func (t *Tracker) Live() (epoch uint32, ok bool) {
 	return t.epoch.Load(), ok
 }
 
+// Lease is [Options.Lease].
+func (t *Tracker) Lease() time.Duration { return t.o.Lease() }
+
 // Proven returns how long ago everything was known that had changed until then,
 // in the epoch that was live last.
 func (t *Tracker) Proven() (epoch uint32, age time.Duration) {

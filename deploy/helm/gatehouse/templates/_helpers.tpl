@@ -166,6 +166,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if $asks }}true{{ end }}
 {{- end }}
 
+{{/* The ports of the collector of traces, a map with one list; empty where there is none. */}}
+{{- define "gatehouse.collectorPorts" -}}
+{{- $config := include "gatehouse.parsedConfig" . | fromYaml -}}
+{{- $endpoint := (($config.tracing).otlp).endpoint | default "" | toString -}}
+{{- if $endpoint }}
+{{- $ports := .Values.networkPolicy.egress.collector.ports -}}
+{{- if not $ports }}
+{{- if not (regexMatch ":[0-9]+$" $endpoint) }}
+{{- fail (printf "\n\nconfig: tracing.otlp.endpoint is %q, in which the chart sees no port to open: give networkPolicy.egress.collector.ports, such as [4317]\n" $endpoint) }}
+{{- end }}
+{{- $ports = list (regexFind "[0-9]+$" $endpoint | int) -}}
+{{- end }}
+{{- toYaml (dict "ports" $ports) }}
+{{- end }}
+{{- end }}
+
 {{/* A probe. Arguments: root, path, settings. Where the ops listener is on the
 pod's addresses the kubelet asks it, else a process in the pod. */}}
 {{- define "gatehouse.probe" -}}

@@ -118,7 +118,7 @@ def hash_key(raw: str | bytes) -> Key:
 
 
 _EXPIRY = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
+    r"([1-9][0-9]{3})-([0-9]{2})-([0-9]{2})"
     r"(?:T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?(?:Z|([+-])([0-9]{2}):([0-5][0-9])))?"
 )
 
@@ -143,7 +143,7 @@ def parse_key(text: str) -> Key:
 def _parse_expiry(text: str) -> datetime:
     moment: datetime | None = None
     form = _EXPIRY.fullmatch(text)
-    if form is not None and not text.startswith("0001-01-01"):
+    if form is not None:
         year, month, day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = form.groups()
         zone = timedelta(hours=int(zone_hours or 0), minutes=int(zone_minutes or 0))
         try:

@@ -21,6 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _KEY = "gatehouse.user"
+# Who read the user, so that RequireRole can tell it whom it refuses.
+_READER = "gatehouse.reader"
 
 
 def current_user(scope: Mapping[str, Any]) -> User | None:
@@ -42,6 +44,8 @@ class _Middleware:
         if kind not in ("http", "websocket"):
             raise ValueError(f"usercontext: connections of type {kind!r} are not known, so none is served")
         scope = dict(scope)
+        if "headers" in scope:  # perhaps as an iterator, which the first to look would use up
+            scope["headers"] = list(scope["headers"])
         try:
             self._admit(scope)
         except Refusal as refusal:
@@ -73,6 +77,7 @@ class RequireUser(_Middleware):
         except Refusal as refusal:
             self._reader.on_refusal(refusal, scope)
             raise
+        scope[_READER] = self._reader
         if user is not None:
             scope[_KEY] = user
 
@@ -87,7 +92,8 @@ class OptionalUser(RequireUser):
 class RequireRole(_Middleware):
     """Serves users with at least one of the roles, and answers others 403
     {"error":"Forbidden"}. Without roles, or with empty ones, it serves nobody. It goes
-    inside RequireUser or OptionalUser, which read the user."""
+    inside RequireUser or OptionalUser, which read the user; their reader's on_refusal learns
+    whom it refuses."""
 
     def __init__(self, app: Application, *any_of: str) -> None:
         super().__init__(app)
@@ -95,10 +101,11 @@ class RequireRole(_Middleware):
 
     def _admit(self, scope: Scope) -> None:
         user = current_user(scope)
-        if user is None:
-            raise AnonymousError("no user")
-        if not user.has_role(*self._any_of):
-            raise ForbiddenError("none of the roles")
+        if user is not None and user.has_role(*self._any_of):
+            return
+        refusal = AnonymousError("no user") if user is None else ForbiddenError("none of the roles")
+        scope.get(_READER, DEFAULT_READER).on_refusal(refusal, scope)
+        raise refusal
 
 
 class RequireInternalKey(_Middleware):
@@ -131,4 +138,5 @@ async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) 
     body = answer_body(refusal)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": f"{kind}.start", "status": refusal.status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": body})
+    # Servers leave the body of an answer to HEAD out; one that didn't would spoil the connection.
+    await send({"type": f"{kind}.body", "body": b"" if scope.get("method") == "HEAD" else body})

@@ -23,6 +23,8 @@ __all__ = ["OptionalUser", "RequireInternalKey", "RequireRole", "RequireUser", "
 
 # No header of a client's gets a name without HTTP_ before it.
 _KEY = "gatehouse.user"
+# Who read the user, so that RequireRole can tell it whom it refuses.
+_READER = "gatehouse.reader"
 
 
 def current_user(environ: Mapping[str, Any]) -> User | None:
@@ -51,7 +53,8 @@ class RequireUser:
                 raise AnonymousError("no user: the gate passed no identity on")
         except Refusal as refusal:
             self._reader.on_refusal(refusal, environ)
-            return _refuse(refusal, start_response)
+            return _refuse(refusal, environ, start_response)
+        environ[_READER] = self._reader
         if user is not None:
             environ[_KEY] = user
         return self._app(environ, start_response)
@@ -67,7 +70,8 @@ class OptionalUser(RequireUser):
 class RequireRole:
     """Serves users with at least one of the roles, and answers others 403
     {"error":"Forbidden"}. Without roles, or with empty ones, it serves nobody. It goes
-    inside RequireUser or OptionalUser, which read the user."""
+    inside RequireUser or OptionalUser, which read the user; their reader's on_refusal learns
+    whom it refuses."""
 
     def __init__(self, app: WSGIApplication, *any_of: str) -> None:
         self._app = app
@@ -75,11 +79,11 @@ class RequireRole:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         user = current_user(environ)
-        if user is None:
-            return _refuse(AnonymousError("no user"), start_response)
-        if not user.has_role(*self._any_of):
-            return _refuse(ForbiddenError("none of the roles"), start_response)
-        return self._app(environ, start_response)
+        if user is not None and user.has_role(*self._any_of):
+            return self._app(environ, start_response)
+        refusal = AnonymousError("no user") if user is None else ForbiddenError("none of the roles")
+        environ.get(_READER, DEFAULT_READER).on_refusal(refusal, environ)
+        return _refuse(refusal, environ, start_response)
 
 
 class RequireInternalKey:
@@ -98,14 +102,16 @@ class RequireInternalKey:
             self._reader.check_internal_key_environ(environ, self._keys)
         except Refusal as refusal:
             self._reader.on_refusal(refusal, environ)
-            return _refuse(refusal, start_response)
+            return _refuse(refusal, environ, start_response)
         return self._app(environ, start_response)
 
 
-def _refuse(refusal: Refusal, start_response: StartResponse) -> Iterable[bytes]:
+def _refuse(refusal: Refusal, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     body = answer_body(refusal)
     start_response(
         f"{refusal.status} {HTTPStatus(refusal.status).phrase}",
         [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
     )
-    return [body]
+    # WSGI leaves HEAD to the application. A body behind the head of such an answer would be
+    # taken for the next answer of the connection, which is another client's.
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
