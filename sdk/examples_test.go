@@ -225,6 +225,49 @@ func pythonDir(t *testing.T, program string) string {
 	return dir
 }
 
+// TestAssertionPage runs what docs/assertion.md shows in TypeScript and in Python, and
+// compiles what it shows in Go, with what a service has around it.
+func TestAssertionPage(t *testing.T) {
+	t.Parallel()
+	page := read(t, "../docs/assertion.md")
+	t.Run("go", func(t *testing.T) {
+		t.Parallel()
+		programs := blocks(page, "go")
+		require.Len(t, programs, 1)
+		file := filepath.Join(t.TempDir(), "main.go")
+		require.NoError(t, os.WriteFile(file, []byte(`package main
+
+import (
+	"context"
+	"log"
+	"net/http"
+
+	"github.com/gatehouse-auth/gatehouse/services/usercontext"
+)
+
+func main() {
+	mux, orders, alarm := http.NewServeMux(), http.NotFoundHandler(), func(context.Context, error) {}
+`+programs[0]+"}\n"), 0o600))
+		sdktest.Run(t, "..", nil, "go", "vet", file)
+	})
+	t.Run("js", func(t *testing.T) {
+		t.Parallel()
+		programs := blocks(page, "js")
+		require.Len(t, programs, 1)
+		dir := sdktest.Installed(t)
+		program := "const app = { use: (handler) => console.log(typeof handler, handler.length, currentUser({}), typeof currentSession({})) };\n" + programs[0]
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "app.mjs"), []byte(program), 0o600))
+		require.Equal(t, "function 3 undefined string\n", sdktest.Run(t, dir, nil, proctest.Need(t, "node"), "app.mjs"))
+	})
+	t.Run("python", func(t *testing.T) {
+		t.Parallel()
+		programs := blocks(page, "python")
+		require.Len(t, programs, 1)
+		out := sdktest.Run(t, pythonDir(t, "environ = {}\n"+programs[0]+"print(verified)\n"), []string{"PYTHONPATH=" + source(t)}, cryptographic(t), "app.py")
+		require.Equal(t, "None\n", out)
+	})
+}
+
 // TestGoExamplesAreComplete: whoever looks a function of the Go packages up finds how it
 // is called, in an example that is run and whose output is compared.
 func TestGoExamplesAreComplete(t *testing.T) {

@@ -93,15 +93,22 @@ func TestPython(t *testing.T) {
 // The extra that verifies assertions, where there is a Python that has what it needs.
 func TestPythonAssertions(t *testing.T) {
 	t.Parallel()
-	python := sdktest.Python3(t)
-	if out := sdktest.Run(t, ".", nil, python, "-c", "import importlib.util; print(importlib.util.find_spec('cryptography') is not None)"); out != "True\n" {
-		t.Skipf("%s has no package cryptography: apt-get install python3-cryptography, or set GATEHOUSE_PYTHON3 to a Python that has it", python)
-	}
+	python := cryptographic(t)
 	out := sdktest.Run(t, "python", []string{
 		"PYTHONPATH=src", "PYTHONDONTWRITEBYTECODE=1", "USERCONTEXT_CONTRACT=" + sdktest.Contract(t),
 	}, python, "-W", "error", "-m", "unittest", "tests.test_assertion")
 	require.GreaterOrEqual(t, count(t, `(?m)^Ran (\d+) tests`, out), 4)
 	require.Regexp(t, `(?m)^OK$`, out, "none is skipped")
+}
+
+// cryptographic is a Python with what the optional extra asks for.
+func cryptographic(t *testing.T) string {
+	t.Helper()
+	python := sdktest.Python3(t)
+	if out := sdktest.Run(t, ".", nil, python, "-c", "import importlib.util; print(importlib.util.find_spec('cryptography') is not None)"); out != "True\n" {
+		t.Skipf("skipped: %s has no package cryptography: apt-get install python3-cryptography, or set GATEHOUSE_PYTHON3 to a Python that has it", python)
+	}
+	return python
 }
 
 func TestPythonTypes(t *testing.T) {
