@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/flood"
 )
 
 // Recorder logs and counts decisions. It implements the doors' Recorder
@@ -29,7 +30,7 @@ type Recorder struct {
 	uncounted *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	meters    sync.Map // of *meters by labels: looking them up by text costs more
-	floods    *floods
+	floods    *flood.Bound[floodKind]
 	sample    atomic.Uint32 // of a million requests that were allowed, how many are logged at info
 }
 
@@ -112,7 +113,7 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if !r.log.Enabled(ctx, level) {
 		return
 	}
-	if flood := floodOf(d, level); flood != "" && !r.floods.logs(floodKind{level, flood}) { //nolint:contextcheck // the summary outlives the request
+	if kind := floodOf(d, level); kind != "" && !r.floods.Passes(floodKind{level, kind}) { //nolint:contextcheck // the summary outlives the request
 		return
 	}
 	attrs := []slog.Attr{
@@ -165,7 +166,7 @@ func whose(d *authz.Decision, err error) (user, handle string) {
 
 // Flush logs how many lines of this second were left out, instead of when it is
 // over. It is for the end of the program.
-func (r *Recorder) Flush() { r.floods.flush() }
+func (r *Recorder) Flush() { r.floods.Flush() }
 
 // What deserves more attention than a refusal usually does: mistakes that only
 // an operator can mend, and outages.
