@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/flood"
 )
 
 // Recorder counts calls. The names of calls come from a closed list.
@@ -183,6 +184,7 @@ type API struct {
 	bearer     *authz.Bearer // nil where there is no verifier
 	finder     UserFinder    // nil where the user store finds nobody
 	revoker    Revoker
+	refusals   *flood.Bound[refusals] // lines about those who aren't known
 	jwks       document
 	openAPI    document
 }
@@ -206,6 +208,7 @@ func New(o Options) (*API, error) {
 		jwks:    newDocument("application/jwk-set+json", o.JWKS),
 		openAPI: newDocument("application/yaml", openAPI),
 	}
+	a.refusals = flood.New(a.recordRefusals)
 	a.finder, _ = o.UserStore.(UserFinder)
 	a.revoker = Revoker{Store: o.Store, Verifier: o.Verifier, RefreshTokens: o.RefreshTokens, Leeway: o.Leeway}
 	var kinds []authz.Kind
