@@ -18,6 +18,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/internal/flood"
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 )
 
 // Recorder logs and counts decisions. It implements the doors' Recorder
@@ -208,13 +209,17 @@ func floodOf(d *authz.Decision, level slog.Level) string {
 	return ""
 }
 
-// clip bounds what a request can make the log hold.
+// clip bounds what a request can make the log hold. A secret of which the end is missing
+// would no longer look like one.
 func clip(s string) string {
 	const most = 512
-	if len(s) > most {
-		return s[:most] + "…"
+	if len(s) <= most {
+		return s
 	}
-	return s
+	if s = logging.WithoutSecrets(s); len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
 }
 
 // NewRegistry returns a registry that holds the Go runtime's and the
