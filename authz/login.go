@@ -3,6 +3,7 @@ package authz
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -89,6 +90,10 @@ type Ending struct {
 	TokenID    string    // jti of an access token
 	TokenUntil time.Time // from when on no verifier takes that token any more
 }
+
+// ErrRefreshReused is in the refusal of a refresh token that was used before: its family
+// is revoked, whether or not enough replicas have confirmed that.
+var ErrRefreshReused = errors.New("a refresh token that was used before: its family is revoked")
 
 // RefreshToken is a refresh token of ours that is authentic; whether it is
 // still good is the store's to say. It prints without its text, in logs and

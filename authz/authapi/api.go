@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/flood"
 )
 
 // Recorder counts calls. The names of calls come from a closed list.
@@ -192,6 +193,7 @@ type API struct {
 	bearer     *authz.Bearer // nil where there is no verifier
 	finder     UserFinder    // nil where the user store finds nobody
 	revoker    Revoker
+	refusals   *flood.Bound[refusals] // lines about those who aren't known
 	jwks       document
 	openAPI    document
 
@@ -221,6 +223,7 @@ func New(o Options) (*API, error) {
 	}
 	end := make(chan struct{})
 	a.feedsEnd, a.endFeeds = end, sync.OnceFunc(func() { close(end) })
+	a.refusals = flood.New(a.recordRefusals)
 	a.finder, _ = o.UserStore.(UserFinder)
 	a.revoker = Revoker{Store: o.Store, Verifier: o.Verifier, RefreshTokens: o.RefreshTokens, Leeway: o.Leeway}
 	var kinds []authz.Kind

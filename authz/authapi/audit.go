@@ -58,6 +58,7 @@ func (a *API) permit(ctx context.Context, c *call, action string, attrs ...slog.
 	if err := a.o.Audit.Permit(ctx, c.audited(action, attrs)...); err != nil {
 		return authz.Refuse(authz.ReasonAuditUnavailable, "the audit log can't be written, so nothing was changed: %w", err)
 	}
+	c.permitted = true
 	return nil
 }
 
@@ -77,7 +78,43 @@ func (a *API) audit(ctx context.Context, c *call, action string, err error, attr
 	if o == OutcomeNotConfirmed { // as it was called before there were outcomes
 		attrs = append(attrs, slog.Bool("confirmed", false))
 	}
+	a.record(ctx, c, o, action, attrs)
+}
+
+// auditSome is audit for a change of several sessions, which may have come to a part of
+// them before an error.
+func (a *API) auditSome(ctx context.Context, c *call, action string, err error, sessions int, attrs ...slog.Attr) {
+	attrs = append(attrs, slog.Int("sessions", sessions))
+	if Partly(err, sessions) {
+		err, attrs = nil, append(attrs, slog.Bool("complete", false))
+	}
+	a.audit(ctx, c, action, err, attrs...)
+}
+
+// Partly reports whether a change of several sessions that ended with err was made to
+// some of them all the same.
+func Partly(err error, sessions int) bool {
+	return err != nil && sessions > 0 && authz.ReasonOf(err) != authz.ReasonNotConfirmed
+}
+
+// record writes a line. Of what was refused to somebody who isn't known only some are
+// written, and how many others there were: else anybody could fill the disk.
+func (a *API) record(ctx context.Context, c *call, o Outcome, action string, attrs []slog.Attr) {
+	if c.caller == "" && !c.permitted && (o == OutcomeRefused || o == OutcomeFailed) && !a.refusals.Passes(refusals{o, action}) { //nolint:contextcheck // the sum outlives the call
+		return
+	}
 	a.o.Audit.Record(ctx, o, c.audited(action, attrs)...)
+}
+
+// refusals are calls of one kind that came to nothing.
+type refusals struct {
+	outcome Outcome
+	action  string
+}
+
+// recordRefusals writes down how many there were that have no lines of their own.
+func (a *API) recordRefusals(all refusals, count int) {
+	a.o.Audit.Record(context.Background(), all.outcome, slog.String("action", all.action), slog.Int("count", count))
 }
 
 // audited are the attributes of a line: with where the call comes from.
@@ -104,13 +141,13 @@ var unheard = []string{
 	string(authz.ReasonAuditUnavailable), // nor can this be written
 }
 
-// auditRefusal tells of a change that was asked for and came to nothing before anything
-// was tried.
+// auditRefusal tells of a change that was asked for and came to nothing, of which
+// nothing was told: before anything was tried, as a rule.
 func (a *API) auditRefusal(ctx context.Context, c *call, status int) {
 	if c.op == nil || c.op.changes == "" || c.err == nil || c.told {
 		return
 	}
-	if slices.Contains(unheard, c.reason) {
+	if !c.permitted && slices.Contains(unheard, c.reason) {
 		return
 	}
 	o := OutcomeRefused
@@ -123,7 +160,7 @@ func (a *API) auditRefusal(ctx context.Context, c *call, status int) {
 			attrs = append(attrs, slog.String(a.key, clip(a.value, 512)))
 		}
 	}
-	a.o.Audit.Record(ctx, o, c.audited(c.op.changes, attrs)...)
+	a.record(ctx, c, o, c.op.changes, attrs)
 }
 
 // onlyHandle is a handle that somebody sent; "" for what is none, which may be the id of a

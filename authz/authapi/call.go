@@ -31,13 +31,14 @@ type call struct {
 	decision authz.Decision
 
 	// What the log is told, ids and handles only.
-	caller  string // who calls, when that is known
-	user    string // whom it is about
-	session string // handle
-	reason  string
-	err     error
-	stack   string
-	told    bool // the audit log was told of it
+	caller    string // who calls, when that is known
+	user      string // whom it is about
+	session   string // handle
+	reason    string
+	err       error
+	stack     string
+	told      bool // the audit log was told of it
+	permitted bool // the audit log may have a line that it was begun
 }
 
 // newCall brings a request into canonical form. The call is never nil.

@@ -412,7 +412,7 @@ func (s *store) RotateFamily(ctx context.Context, t authz.RefreshToken, next [32
 				return nil
 			}
 			s.c.DeadFamilies[t.Family] = true
-			return authz.Refuse(authz.ReasonRefreshReused, "used before")
+			return authz.Refuse(authz.ReasonRefreshReused, "%w", authz.ErrRefreshReused)
 		}
 		f.Generation, f.Hash, f.LastUsed, f.Expires = t.Generation+1, next, now, now.Add(7*24*time.Hour)
 		s.c.Families[f.ID] = f

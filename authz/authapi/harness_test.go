@@ -181,8 +181,9 @@ func (b *bench) strict(t *testing.T, log authapi.Audit) {
 
 // recorder remembers what was counted.
 type recorder struct {
-	mu    sync.Mutex
-	calls []string
+	mu      sync.Mutex
+	calls   []string
+	changes []string
 }
 
 func (r *recorder) RecordCall(call string, status int, _ time.Duration) {
@@ -192,7 +193,12 @@ func (r *recorder) RecordCall(call string, status int, _ time.Duration) {
 }
 
 func (*recorder) RecordRefusal(string, string) {}
-func (*recorder) RecordChange(string)          {}
+
+func (r *recorder) RecordChange(action string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changes = append(r.changes, action)
+}
 
 func (r *recorder) last() string {
 	r.mu.Lock()

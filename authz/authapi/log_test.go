@@ -3,6 +3,7 @@ package authapi_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -138,6 +140,85 @@ func TestChangesAreAudited(t *testing.T) {
 	require.Equal(t, object{"action": "logout", "session": handle(adminID), "outcome": "not_confirmed", "reason": "not_confirmed", "confirmed": false}, last())
 }
 
+// A refresh token that was used again is told of, though too few replicas have heard that
+// its family is revoked: the next try finds nothing any more.
+func TestAReuseThatIsNotConfirmedIsAudited(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	app := b.app(t, bob)
+	b.post(t, "/auth/refresh", object{"refreshToken": app.refresh})
+	b.clock.Advance(grace + time.Second)
+	b.store.expect(3, fmt.Errorf("%w: %w", authz.ErrRefreshReused, authz.Refuse(authz.ReasonNotConfirmed, "0 of 1")))
+	b.store.lost = true
+	require.Equal(t, 503, b.post(t, "/auth/refresh", object{"refreshToken": app.refresh}).status)
+	require.Equal(t, []string{"Family", "UserStanding", "RotateFamily"}, b.store.called())
+	line := b.log.last(t, "audit")
+	require.Equal(t, "refresh_token_reused", line["action"])
+	require.Equal(t, "not_confirmed", line["outcome"])
+	require.Equal(t, handle("family1"), line["family"])
+	require.Contains(t, b.recorder.changes, "refresh_token_reused")
+}
+
+// What came to a part of the sessions is told as what it is, as the command line does.
+func TestAPartOfAChangeIsAudited(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.logIn(t, bob)
+	b.store.expect(1, errOut)
+	b.store.lost = true
+	require.Equal(t, 503, b.post(t, "/auth/revoke-all-sessions", object{"userId": "bob"}, key(keyOfBackend)...).status)
+	line := b.log.last(t, "audit")
+	require.Equal(t, "applied", line["outcome"])
+	require.Equal(t, false, line["complete"])
+	require.InDelta(t, 1, line["sessions"], 0)
+	b.store.expect(1, errOut)
+	b.post(t, "/auth/revoke-all-sessions", object{"userId": "bob"}, key(keyOfBackend)...)
+	require.Equal(t, "failed", b.log.last(t, "audit")["outcome"])
+}
+
+// What was begun has an end, though calls that are shed have no line as a rule.
+func TestWhatWasPermittedHasAnEnd(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.store.expect(2, authz.Refuse(authz.ReasonOverloaded, "too many"))
+	require.Equal(t, 503, b.post(t, "/auth/token", credentials(bob)).status)
+	require.Equal(t, []string{"UserStanding", "CompleteProfile"}, b.store.called())
+	line := b.log.last(t, "audit")
+	require.Equal(t, "token_login", line["action"])
+	require.Equal(t, "failed", line["outcome"])
+}
+
+// Nobody who isn't known fills the disk with lines, and how many are missing is there.
+func TestRefusalsOfStrangersAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const tries = 200
+	for range tries {
+		require.Equal(t, 401, b.post(t, "/auth/refresh", object{"refreshToken": "x"}).status)
+	}
+	require.Eventually(t, func() bool {
+		lines, told := 0, 0.0
+		for _, line := range b.log.lines(t, "audit") {
+			lines++
+			if count, ok := line["count"].(float64); ok {
+				require.Equal(t, "refused", line["outcome"])
+				require.Equal(t, "refresh", line["action"])
+				told += count - 1
+			}
+		}
+		require.Less(t, lines, tries)
+		return float64(lines)+told == tries
+	}, 10*time.Second, 10*time.Millisecond)
+
+	// Who is known is answerable for each.
+	admin, _ := b.logIn(t, bob)
+	before := len(b.log.lines(t, "audit"))
+	for range 20 {
+		require.Equal(t, 403, b.post(t, "/auth/revoke-all-sessions", object{"userId": "x"}, admin...).status)
+	}
+	require.Len(t, b.log.lines(t, "audit"), before+20)
+}
+
 // strict is an audit log that can't be written.
 type strict struct{ asked []string }
 
@@ -195,7 +276,7 @@ func TestActionsAreThoseOfTheAuditLines(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
 	named := map[string]bool{}
-	call := regexp.MustCompile(`a\.(?:audit|begin)\(ctx, c, ("\w+"|\w+)`)
+	call := regexp.MustCompile(`a\.(?:audit|auditSome|begin)\(ctx, c, ("\w+"|\w+)`)
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue

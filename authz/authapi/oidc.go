@@ -197,7 +197,7 @@ func (a *API) backchannelLogout(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	sessions, err := a.o.Store.EndProviderLogin(ctx, ended, tokenID, expires.Add(a.o.Leeway))
-	a.audit(ctx, c, "oidc_logout", err, append(what, slog.Int("sessions", sessions))...)
+	a.auditSome(ctx, c, "oidc_logout", err, sessions, what...)
 	if err != nil {
 		return reply{}, err
 	}

@@ -72,7 +72,8 @@ type Families interface {
 	// that it returns says which token is current now. That is the successor,
 	// or, when the token was used before and within the grace, the latest
 	// token that came from it. A token used again after the grace revokes its
-	// family, in the same step: ReasonRefreshReused. ReasonRefreshInvalid for a
+	// family, in the same step: [authz.ErrRefreshReused], with ReasonRefreshReused,
+	// or ReasonNotConfirmed where too few replicas hold it. ReasonRefreshInvalid for a
 	// family that is unknown, expired or revoked, and for a token that is not
 	// of it.
 	RotateFamily(ctx context.Context, t authz.RefreshToken, next [32]byte) (authz.Family, error)

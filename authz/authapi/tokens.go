@@ -83,8 +83,8 @@ func (a *API) rotate(ctx context.Context, c *call, text string) (_ tokenAnswer, 
 	next := a.o.RefreshTokens.Successor(used)
 	current, err := a.o.Store.RotateFamily(ctx, used, next.Hash)
 	if err != nil {
-		if authz.ReasonOf(err) == authz.ReasonRefreshReused {
-			a.audit(ctx, c, "refresh_token_reused", nil, slog.String("user", family.UserID), slog.String("family", c.session))
+		if errors.Is(err, authz.ErrRefreshReused) || authz.ReasonOf(err) == authz.ReasonRefreshReused {
+			a.audit(ctx, c, "refresh_token_reused", revokedBy(err), slog.String("user", family.UserID), slog.String("family", c.session))
 		}
 		return tokenAnswer{}, "", err
 	}
@@ -97,6 +97,15 @@ func (a *API) rotate(ctx context.Context, c *call, text string) (_ tokenAnswer, 
 		return tokenAnswer{}, "", authz.Refuse(authz.ReasonInternal, "no key here leads to the current refresh token of the family: have all replicas the same signing keys?")
 	}
 	return answer, descendant.Text, nil
+}
+
+// revokedBy is what came of the revocation of a family whose token was used again, by the
+// refusal of that token: it was made, and may not be confirmed.
+func revokedBy(refusal error) error {
+	if authz.ReasonOf(refusal) == authz.ReasonRefreshReused {
+		return nil
+	}
+	return authz.Refuse(authz.ReasonNotConfirmed, "revoke refresh family: %w", refusal)
 }
 
 // presentedToken reads the token out of a form or JSON.

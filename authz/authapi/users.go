@@ -25,7 +25,7 @@ func (a *API) revokeAll(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	sessions, err := a.o.Store.RevokeUser(ctx, body.userID)
-	a.audit(ctx, c, "revoke_all", err, user, slog.Int("sessions", sessions))
+	a.auditSome(ctx, c, "revoke_all", err, sessions, user)
 	if err != nil {
 		return reply{}, err
 	}
@@ -94,7 +94,7 @@ func (a *API) changeUser(ctx context.Context, c *call) (reply, error) {
 		return reply{}, err
 	}
 	sessions, err := a.o.Store.ChangeUser(ctx, id, change)
-	a.audit(ctx, c, "change_user", err, append(attrs, slog.Int("sessions", sessions))...)
+	a.auditSome(ctx, c, "change_user", err, sessions, attrs...)
 	if err != nil {
 		return reply{}, err
 	}

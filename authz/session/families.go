@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -227,9 +228,9 @@ func (s *Store) RotateFamily(ctx context.Context, t authz.RefreshToken, next [32
 		return authz.Family{}, errNoFamily()
 	case rotateReused:
 		if err := s.confirmReuse(ctx, keys); err != nil {
-			return authz.Family{}, err
+			return authz.Family{}, fmt.Errorf("%w, and that is not confirmed: %w", authz.ErrRefreshReused, err)
 		}
-		return authz.Family{}, authz.Refuse(authz.ReasonRefreshReused, "a refresh token that was used before: its family is revoked")
+		return authz.Family{}, authz.Refuse(authz.ReasonRefreshReused, "%w", authz.ErrRefreshReused)
 	}
 	standing, err := index.standing()
 	if err != nil {

@@ -113,7 +113,7 @@ func (k *clerk) record(ctx context.Context, action string, err error, attrs ...s
 func (k *clerk) line(action string, attrs []slog.Attr) []slog.Attr {
 	all := append([]slog.Attr{slog.String("action", action)}, attrs...)
 	all = append(all, slog.String("by", osUser()), slog.String("command", k.command))
-	if sudo, ok := k.env.lookup("SUDO_USER"); ok && sudo != "" {
+	if sudo, ok := k.env.lookup("SUDO_USER"); ok && sudo != "" && os.Geteuid() == 0 { // else anybody could say so
 		all = append(all, slog.String("sudo_user", sudo))
 	}
 	if host, err := os.Hostname(); err == nil {
@@ -122,11 +122,13 @@ func (k *clerk) line(action string, attrs []slog.Attr) []slog.Attr {
 	return all
 }
 
-// osUser is the user of the operating system. No user of the gate has such an id.
+// osUser is the user of the operating system, by name and number. Of one whom the system
+// has no name for, Go takes it from $USER, which anybody can set: the number is certain. No
+// user of the gate has such an id.
 func osUser() string {
-	name := "uid " + strconv.Itoa(os.Getuid())
-	if u, err := user.Current(); err == nil && u.Username != "" {
+	name := ""
+	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
-	return "os:" + name
+	return "os:" + name + "(" + strconv.Itoa(os.Getuid()) + ")"
 }

@@ -255,10 +255,15 @@ func fromThisHost(remote string) bool {
 	return host == "127.0.0.1" || host == "::1"
 }
 
-// forwarded reports whether a proxy says that it passes on another one's request.
+// forwarded reports whether a request has what proxies add to those that they pass on:
+// an Envoy without use_remote_address says nothing of the address, for instance. One that
+// adds nothing, as nginx unless it is told to, can't be told from a client.
 func forwarded(r *http.Request) bool {
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Envoy-External-Address", "Via"} {
-		if len(r.Header.Values(name)) > 0 {
+	for name := range r.Header {
+		switch {
+		case name == "Forwarded", name == "Via", name == "X-Real-Ip", name == "X-Request-Id", name == "Traceparent":
+			return true
+		case strings.HasPrefix(name, "X-Forwarded-"), strings.HasPrefix(name, "X-Envoy-"), strings.HasPrefix(name, "X-B3-"):
 			return true
 		}
 	}

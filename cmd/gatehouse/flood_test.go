@@ -160,7 +160,7 @@ func (f *floodBench) alike(t *testing.T, want int, attack func(i int) (header, v
 	}
 	require.NoError(t, f.gate.client.ConfigResetStat(t.Context()).Err())
 	entries, fetched, began, before := f.gate.store.CacheStats().Entries, f.fetches.Load(), time.Now(), heap()
-	for i := range flood {
+	for i := range floodChecks {
 		header, value := attack(i)
 		if status := f.answer(t, header, value); status != want {
 			require.Equal(t, want, status, "check %d, %s of %d bytes", i, header, len(value))
@@ -232,8 +232,8 @@ func TestLargeTokensCostNothing(t *testing.T) {
 		}
 		return "authorization", "Bearer " + token
 	})
-	require.Equal(t, (flood+2)/3, within)
-	require.Equal(t, flood-within, above)
+	require.Equal(t, (floodChecks+2)/3, within)
+	require.Equal(t, floodChecks-within, above)
 }
 
 // A cookie that was good once, and is shown again and again: Redis is asked once, and
@@ -250,7 +250,7 @@ func TestCookiesOfFormerSessionsAreAskedForOnce(t *testing.T) {
 		require.Equal(t, http.StatusUnauthorized, f.answer(t, "cookie", cookie))
 	}
 	require.NoError(t, f.gate.client.ConfigResetStat(t.Context()).Err())
-	for range flood {
+	for range floodChecks {
 		show(cookies[0])
 	}
 	asked := f.asked(t)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/internal/audit"
+	"github.com/gatehouse-auth/gatehouse/internal/flood"
 )
 
 // logLevel is the least level that is logged: that of the configuration, or for a while
@@ -137,8 +139,17 @@ func levelHandler(l *logLevel, log *slog.Logger, changes *audit.Log) http.Handle
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+levelPath, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, l.detail()) })
+	refusals := flood.New(func(_ string, count int) {
+		changes.Record(context.Background(), authapi.OutcomeRefused, slog.String("action", "log_level"), slog.String("by", "ops"), slog.Int("count", count))
+	})
 	change := func(change func(http.ResponseWriter, *http.Request)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
+			refuse := func(w http.ResponseWriter, status int, why string) {
+				if refusals.Passes("") { //nolint:contextcheck // the sum outlives the request
+					changes.Record(r.Context(), authapi.OutcomeRefused, append(byOps(r), slog.String("reason", why))...)
+				}
+				refuse(w, status, why)
+			}
 			switch {
 			case !fromThisHost(r.RemoteAddr) || forwarded(r):
 				refuse(w, http.StatusForbidden, "the level is changed by callers on this host only, and through no proxy")
@@ -169,13 +180,18 @@ func levelHandler(l *logLevel, log *slog.Logger, changes *audit.Log) http.Handle
 			refuse(w, http.StatusServiceUnavailable, unwritten)
 			return
 		}
+		log.Warn("log level changed", slog.String("to", levelName(level)), slog.Duration("for", span)) // as long as warnings are logged
 		l.lend(level, span, func(back slog.Level) { log.Warn(levelIsBack, slog.String("to", levelName(back))) })
 		changes.Record(r.Context(), authapi.OutcomeApplied, what...)
-		log.Warn("log level changed", slog.String("to", levelName(level)), slog.Duration("for", span))
 		writeJSON(w, http.StatusOK, l.detail())
 	}))
 	mux.HandleFunc("DELETE "+levelPath, change(func(w http.ResponseWriter, r *http.Request) {
-		what := append(byOps(r), slog.String("to", l.detail().Configured))
+		before := l.detail()
+		if before.Until.IsZero() { // nothing changes
+			writeJSON(w, http.StatusOK, before)
+			return
+		}
+		what := append(byOps(r), slog.String("to", before.Configured))
 		if changes.Permit(r.Context(), what...) != nil {
 			refuse(w, http.StatusServiceUnavailable, unwritten)
 			return

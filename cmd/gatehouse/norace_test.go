@@ -4,6 +4,6 @@ package main
 
 const (
 	raceDetector = false
-	flood        = 20_000  // checks
+	floodChecks  = 20_000  // checks
 	cachedChecks = 100_000 // of each kind
 )

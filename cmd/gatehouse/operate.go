@@ -121,7 +121,7 @@ func (o *operator) explained(ctx context.Context, err error) error {
 // to a part of them before an error.
 func (o *operator) recordSome(ctx context.Context, action string, err error, sessions int, attrs ...slog.Attr) {
 	attrs = append(attrs, slog.Int("sessions", sessions))
-	if err != nil && sessions > 0 && authz.ReasonOf(err) != authz.ReasonNotConfirmed {
+	if authapi.Partly(err, sessions) {
 		err, attrs = nil, append(attrs, slog.Bool("complete", false))
 	}
 	o.record(ctx, action, err, attrs...)

@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 )
 
 // What commands print for people and for scripts. Much of it comes out of the
@@ -21,7 +23,7 @@ import (
 // printable returns a text of which a terminal makes nothing but text: what can't
 // be seen, and what changes the direction of writing, stands there as an escape.
 func printable(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }) {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !logging.Visible(r) }) {
 		return s
 	}
 	var b strings.Builder
@@ -30,7 +32,7 @@ func printable(s string) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case strconv.IsPrint(r):
+		case logging.Visible(r):
 			b.WriteRune(r)
 		case r < utf8.RuneSelf:
 			fmt.Fprintf(&b, `\x%02x`, r)
@@ -81,7 +83,7 @@ func escaped(text string) string {
 	var b strings.Builder
 	for _, r := range text {
 		switch {
-		case r == '\n' || strconv.IsPrint(r):
+		case r == '\n' || logging.Visible(r):
 			b.WriteRune(r)
 		case r > 0xffff:
 			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+(r-0x10000)>>10, 0xdc00+(r-0x10000)&0x3ff)

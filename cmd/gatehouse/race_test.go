@@ -6,6 +6,6 @@ package main
 // what is about numbers, and one by one, is shorter: a tenth is as good to find races.
 const (
 	raceDetector = true
-	flood        = 2_000
+	floodChecks  = 2_000
 	cachedChecks = 10_000
 )

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -58,8 +59,8 @@ type Log struct {
 
 	mu      sync.Mutex
 	file    *os.File // nil: there is none
-	torn    bool     // the last line ends in the middle
 	failing bool
+	astray  bool // the file was moved away, and none can be opened in its place
 }
 
 // Open returns the log. The file is made where it is missing, for its owner alone.
@@ -95,14 +96,20 @@ func (l *Log) Reopen() error {
 	if l.o.File == "" {
 		return nil
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reopen()
+}
+
+// reopen is Reopen; l.mu is held. What was written to the file before is on the disk
+// when it returns, for those who wait for that.
+func (l *Log) reopen() error {
 	file, err := open(l.o.File)
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
 	before := l.file
-	l.file, l.torn = file, false
-	l.mu.Unlock()
+	l.file = file
 	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o027 != 0 && l.o.Log != nil {
 		l.o.Log.Warn("others can read the audit log, or write to it: take that away with chmod, or have it made anew",
 			slog.String("file", l.o.File), slog.String("mode", info.Mode().Perm().String()))
@@ -113,15 +120,45 @@ func (l *Log) Reopen() error {
 	return errors.Join(synced(before), before.Close())
 }
 
+// open opens the file for reading, too, where it may: to see whether the last line is whole.
 func open(path string) (*os.File, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeCharDevice == 0 {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeCharDevice == 0 {
 		return nil, fmt.Errorf("%s is no file: name one, or stdout or stderr", path) // to open a pipe would wait for its reader
 	}
-	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // G304: the operator names the file
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // G304: the operator names the file
+	if errors.Is(err, fs.ErrPermission) && info != nil {
+		file, err = os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0) //nolint:gosec // as above
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: make the directory, writable for this user", err)
 	}
-	return file, err
+	if err != nil || info != nil {
+		return file, err
+	}
+	if err := settle(file, filepath.Dir(path)); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// settle has a new file be there after a power failure, and belong to whom the directory
+// does: a command of root must not take it from the server.
+func settle(file *os.File, directory string) error {
+	d, err := os.Open(directory) //nolint:gosec // as above
+	if err != nil {
+		return nil //nolint:nilerr // one that may not be read can't be synced
+	}
+	defer func() { _ = d.Close() }()
+	if info, err := d.Stat(); err == nil && os.Geteuid() == 0 {
+		if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Uid != 0 {
+			if err := file.Chown(int(s.Uid), int(s.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	return synced(d)
 }
 
 // Close closes the file. What is recorded afterwards fails.
@@ -145,18 +182,67 @@ func (a appender) Write(line []byte) (int, error) {
 	if a.l.file == nil {
 		return 0, fs.ErrClosed
 	}
+	if err := a.l.follow(); err != nil {
+		return 0, err
+	}
 	text := line
-	if a.l.torn { // by a disk that became full in the middle of a line: no line is lost with it
+	if torn(a.l.file) {
 		text = append([]byte{'\n'}, line...)
 	}
-	n, err := a.l.file.Write(text)
-	if n > 0 {
-		a.l.torn = n < len(text)
-	}
-	if err != nil {
+	if _, err := a.l.file.Write(text); err != nil {
 		return 0, err
 	}
 	return len(line), nil
+}
+
+// follow sees to it that lines are where somebody looks for them: a file that was
+// removed is made again, and one that was moved has another in its place, whether a
+// signal said so or not. Where none can be opened, lines go to the one that was moved,
+// but not to one that is gone. l.mu is held.
+func (l *Log) follow() error {
+	ours, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	if !ours.Mode().IsRegular() {
+		return nil
+	}
+	if there, err := os.Stat(l.o.File); err == nil && os.SameFile(ours, there) {
+		l.astray = false
+		return nil
+	}
+	err = l.reopen()
+	switch {
+	case err == nil:
+		l.astray = false
+	case links(ours) == 0:
+		return fmt.Errorf("the file was removed, and can't be made again: %w", err)
+	case !l.astray && l.o.Log != nil:
+		l.astray = true
+		l.o.Log.Error("the audit log was moved, and can't be opened again: its lines go where it was moved to",
+			slog.String("file", l.o.File), slog.Any("error", err))
+	}
+	return nil
+}
+
+// links is how many names a file has.
+func links(info fs.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(s.Nlink) //nolint:unconvert,nolintlint // of another type elsewhere
+	}
+	return 1
+}
+
+// torn reports whether the file ends in the middle of a line: by a disk that became full,
+// a power failure, or another process. No line is lost with it.
+func torn(file *os.File) bool {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	last := make([]byte, 1)
+	_, err = file.ReadAt(last, info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // sync waits until the lines so far are on the disk.
@@ -183,12 +269,15 @@ func synced(file *os.File) error {
 	return err
 }
 
-func (l *Log) write(ctx context.Context, attrs []slog.Attr) error {
+// write waits for the disk where something was, or is to be, changed: with what is
+// refused anybody could have others wait.
+func (l *Log) write(ctx context.Context, o authapi.Outcome, attrs []slog.Attr) error {
 	r := slog.NewRecord(time.Now(), slog.LevelInfo, Message, 0)
 	r.AddAttrs(slog.String(Key, Message))
 	r.AddAttrs(attrs...)
+	r.AddAttrs(slog.String("outcome", string(o)))
 	err := l.handler.Handle(ctx, r)
-	if err == nil && l.o.Strict {
+	if err == nil && l.o.Strict && o != authapi.OutcomeRefused {
 		err = l.sync()
 	}
 	if err != nil {
@@ -206,18 +295,15 @@ func (l *Log) Permit(ctx context.Context, attrs ...slog.Attr) error {
 	if !l.o.Strict {
 		return nil
 	}
-	err := l.write(ctx, append(slices.Clip(attrs), outcome(Begun)))
+	err := l.write(ctx, Begun, attrs)
 	l.tell(ctx, err, nil)
 	return err
 }
 
-func outcome(o authapi.Outcome) slog.Attr { return slog.String("outcome", string(o)) }
-
 // Record writes down what came of a change. A line that can't be written goes to the
 // log, with the reason.
 func (l *Log) Record(ctx context.Context, o authapi.Outcome, attrs ...slog.Attr) {
-	all := append(slices.Clip(attrs), outcome(o))
-	l.tell(ctx, l.write(ctx, all), all)
+	l.tell(ctx, l.write(ctx, o, attrs), append(slices.Clip(attrs), slog.String("outcome", string(o))))
 }
 
 // tell has the log know of failures: each that leaves out a line, and else the first and

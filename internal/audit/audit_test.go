@@ -92,10 +92,58 @@ func TestReopen(t *testing.T) {
 	require.Len(t, append(lines(t, read(t, path+".1")), after...), 201, "no line is lost")
 	require.Equal(t, true, after[len(after)-1]["last"])
 
-	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Rename(path, path+".2"))
 	require.NoError(t, os.Mkdir(path, 0o700))
 	require.ErrorContains(t, l.Reopen(), "is no file")
-	l.Record(t.Context(), authapi.OutcomeApplied) // goes where it went before
+	l.Record(t.Context(), authapi.OutcomeApplied)
+	require.Len(t, lines(t, read(t, path+".2")), len(after)+1, "it goes where it went before")
+}
+
+// Lines are where somebody looks for them, though nobody said that the file was moved,
+// and what is not is not passed off as written.
+func TestTheFileIsFollowed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l, told := open(t, audit.Options{File: path, Strict: true})
+	l.Record(t.Context(), authapi.OutcomeApplied)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, l.Permit(t.Context()))
+	require.Len(t, lines(t, read(t, path)), 1)
+	require.NoError(t, os.Rename(path, path+".1"))
+	require.NoError(t, l.Permit(t.Context()))
+	require.Len(t, lines(t, read(t, path)), 1)
+	require.Len(t, lines(t, read(t, path+".1")), 1)
+	require.Empty(t, told.String())
+
+	require.NoError(t, os.Rename(path, path+".2"))
+	require.NoError(t, os.Mkdir(path, 0o700)) // by mistake
+	require.NoError(t, l.Permit(t.Context()))
+	require.NoError(t, l.Permit(t.Context()))
+	require.Len(t, lines(t, read(t, path+".2")), 3)
+	require.Equal(t, 1, strings.Count(told.String(), "its lines go where it was moved to"))
+	require.NoError(t, os.Remove(path+".2"))
+	require.ErrorContains(t, l.Permit(t.Context()), "removed, and can't be made again")
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, l.Permit(t.Context()))
+	require.Len(t, lines(t, read(t, path)), 1)
+}
+
+// A new file belongs to whom the directory does, though a command of root made it.
+func TestANewFileIsTheServers(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("skipped: only root can make files for others")
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.Chown(dir, 4711, 4712))
+	path := filepath.Join(dir, "audit.log")
+	open(t, audit.Options{File: path})
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	s, ok := info.Sys().(*syscall.Stat_t)
+	require.True(t, ok)
+	require.Equal(t, [2]uint32{4711, 4712}, [2]uint32{s.Uid, s.Gid})
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 }
 
 // A strict log has the change on the disk before it is made.
@@ -133,15 +181,22 @@ func TestFullDisk(t *testing.T) {
 	require.Len(t, lines(t, told.String()), 1, "said once")
 }
 
-// A line that was cut off takes no other one with it, and what is well again is told.
+// A line that was cut off takes no other one with it, whoever began it, and what is well
+// again is told.
 func TestATornLine(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "audit.log")
+	const half = `{"time":"202`
+	require.NoError(t, os.WriteFile(path, []byte(half), 0o600)) // a power failure
 	l, told := open(t, audit.Options{File: path})
-	l.Tear()
 	l.Record(t.Context(), authapi.OutcomeApplied)
-	require.Equal(t, byte('\n'), read(t, path)[0])
-	require.Len(t, lines(t, strings.TrimPrefix(read(t, path), "\n")), 1)
+	require.NoError(t, os.WriteFile(path, []byte(read(t, path)+half), 0o600)) // another process
+	l.Record(t.Context(), authapi.OutcomeApplied)
+	l.Record(t.Context(), authapi.OutcomeApplied)
+	text := read(t, path)
+	require.Equal(t, 2, strings.Count(text, half+"\n"))
+	require.Len(t, lines(t, strings.ReplaceAll(text, half+"\n", "")), 3)
+
 	require.NoError(t, l.Close())
 	l.Record(t.Context(), authapi.OutcomeApplied)
 	require.NoError(t, l.Reopen())

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Options of a handler. The zero value is JSON at level info.
@@ -61,6 +62,17 @@ func plain(line []byte) bool {
 	return true
 }
 
+// Visible reports whether something is to be seen where a character stands in a line of
+// text, and that in its place: no control character, mark of direction, or blank but the
+// space.
+func Visible(r rune) bool {
+	switch r {
+	case '\u115f', '\u1160', '\u2800', '\u3164', '\uffa0': // letters and a symbol that are blank
+		return false
+	}
+	return strconv.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
+
 // Escape returns a line of JSON, or of quoted text, that says the same with nothing in
 // it but printable characters. A line end is only kept at the end.
 func Escape(line string) string {
@@ -69,7 +81,7 @@ func Escape(line string) string {
 	b.Grow(len(line) + 16)
 	for _, r := range text {
 		switch {
-		case strconv.IsPrint(r):
+		case Visible(r):
 			b.WriteRune(r)
 		case r > 0xffff:
 			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+(r-0x10000)>>10, 0xdc00+(r-0x10000)&0x3ff)

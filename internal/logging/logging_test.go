@@ -86,15 +86,20 @@ func TestCredentialsAreNotLogged(t *testing.T) {
 		"token": jwt, "session": sessionID, "session_id": sessionID, "sessionId": sessionID, "sid": sessionID, "family": apiKey, "replaces": sessionID,
 		"cookie": cookie, "set-cookie": cookie, "password": password, "newPassword": password, "passwd": password, "client_secret": password, "secret": password,
 		"api_key": apiKey, "X-Internal-Api-Key": apiKey, "key": apiKey, "authorization": "Basic " + password, "access_token": jwt, "refreshToken": apiKey,
-		"otp": 123456, "pin": 123456, "code": apiKey, "csrf_token": apiKey, "credential": apiKey, "credentials": apiKey, "jwt": jwt, "nonce": apiKey,
+		"otp": 123456, "pin": 123456, "code": apiKey, "csrf_token": apiKey, "credential": apiKey, "credentials": apiKey, "jwt": jwt, "nonce": apiKey, "host": "user:" + password + "@shop",
 	}
 	// By their looks, in the middle of what is harmless.
 	looks := map[string]any{
 		"a": "with " + jwt + " in it", "b": "Cookie: sessionId=" + cookie, "c": string(pem), "d": errors.New("call https://u:" + password + "@example.com/x: refused"),
 		"e": fmt.Errorf("wrapped: %w", errors.New("GET /cb?state=1&code="+apiKey+"&x=1: refused")), "f": "authorization: bearer abcdefghij" + sessionID, "g": []string{"x", jwt},
 		"h": "$argon2id$v=19$m=65536,t=1,p=4$" + sessionID + "$" + sessionID, "i": "/path?access_token=" + apiKey, "j": "s%3A" + sessionID + ".abc",
+		"k": "authorization: Basic dXNlcjpwYXNzd29yZDEyMzQ1 was refused", "l": errors.New(`parse "redis://:pa/` + password + `@h:6379/0"`),
+		"m": "clone https://" + apiKey + "@example.com/x", "n": "GET sess:" + sessionID + ": WRONGTYPE", "o": "refresh_token=" + apiKey, "p": "at /x;sessionid=" + apiKey,
+		"q": "token ewogICJhbGciOiAiUlMyNTYiCn0." + sessionID + ".c2ln", "r": "hash $6$salt$" + sessionID, "s": "/cb?pwd=" + apiKey,
 	}
-	for name, values := range map[string]map[string]any{"typed": typed, "named": named, "looks": looks} {
+	// By the group that they are in.
+	grouped := map[string]any{"password": slog.GroupValue(slog.String("v", password), slog.Int("n", 123456)), "token": slog.GroupValue(slog.String("v", apiKey))}
+	for name, values := range map[string]map[string]any{"typed": typed, "named": named, "looks": looks, "grouped": grouped} {
 		logs, text := formats()
 		for format, log := range logs {
 			for key, value := range values {
@@ -109,7 +114,7 @@ func TestCredentialsAreNotLogged(t *testing.T) {
 					log.Warn(fmt.Sprint(value))
 				}
 				require.Contains(t, text.String(), "line")
-				for _, secret := range append(secrets, "123456") {
+				for _, secret := range append(secrets, "123456", "dXNlcjpw") {
 					require.NotContains(t, text.String(), secret, "%s %s %v", name, format, key)
 				}
 			}
@@ -140,6 +145,8 @@ func TestWhatIsHarmlessIsLogged(t *testing.T) {
 		{"error", errors.New("dial redis://127.0.0.1:6379: refused"), "dial redis://127.0.0.1:6379: refused"},
 		{"error", errors.New("GET https://a.example/?code=1234&x=1"), "GET https://a.example/?code=[secret]&x=1"},
 		{"hash", "8de83d29f653", "8de83d29f653"},
+		{"x", "basic authentication, code=404, GET https://a.example:8080/x?y=1", "basic authentication, code=404, GET https://a.example:8080/x?y=1"},
+		{"host", "shop.example:8080", "shop.example:8080"},
 		{"x", struct{ A int }{1}, "[not shown: struct { A int }]"},
 		{"x", nil, ""},
 		{"level", slog.LevelWarn, "WARN"},
@@ -166,6 +173,9 @@ func TestAnErrorThatPanics(t *testing.T) {
 	require.Equal(t, 2, strings.Count(text.String(), "can't be printed"), text.String())
 }
 
+// blank are characters that are printable by name, and are not to be seen.
+const blank = "\u034f\ufe0f\u180b\u3164\u115f\u1160\uffa0\u2800\u17b4"
+
 // requireOneLine: whatever somebody sent, what came of it is one line of printable text.
 func requireOneLine(tb testing.TB, line string) {
 	tb.Helper()
@@ -174,6 +184,7 @@ func requireOneLine(tb testing.TB, line string) {
 	require.True(tb, strings.HasSuffix(line, "\n"))
 	for _, r := range strings.TrimSuffix(line, "\n") {
 		require.True(tb, strconv.IsPrint(r), "%U in %q", r, line)
+		require.NotContains(tb, blank, string(r), "%U in %q", r, line)
 	}
 }
 
@@ -181,7 +192,7 @@ func FuzzLinesCantBeForged(f *testing.F) {
 	for _, seed := range []string{
 		"plain", "two\nlines", "\r\n{\"msg\":\"audit\"}", "\x1b[31mred\x1b[0m", "C1 \u0085 \u009b31m", "bidi \u202e \u2066 \u200f", "separators \u2028\u2029",
 		"zero\u200bwidth \ufeff", "quote \" backslash \\ \\u0041", "a=b c=\"d\"", "\xff\xfe not UTF-8", "\U000e0001 tag", "\u00ad soft", "\x7f\x00\x08",
-		"level=ERROR msg=forged",
+		"level=ERROR msg=forged", blank,
 	} {
 		f.Add(seed, "key")
 		f.Add("x", seed)

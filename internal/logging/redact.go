@@ -18,7 +18,10 @@ const Hidden = "[secret]"
 // be logged. Of values that are no plain text, number or time it shows errors, lists of
 // texts, and what has a LogValue; of any other its type alone, since nobody knows what
 // is in its fields, now or after the next change.
-func Redacted(_ []string, a slog.Attr) slog.Attr {
+func Redacted(groups []string, a slog.Attr) slog.Attr {
+	if slices.ContainsFunc(groups, func(name string) bool { return ruleOf(name) != shows }) {
+		return slog.String(a.Key, Hidden)
+	}
 	switch v := a.Value; v.Kind() {
 	case slog.KindString:
 		a.Value = slog.StringValue(shown(a.Key, v.String()))
@@ -78,6 +81,11 @@ func shown(name, text string) string {
 	case rule == showsKinds && slices.Contains(kinds, text):
 	default:
 		return Hidden
+	}
+	if name == "host" { // of a request; with a user in front it is refused
+		if i := strings.LastIndexByte(text, '@'); i >= 0 {
+			text = Hidden + text[i:]
+		}
 	}
 	return WithoutSecrets(text)
 }
@@ -165,13 +173,13 @@ func mayHoldSecrets(text string) bool {
 	for i := range len(text) {
 		switch text[i] {
 		case 'e':
-			if strings.HasPrefix(text[i:], "eyJ") {
+			if i+2 < len(text) && (text[i+1] == 'y' || text[i+1] == 'w') {
 				return true
 			}
 		case ':', '=', '$', '%', '-', '@':
 			return true
 		case ' ':
-			if i >= len("bearer") && strings.EqualFold(text[i-len("bearer"):i], "bearer") {
+			if follows(text[:i], "bearer") || follows(text[:i], "basic") {
 				return true
 			}
 		}
@@ -179,10 +187,19 @@ func mayHoldSecrets(text string) bool {
 	return false
 }
 
+func follows(text, word string) bool {
+	return len(text) >= len(word) && strings.EqualFold(text[len(text)-len(word):], word)
+}
+
 var secretText = regexp.MustCompile(`eyJ[\w-]+\.[\w-]*\.?[\w-]*(?:\.[\w-]+)*` + // JWT, JWE
-	`|\bs(?::|%3[Aa])[\w-]{8,}(?:\.[\w+/=%-]+)?` + // cookie-signature
+	`|\b(?:ey[AI]|ew[0ko])[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*` + // those with spaces in their headers
+	`|\bs(?::|%(?:25)?3[Aa])[\w-]{8,}(?:\.[\w+/=%-]+)?` + // cookie-signature
+	`|(?P<before>\bsess:)[\w-]{16,}` + // the usual key of a session
 	`|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)` +
-	`|\$(?:argon2\w*|2[abxy]|scrypt|pbkdf2[\w-]*)\$[\w$,=./+-]+` +
-	`|(?P<before>(?i:\b(?:bearer|basic) ))[\w.~+/=-]{20,}` +
-	`|(?P<before>://)[^/?#\s@"]*:[^/?#\s"]*@` +
-	`|(?P<before>(?i:[?&;#](?:[\w.-]*(?:token|secret|password|passwd|signature|api[-_]?key)|code|key|sig|sid|otp)=))[^&;#\s"]+`)
+	`|\$(?:argon2\w*|2[abxy]|[156y]|gy|scrypt|pbkdf2[\w-]*)\$[\w$,=./+-]+` +
+	`|(?P<before>(?i:\bbearer ))[\w.~+/=-]{20,}` +
+	`|(?P<before>(?i:\bbasic ))[\w+/-]{16,}=*` +
+	`|(?P<before>://)[^/?#\s@"]*:[^\s"]*@` + // a password with a slash, too, at the price of a path with an @
+	`|(?P<before>://)[^/?#\s@":]+@` +
+	`|(?P<before>(?i:[?&;#](?:[\w.-]*(?:token|secret|password|passwd|pwd|signature|session(?:[-_]?id)?|api[-_]?key)|auth|code|jwt|key|otp|pass|sid|sig)=))[^&;#\s"]+` +
+	`|(?P<before>(?i:(?:^|\s)[\w.-]*(?:token|secret|password|passwd|pwd)=))[^&;#\s"]+`)

@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/flood"
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 )
 
 // Recorder logs and counts decisions. It implements the doors' Recorder
@@ -32,7 +34,7 @@ type Recorder struct {
 	canceled  prometheus.Counter
 	duration  *prometheus.HistogramVec
 	meters    sync.Map // of *meters by labels: looking them up by text costs more
-	floods    *floods
+	floods    *flood.Bound[floodKind]
 	sample    atomic.Uint32 // of a million requests that were allowed, how many are logged at info
 }
 
@@ -115,7 +117,7 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if !r.log.Enabled(ctx, level) {
 		return
 	}
-	if flood := floodOf(d, level); flood != "" && !canceled && !r.floods.logs(floodKind{level, flood}) { //nolint:contextcheck // the summary outlives the request
+	if kind := floodOf(d, level); kind != "" && !canceled && !r.floods.Passes(floodKind{level, kind}) { //nolint:contextcheck // the summary outlives the request
 		return
 	}
 	attrs := []slog.Attr{
@@ -202,7 +204,7 @@ func whose(d *authz.Decision, err error) (user, handle string) {
 
 // Flush logs how many lines of this second were left out, instead of when it is
 // over. It is for the end of the program.
-func (r *Recorder) Flush() { r.floods.flush() }
+func (r *Recorder) Flush() { r.floods.Flush() }
 
 // What deserves more attention than a refusal usually does: mistakes that only
 // an operator can mend, and outages.
@@ -244,13 +246,17 @@ func floodOf(d *authz.Decision, level slog.Level) string {
 	return ""
 }
 
-// clip bounds what a request can make the log hold.
+// clip bounds what a request can make the log hold. A secret of which the end is missing
+// would no longer look like one.
 func clip(s string) string {
 	const most = 512
-	if len(s) > most {
-		return s[:most] + "…"
+	if len(s) <= most {
+		return s
 	}
-	return s
+	if s = logging.WithoutSecrets(s); len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
 }
 
 // NewRegistry returns a registry that holds the Go runtime's and the
