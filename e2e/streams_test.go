@@ -160,17 +160,17 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 			t.Cleanup(func() { _ = answer.Body.Close() })
 			return answer
 		}
-		require.Equal(t, http.StatusUnauthorized, handshake("").StatusCode)
-		answer := handshake(newSession("socket"))
+		require.Equal(t, http.StatusUnauthorized, handshake("").StatusCode) //nolint:bodyclose // handshake sees to it
+		answer := handshake(newSession("socket"))                           //nolint:bodyclose // as above
 		require.Equal(t, http.StatusSwitchingProtocols, answer.StatusCode)
 		text, _ := rest(answer)
 		require.Contains(t, text, "tick")
 	})
 	t.Run("the gateway's bound", func(t *testing.T) {
 		cookie := newSession("bounded")
-		text, _ := rest(stream(short, cookie))
+		text, _ := rest(stream(short, cookie)) //nolint:bodyclose // stream sees to it
 		require.Contains(t, text, "data: ")
 		require.NotContains(t, text, "event: end")
-		require.Equal(t, http.StatusOK, stream(short, cookie).StatusCode)
+		require.Equal(t, http.StatusOK, stream(short, cookie).StatusCode) //nolint:bodyclose // stream sees to it
 	})
 }

@@ -100,7 +100,7 @@ func Partly(err error, sessions int) bool {
 // record writes a line. Of what was refused to somebody who isn't known only some are
 // written, and how many others there were: else anybody could fill the disk.
 func (a *API) record(ctx context.Context, c *call, o Outcome, action string, attrs []slog.Attr) {
-	if c.caller == "" && !c.permitted && (o == OutcomeRefused || o == OutcomeFailed) && !a.refusals.Passes(refusals{o, action}) { //nolint:contextcheck // the sum outlives the call
+	if c.caller == "" && !c.permitted && (o == OutcomeRefused || o == OutcomeFailed) && !a.refusals.Passes(refusals{o, action}) {
 		return
 	}
 	a.o.Audit.Record(ctx, o, c.audited(action, attrs)...)

@@ -144,8 +144,8 @@ func levelHandler(l *logLevel, log *slog.Logger, changes *audit.Log) http.Handle
 	})
 	change := func(change func(http.ResponseWriter, *http.Request)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			refuse := func(w http.ResponseWriter, status int, why string) {
-				if refusals.Passes("") { //nolint:contextcheck // the sum outlives the request
+			refuse := func(w http.ResponseWriter, status int, why string) { //nolint:contextcheck // the sum outlives the request
+				if refusals.Passes("") {
 					changes.Record(r.Context(), authapi.OutcomeRefused, append(byOps(r), slog.String("reason", why))...)
 				}
 				refuse(w, status, why)

@@ -132,9 +132,9 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	}
 	defer func() { _ = changes.Close() }()
 	registry := telemetry.NewRegistry()
-	recorder := telemetry.NewRecorder(log, registry)
+	recorder := telemetry.NewRecorder(log, registry) //nolint:contextcheck // sums of lines outlive requests
 	recorder.SetSample(float64(c.cfg.Log.SampleAllowed))
-	defer recorder.Flush() //nolint:contextcheck // when ctx has ended
+	defer recorder.Flush()
 	latest := recent.New()
 	decisions := latest.With(recorder)
 	admission := &extauthz.Admission{Recorder: tracing.WithDecisions(decisions)}
@@ -177,7 +177,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 		check: check,
 		ready: ready,
 		http:  newHTTPServer(current, log, current.httpTLS()),
-		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(current), levelHandler(level, log, changes)), log, nil),
+		ops:   newHTTPServer(opsHandler(registry, ready, explainHandler(current), levelHandler(level, log, changes)), log, nil), //nolint:contextcheck // as above
 		reloader: &reloader{
 			file: file, in: in, live: current, health: health, hangup: hangup, poll: pollInterval,
 			tune: func(c *config.Config) {

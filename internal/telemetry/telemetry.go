@@ -117,7 +117,7 @@ func (r *Recorder) Record(ctx context.Context, req *authz.Request, d *authz.Deci
 	if !r.log.Enabled(ctx, level) {
 		return
 	}
-	if kind := floodOf(d, level); kind != "" && !canceled && !r.floods.Passes(floodKind{level, kind}) { //nolint:contextcheck // the summary outlives the request
+	if kind := floodOf(d, level); kind != "" && !canceled && !r.floods.Passes(floodKind{level, kind}) {
 		return
 	}
 	attrs := []slog.Attr{

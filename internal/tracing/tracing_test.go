@@ -254,7 +254,7 @@ func TestDecisionsAreTold(t *testing.T) {
 	recorder.Record(ctx, &authz.Request{}, &authz.Decision{Reason: authz.ReasonAnonymous, Observed: authz.Refuse(authz.ReasonRole, "x")}, nil, 0)
 	end()
 	shutdown(t, tracer)
-	ours := []authz.Reason{authz.ReasonPolicyUnknown, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong} // though not 5xx
+	ours := []authz.Reason{authz.ReasonPolicyUnknown, authz.ReasonNoAudience, authz.ReasonProfileMalformed, authz.ReasonIdentityTooLong} // though not 5xx
 	told := map[string]otlptest.Span{}
 	for _, s := range c.Spans() {
 		require.NotContains(t, s.String(), "hunter2")
