@@ -200,7 +200,8 @@ func completeAudience(env environment) cobra.CompletionFunc {
 		if len(audiences) == 0 && s.Tokens.Issuer != "" {
 			audiences = []string{s.Tokens.Issuer}
 		}
-		return slices.DeleteFunc(slices.Clone(audiences), func(a string) bool { return !strings.HasPrefix(a, typed) }), cobra.ShellCompDirectiveNoFileComp
+		unfit := func(a string) bool { return !strings.HasPrefix(a, typed) || !plainWord(a) }
+		return slices.DeleteFunc(slices.Clone(audiences), unfit), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 

@@ -151,3 +151,11 @@ func TestBashCompletes(t *testing.T) {
 		require.Equal(t, want, lines[1:], line)
 	}
 }
+
+// What is completed is run with the line: a name that a shell would run isn't offered.
+func TestCompletionOffersNoAudienceToBeRun(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "gatehouse.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("tokens: {audiences: ['$(touch x)', 'a b', mobile]}\n"), 0o600))
+	require.Equal(t, []string{"mobile", ":4"}, completions(t, "tokens", "mint", "-c", file, "--audience", ""))
+}

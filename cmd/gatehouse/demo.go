@@ -10,12 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/template"
 	"time"
 
@@ -161,10 +163,37 @@ func (d *demo) directory() (cleanUp func(), err error) {
 		if d.dir, err = filepath.Abs(d.dir); err != nil {
 			return nil, err
 		}
-		return func() {}, os.MkdirAll(d.dir, 0o700)
+		if err := os.MkdirAll(d.dir, 0o700); err != nil {
+			return nil, err
+		}
+		return func() {}, clearDemo(d.dir)
 	}
 	d.dir, err = os.MkdirTemp("", "gatehouse-demo-")
 	return func() { _ = os.RemoveAll(d.dir) }, err
+}
+
+// clearDemo removes what a demo before left in a directory, so that nothing keeps the
+// mode of a file that was there; it refuses one where the files are somebody else's.
+func clearDemo(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "gatehouse.yaml")) //nolint:gosec // G304: the operator names the directory
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	first, _, _ := strings.Cut(demoConfig, "\n")
+	ours := strings.HasPrefix(string(text), first)
+	for _, name := range []string{"users.yaml", signingKeyFile, "gatehouse.log", "envoy.log", "attack.cookie", "attack.token", "gatehouse.yaml"} {
+		file := filepath.Join(dir, name)
+		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if !ours {
+			return fmt.Errorf("%s is there, and no demo made it: name another --dir", file)
+		}
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // prepare chooses ports and makes secrets.

@@ -47,6 +47,27 @@ func TestDemoTellsTheTruth(t *testing.T) {
 	}
 }
 
+// What somebody else made stays as it is; what a demo made is made anew, for its owner only.
+func TestDemoOverwritesNothing(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"gatehouse.yaml", "users.yaml", signingKeyFile} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(file, []byte("precious: 1\n"), 0o600))
+		require.ErrorContains(t, clearDemo(dir), file+" is there, and no demo made it: name another --dir")
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, "precious: 1\n", string(text))
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "gatehouse.yaml"), []byte(demoConfig), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, signingKeyFile), []byte("old"), 0o600))
+	require.NoError(t, clearDemo(dir))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
 func TestDemoRefusesAPortInUse(t *testing.T) {
 	proctest.Need(t, "envoy")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

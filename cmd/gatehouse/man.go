@@ -105,9 +105,10 @@ func manPage(cmd *cobra.Command) string {
 	return b.String()
 }
 
-// roff is a text of one line, of which roff makes nothing but text.
+// roff is a text of one line, of which roff makes nothing but text. It has no "…": where
+// the terminal has none, man would show "[HANDLE]" for "[HANDLE…]", which means one.
 func roff(line string) string {
-	line = strings.NewReplacer(`\`, `\e`, `-`, `\-`, `'`, `\(aq`, "`", "\\(ga", "^", `\(ha`, "~", `\(ti`).Replace(line)
+	line = strings.NewReplacer(`\`, `\e`, `…`, `...`, `-`, `\-`, `'`, `\(aq`, "`", "\\(ga", "^", `\(ha`, "~", `\(ti`).Replace(line)
 	if strings.HasPrefix(line, ".") {
 		line = `\&` + line
 	}

@@ -26,6 +26,9 @@ func TestManual(t *testing.T) {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		require.Equal(t, string(text), manPage(cmd), "the same at each time")
+		for _, r := range string(text) {
+			require.Less(t, r, rune(0x80), "%s: %q is not shown in every locale", cmd.CommandPath(), r)
+		}
 		if mandoc, err := exec.LookPath("mandoc"); err == nil {
 			out, err := exec.CommandContext(t.Context(), mandoc, "-Tlint", "-Werror", file).CombinedOutput()
 			require.NoError(t, err, "%s", out)
@@ -50,7 +53,7 @@ func TestManual(t *testing.T) {
 		require.Empty(t, warned.String(), cmd.CommandPath())
 		shown := strings.Join(strings.Fields(said.String()), " ")
 		for line := range strings.Lines(cmd.Long + "\n" + cmd.Example + "\n" + cmd.LocalFlags().FlagUsages() + cmd.InheritedFlags().FlagUsages()) {
-			require.Contains(t, shown, strings.Join(strings.Fields(line), " "), "%s", cmd.CommandPath())
+			require.Contains(t, shown, strings.ReplaceAll(strings.Join(strings.Fields(line), " "), "…", "..."), "%s", cmd.CommandPath())
 		}
 	}
 }

@@ -151,11 +151,9 @@ func settle(file *os.File, directory string) error {
 		return nil //nolint:nilerr // one that may not be read can't be synced
 	}
 	defer func() { _ = d.Close() }()
-	if info, err := d.Stat(); err == nil && os.Geteuid() == 0 {
-		if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Uid != 0 {
-			if err := file.Chown(int(s.Uid), int(s.Gid)); err != nil {
-				return err
-			}
+	if info, err := d.Stat(); err == nil {
+		if err := hand(file, info); err != nil {
+			return err
 		}
 	}
 	return synced(d)
@@ -223,14 +221,6 @@ func (l *Log) follow() error {
 			slog.String("file", l.o.File), slog.Any("error", err))
 	}
 	return nil
-}
-
-// links is how many names a file has.
-func links(info fs.FileInfo) uint64 {
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(s.Nlink) //nolint:unconvert,nolintlint // of another type elsewhere
-	}
-	return 1
 }
 
 // torn reports whether the file ends in the middle of a line: by a disk that became full,
