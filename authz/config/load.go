@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -73,6 +74,29 @@ func parse(name string, text []byte, env func(string) (string, bool), f files) (
 		return nil, warnings, Problems(sorted(d.problems))
 	}
 	return c, warnings, nil
+}
+
+// Records returns what a configuration says of the audit log and of the log, though the
+// rest of it may have problems, or need what env doesn't have: for commands that make the
+// keys which it names. Its error is about these sections, or about the file as a whole.
+func Records(path string, env func(string) (string, bool)) (Audit, Log, error) {
+	text, err := osFiles{}.read(path, maxConfigBytes)
+	if err != nil {
+		return Audit{}, Log{}, Problems{{File: path, Message: fmt.Sprintf("cannot read the configuration: %v; %s", err, remedy(err, "correct the path or create the file"))}}
+	}
+	s := newSource(path)
+	c := &Config{source: s}
+	d := newDecoder(s, env, osFiles{})
+	d.document(text, c)
+	(&validator{decoder: d, c: c}).audit()
+	d.problems = slices.DeleteFunc(d.problems, func(p Problem) bool {
+		section, _, _ := strings.Cut(p.Key, ".")
+		return section != "" && section != "audit" && section != "log"
+	})
+	if len(d.problems) > 0 {
+		return Audit{}, Log{}, Problems(sorted(d.problems))
+	}
+	return c.Audit, c.Log, nil
 }
 
 // Files returns the path of a configuration and every file that it names,

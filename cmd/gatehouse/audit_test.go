@@ -378,10 +378,14 @@ func TestAuditOnAFullDisk(t *testing.T) {
 	d := newDesk(t, "", "audit: {file: /dev/full}\n")
 	r := d.serve(t)
 	session := r.logIn(t, "alice")
-	entry := r.log.await(t, r.done, func(e map[string]any) bool { return e["level"] == "ERROR" && e["audit"] != nil })
-	require.Contains(t, entry["error"], syscall.ENOSPC.Error())
-	require.Equal(t, "login", entry["audit"].(map[string]any)["action"])
-	require.Equal(t, "1", r.metric(t, "gatehouse_audit_failures_total"))
+	for _, action := range []string{"config_load", "login"} {
+		entry := r.log.await(t, r.done, func(e map[string]any) bool {
+			line, _ := e["audit"].(map[string]any)
+			return e["level"] == "ERROR" && line["action"] == action
+		})
+		require.Contains(t, entry["error"], syscall.ENOSPC.Error())
+	}
+	require.Equal(t, "2", r.metric(t, "gatehouse_audit_failures_total"))
 	c := d.run(t, "sessions", "set", "alice", "roles=x")
 	require.Equal(t, exitOK, c.code)
 	require.Contains(t, c.stderr, "a line of the audit log could not be written")
@@ -429,8 +433,8 @@ func TestAuditLogIsRotated(t *testing.T) {
 	hangUp(t)
 	g.log.await(t, g.done, func(e map[string]any) bool { return e["msg"] == "configuration read again: it is what runs" })
 	note()
-	require.Len(t, strings.Split(strings.TrimSpace(string(mustRead(t, path+".1"))), "\n"), 2)
-	require.Len(t, strings.Split(strings.TrimSpace(string(mustRead(t, path))), "\n"), 1)
+	require.Regexp(t, `^{[^\n]*"action":"config_load","by":"os:[^\n]*"hash":"[0-9a-f]+","outcome":"applied"}\n{[^\n]*"log_level"[^\n]*}\n$`, string(mustRead(t, path+".1")))
+	require.Len(t, strings.Split(strings.TrimSpace(string(mustRead(t, path))), "\n"), 2, "what came before the signal is not in the old one")
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
@@ -459,8 +463,11 @@ func TestLogLevelIsLent(t *testing.T) {
 
 	status, _ = g.level(t, http.MethodPut, `{"level":"error"}`)
 	require.Equal(t, 200, status)
-	status, _ = g.level(t, http.MethodDelete, "")
-	require.Equal(t, 200, status)
+	require.Contains(t, g.log.String(), `"msg":"log level changed","to":"error"`, "who silences the log is in it")
+	for range 2 { // the second time there is nothing to change
+		status, _ = g.level(t, http.MethodDelete, "")
+		require.Equal(t, 200, status)
+	}
 	require.Contains(t, level(), `{"level":"info"`)
 	_, _ = g.level(t, http.MethodPut, `{"level":"debug"}`)
 	save(t, g.file, strings.Replace(string(mustRead(t, g.file)), "level: info", "level: warn", 1))
@@ -472,10 +479,15 @@ func TestLogLevelIsLent(t *testing.T) {
 		require.Equal(t, 400, status, wrong)
 		require.Contains(t, body, `{"error":"`)
 	}
-	for _, header := range []string{"Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Via"} {
+	refused := 1 // the last one below
+	for _, header := range []string{
+		"Origin", "Sec-Fetch-Site", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-Ip", "X-Request-Id",
+		"X-Envoy-External-Address", "X-Envoy-Expected-Rq-Timeout-Ms", "Via",
+	} {
 		for _, method := range []string{http.MethodPut, http.MethodDelete} {
 			status, _ := g.level(t, method, `{"level":"error"}`, header, "https://evil.example")
-			require.Equal(t, 403, status)
+			require.Equal(t, 403, status, header)
+			refused++
 		}
 	}
 	status, _ = g.level(t, http.MethodPut, `{"level":"error"}`, "Host", "evil.example")
@@ -485,5 +497,58 @@ func TestLogLevelIsLent(t *testing.T) {
 	status, _ = get(t, "http://"+g.http+levelPath)
 	require.Equal(t, 404, status, "only the ops listener has it")
 	require.Contains(t, level(), `{"level":"warn"`)
-	require.Equal(t, 4, strings.Count(g.log.String(), `"action":"log_level"`), "each change is audited, whatever the level")
+	audited := func(outcome string) (n int) {
+		for line := range strings.Lines(g.log.String()) {
+			var e map[string]any
+			if json.Unmarshal([]byte(line), &e) == nil && e["action"] == "log_level" && e["outcome"] == outcome {
+				count, _ := e["count"].(float64)
+				n += max(1, int(count))
+			}
+		}
+		return n
+	}
+	require.Equal(t, 4, audited("applied"), "each change is audited, whatever the level")
+	until(t, "refused tries are told, or counted", func() bool { return audited("refused") == refused })
+}
+
+// Keys are not changed behind the back of the audit log, though the shell doesn't have
+// what the whole configuration needs, or its keys are only being made.
+func TestKeysAreNotChangedUnrecorded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, keys := filepath.Join(dir, "audit.log"), filepath.Join(dir, "keys")
+	configured := func(audit string) string {
+		file := filepath.Join(dir, "gatehouse.yaml")
+		save(t, file, "sessions: {secrets: ['${NOT_SET_HERE}']}\ntokens: {signing_keys: [{file: keys/current.pem}]}\naudit: "+audit+"\n")
+		return file
+	}
+	file := configured("{file: audit.log, on_failure: refuse}")
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "rotate", keys, "--config", file).code)
+	require.Regexp(t, `^{[^\n]*"key_rotate"[^\n]*"begun"}\n{[^\n]*"key_rotate"[^\n]*"applied"}\n$`, string(mustRead(t, path)))
+	before := mustRead(t, filepath.Join(keys, "current.pem"))
+	require.Equal(t, exitOK, gatehouse(t, nil, "keys", "rotate", keys, "--prepare", "--config", file).code)
+	require.Equal(t, 2, strings.Count(string(mustRead(t, path)), "\n"), "nothing was there to prepare")
+
+	for name, config := range map[string]string{
+		"another variable that is missing": configured("{file: '${NOT_SET_HERE}', on_failure: refuse}"),
+		"no configuration":                 filepath.Join(dir, "none.yaml"),
+	} {
+		c := gatehouse(t, nil, "keys", "rotate", keys, "--force", "--config", config)
+		require.Equal(t, exitFailed, c.code, name)
+		require.Regexp(t, `audit\.file|cannot read the configuration`, c.stderr, name)
+	}
+	save(t, file, "audit: {file: audit.log\n")
+	require.Equal(t, exitFailed, gatehouse(t, nil, "keys", "rotate", keys, "--force", "--config", file).code)
+	file = configured("{file: nowhere/audit.log, on_failure: refuse}")
+	require.Equal(t, exitFailed, gatehouse(t, nil, "keys", "rotate", keys, "--force", "--config", file).code)
+	require.Equal(t, before, mustRead(t, filepath.Join(keys, "current.pem")))
+}
+
+// What was begun and came to nothing has its end in the log.
+func TestARevocationOfNothingIsAudited(t *testing.T) {
+	proctest.Need(t, "redis-server")
+	path := filepath.Join(t.TempDir(), "audit.log")
+	d := newDesk(t, "", "audit: {file: "+path+", on_failure: refuse}\n")
+	require.Equal(t, exitFailed, d.run(t, "sessions", "revoke", "dora", authz.Handle("no session"), "--yes").code)
+	require.Regexp(t, `^{[^\n]*"end_session"[^\n]*"begun"}\n{[^\n]*"end_session"[^\n]*"reason":"not_found"[^\n]*"refused"}\n$`, string(mustRead(t, path)))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -33,6 +34,13 @@ func openAudit(cfg *config.Config, log *slog.Logger, env environment) (*audit.Lo
 		return nil, problem(cfg, "audit.file", err)
 	}
 	return changes, nil
+}
+
+// auditLoad writes down with which configuration a server begins. A log that can't be
+// written refuses changes, and never keeps the gate from starting.
+func auditLoad(ctx context.Context, changes *audit.Log, file string, first *generation) {
+	changes.Record(ctx, authapi.OutcomeApplied,
+		slog.String("action", "config_load"), slog.String("by", osUser()), slog.String("file", file), slog.String("hash", first.hash))
 }
 
 // clerk writes down what commands change: a line on standard error, and one in the file
@@ -92,7 +100,11 @@ func (k *clerk) record(ctx context.Context, action string, err error, attrs ...s
 	o := authapi.OutcomeOf(err)
 	all := k.line(action, attrs)
 	if err != nil {
-		all = append(all, slog.String("reason", string(authz.ReasonOf(err))))
+		reason := string(authz.ReasonOf(err))
+		if errors.Is(err, errNoLogin) { // as the auth API calls it
+			reason = "not_found"
+		}
+		all = append(all, slog.String("reason", reason))
 	}
 	if o == authapi.OutcomeNotConfirmed {
 		all = append(all, slog.Bool("confirmed", false))

@@ -121,7 +121,10 @@ replaces keys.
 			if err != nil {
 				return err
 			}
-			k := keysClerk(cmd, file, env)
+			k, err := keysClerk(cmd, file, env)
+			if err != nil {
+				return err
+			}
 			what := []slog.Attr{slog.String("file", path), slog.String("kid", key.ID())}
 			if err := k.permit(cmd.Context(), "key_new", what...); err != nil {
 				return err
@@ -152,32 +155,34 @@ replaces keys.
 
 // keysAuditText is of the commands that change keys, in their help.
 const keysAuditText = `A record of it goes to standard error, and to audit.file of the configuration that
---config or $GATEHOUSE_CONFIG names.`
+--config or $GATEHOUSE_CONFIG names, else ./gatehouse.yaml if it is there.`
 
 func registerKeysConfig(cmd *cobra.Command, file *configFlag) {
-	cmd.Flags().StringVarP(&file.path, "config", "c", "", "configuration file, for its audit log (default $GATEHOUSE_CONFIG, else none)")
+	cmd.Flags().StringVarP(&file.path, "config", "c", "", "configuration, for its audit log (default $GATEHOUSE_CONFIG, or gatehouse.yaml here)")
 	_ = cmd.MarkFlagFilename("config", configExtensions...)
 }
 
-// keysClerk is the clerk of a command that works without a configuration. One that is
-// named may not be good yet, for its keys are only being made.
-func keysClerk(cmd *cobra.Command, file configFlag, env environment) *clerk {
+// keysClerk is the clerk of a command that works without a configuration: where none is
+// named, that of this directory counts, if there is one. It may not be good yet, for its
+// keys are only being made; but what it says of the audit log must be known.
+func keysClerk(cmd *cobra.Command, file configFlag, env environment) (*clerk, error) {
 	_, command, _ := strings.Cut(cmd.CommandPath(), " ")
 	k := &clerk{env: env, command: command}
-	path := file.path
-	if path == "" {
-		path, _ = env.lookup("GATEHOUSE_CONFIG")
-	}
-	if path == "" {
-		return k
-	}
-	cfg, _, err := config.Load(path, env.lookup)
+	path, err := file.resolve(nil, env)
 	if err != nil {
-		fmt.Fprintf(env.stderr, "warning: this is not in the audit log of %s, which has problems: see 'gatehouse config check'\n", printable(path))
-		return k
+		return nil, err
 	}
-	k.log, k.audit = cfg.Log, cfg.Audit
-	return k
+	named, _ := env.lookup("GATEHOUSE_CONFIG")
+	if file.path == "" && named == "" {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return k, nil
+		}
+	}
+	k.audit, k.log, err = config.Records(path, env.lookup)
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // newKey makes a key for an algorithm that somebody typed.
@@ -264,7 +269,13 @@ owner.
 			case dir != "":
 				r.dir = dir
 			}
-			k := keysClerk(cmd, file, env)
+			if r.prepared() {
+				return r.run() // says so
+			}
+			k, err := keysClerk(cmd, file, env)
+			if err != nil {
+				return err
+			}
 			what := []slog.Attr{slog.String("file", r.dir)}
 			if r.prepare {
 				what = append(what, slog.Bool("prepare", true))
@@ -331,6 +342,16 @@ func (r rotation) read(name string) (*keyFile, error) {
 		return nil, fmt.Errorf("%s: %w; nothing was changed", f.path, err)
 	}
 	return f, nil
+}
+
+// prepared reports whether there is nothing that --prepare would make.
+func (r rotation) prepared() bool {
+	for _, name := range []string{currentKey, "next.pem", "previous.pem"} {
+		if f, err := r.read(name); err != nil || f.key == nil {
+			return false
+		}
+	}
+	return r.prepare
 }
 
 func (r rotation) run() error {

@@ -75,7 +75,7 @@ func TestLoggingPageHasEveryField(t *testing.T) {
 				"internal/audit/audit.go",
 			},
 			[]string{"time", "level", "msg", "log"},
-			[]string{"error", "mode", "files", "warning", "keys", "count", "problems", "header"},
+			[]string{"error", "mode", "warning", "keys", "problems", "header"},
 		},
 	} {
 		want := fieldsOf(t, line.files...)

@@ -189,7 +189,8 @@ func (r *reloader) audited(running, next *generation, asked bool) []slog.Attr {
 	}
 	what := []slog.Attr{slog.String("action", "config_reload"), slog.String("by", by), slog.String("file", r.file.path)}
 	if next != nil {
-		what = append(what, slog.Int("generation", next.number), slog.String("hash", next.hash), slog.Any("changed", differences(running.asked, next.asked)))
+		what = append(what, slog.Int("generation", next.number), slog.String("hash", next.hash), slog.Any("changed", differences(running.asked, next.asked)),
+			slog.Any("files", next.files.changed(running.files, r.file.path)))
 	}
 	return what
 }

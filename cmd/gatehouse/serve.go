@@ -164,6 +164,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	if err := open.open(ctx, c.cfg.Server); err != nil {
 		return err
 	}
+	auditLoad(ctx, changes, file.path, first)
 	registry.MustRegister(changes, cacheMetrics{current}, feedMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
 
 	check := newCheckServer(extauthz.NewDoor(current), admission, c.cfg.Server.Check, current.checkTLS())

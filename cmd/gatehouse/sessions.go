@@ -613,6 +613,9 @@ func (o *operator) handles(ctx context.Context, userID string) (handles map[stri
 	return handles, held.Known(), nil
 }
 
+// errNoLogin is that nothing has the handle, for the audit log.
+var errNoLogin = authz.Refuse(authz.ReasonBadRequest, "no login has this handle")
+
 func (o *operator) revokeHandles(ctx context.Context, r revocation) error {
 	revoked, swept := 0, false
 	var missing []string
@@ -626,15 +629,18 @@ func (o *operator) revokeHandles(ctx context.Context, r revocation) error {
 		if err == nil && !found && !swept {
 			// The gate may never have seen it. Looking notes what there is.
 			if _, err := o.store.UserSessions(ctx, r.userID, true); err != nil {
+				o.record(ctx, "end_session", err, ended...)
 				failed = err
 				break
 			}
 			swept = true
 			found, err = o.store.RevokeHandle(ctx, r.userID, handle)
 		}
-		if found || err != nil {
-			o.record(ctx, "end_session", err, ended...)
+		ending := err
+		if err == nil && !found {
+			ending = errNoLogin
 		}
+		o.record(ctx, "end_session", ending, ended...)
 		switch {
 		case err != nil && authz.ReasonOf(err) != authz.ReasonNotConfirmed:
 			failed = err
