@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,7 +64,7 @@ func TestForwardAuthForIngressNginx(t *testing.T) {
 		switch object.Metadata.Name {
 		case "orders":
 			const prefix = "nginx.ingress.kubernetes.io/"
-			require.Equal(t, strings.Join(identityHeaders, ","), object.Metadata.Annotations[prefix+"auth-response-headers"])
+			require.Equal(t, strings.Join(append(slices.Clone(identityHeaders), "x-identity-assertion"), ","), object.Metadata.Annotations[prefix+"auth-response-headers"])
 			require.Contains(t, object.Metadata.Annotations[prefix+"auth-url"], ":8081/check?policy=user")
 			require.Len(t, object.Metadata.Annotations, 2)
 		case "ingress-nginx-controller":
