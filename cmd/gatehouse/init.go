@@ -64,9 +64,11 @@ with:
              OpenID provider
 
 A service is NAME=HOST:PORT, which serves /NAME and what is below it, or
-NAME=HOST:PORT/PATH for another path; / is all that is left. A password in the URL of
---store goes into a file; embedded:// needs no Redis, for first steps. The file of
---express-secret-file has a secret in each line, the one that signs first.
+NAME=HOST:PORT/PATH for another path; / is all that is left. What has a part admin or
+internal in its path, in whatever case, is for administrators, or for programs inside.
+A password in the URL of --store goes into a file; embedded:// needs no Redis, for
+first steps. The file of --express-secret-file has a secret in each line, the one that
+signs first.
 
 Nothing is ever overwritten: where one of the files is there, nothing is written. With
 --force, those that are there are moved into DIR/replaced-TIME first. All is written,

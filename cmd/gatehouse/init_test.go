@@ -91,6 +91,49 @@ func TestInitWritesEachCase(t *testing.T) {
 	}
 }
 
+// A service with a path for administrators, or for programs inside, is theirs, and no
+// path is there twice.
+func TestInitKeepsServicesForAdministrators(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		upstreams []string
+		want      []string // lines of the table
+	}{
+		{[]string{"admin=127.0.0.1:4000", "app=127.0.0.1:3000/"}, []string{
+			"/admin/internal` and below | `internal` | admin", "/admin` and below | `admin` | admin",
+			"/internal` and below | `internal` | app", "/` whatever else | `user` | app",
+		}},
+		{[]string{"app=127.0.0.1:3000/", "x=127.0.0.1:4000/Internal", "v=127.0.0.1:4001/api/ADMIN/v2", "z=127.0.0.1:4002/api"}, []string{
+			"/api/ADMIN/v2/internal` and below | `internal` | v", "/api/ADMIN/v2` and below | `admin` | v",
+			"/Internal` and below | `internal` | x",
+			"/api/admin` and below | `admin` | z", "/api/internal` and below | `internal` | z", "/api` and below | `user` | z",
+			"/admin` and below | `admin` | app", "/` whatever else | `user` | app",
+		}},
+		{[]string{"app=127.0.0.1:3000/", "b=127.0.0.1:4000/admins"}, []string{
+			"/admins/admin` and below | `admin` | b", "/admins/internal` and below | `internal` | b", "/admins` and below | `user` | b",
+			"/admin` and below | `admin` | app", "/internal` and below | `internal` | app", "/` whatever else | `user` | app",
+		}},
+	} {
+		dir := filepath.Join(t.TempDir(), "gate")
+		args := []string{"init", dir, "--for", "sessions"}
+		for _, u := range tc.upstreams {
+			args = append(args, "--upstream", u)
+		}
+		c := gatehouse(t, nil, args...)
+		require.Equal(t, exitOK, c.code, c.stderr)
+		var got []string
+		for line := range strings.Lines(tree(t, dir)["README.md"]) {
+			if strings.HasPrefix(line, "| `/") {
+				got = append(got, strings.TrimSuffix(strings.TrimPrefix(line, "| `"), " |\n"))
+			}
+		}
+		require.Equal(t, tc.want, got)
+		require.Contains(t, c.stdout, "curl -i http://127.0.0.1:8080/\n", "what is tried is for whoever is logged in")
+	}
+	dir := filepath.Join(t.TempDir(), "gate")
+	require.Equal(t, exitOK, gatehouse(t, nil, "init", dir, "--for", "api-keys", "--upstream", "admin=127.0.0.1:4000").code, "all of it is for programs anyway")
+}
+
 // Each line of the configuration that sets something has a comment, there or above.
 func TestInitExplainsEachLine(t *testing.T) {
 	t.Parallel()
@@ -159,6 +202,9 @@ func TestInitRefuses(t *testing.T) {
 		{[]string{"--for", "sessions", "--upstream", "a=127.0.0.1:1", "--public", "/b"}, "--public /b: no service has that path"},
 		{[]string{"--for", "sessions", "--public", "/"}, "--public / opens all of app"},
 		{[]string{"--for", "sessions", "--public", "/Admin/x"}, "lies below what is for administrators"},
+		{[]string{"--for", "sessions", "--upstream", "admin=127.0.0.1:1", "--upstream", "b=127.0.0.1:2/", "--public", "/admin/x"}, "lies below what is for administrators"},
+		{[]string{"--for", "sessions", "--upstream", "admin=127.0.0.1:1", "--upstream", "b=127.0.0.1:2/", "--public", "/Admin/x"}, "lies below what is for administrators"},
+		{[]string{"--for", "sessions", "--upstream", "x=127.0.0.1:1/api/Admin"}, "x is for administrators or programs inside alone"},
 		{[]string{"--for", "sessions", "--public", "/a", "--public", "/a"}, "--public /a is there twice"},
 		{[]string{"--for", "api-keys", "--public", "/a"}, "--public has no use"},
 		{[]string{"--for", "api-keys", "--users"}, "--users has no use with --for api-keys"},

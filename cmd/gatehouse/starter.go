@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -127,7 +126,7 @@ type starter struct {
 	ClientSecret                bool
 	KeySHA256, PasswordHash     string
 	Port                        int
-	Base, Path, Below           string // of the gateway; of the first service; the same, to be gone on
+	Base, Path, Below           string // of the gateway; of a service for whoever is let in; the same, to be gone on
 	User                        string
 	Upstreams                   []upstream
 	Routes                      []envoy.Route
@@ -188,7 +187,12 @@ func (o initOptions) starter(env environment, secrets *starterSecrets) (*starter
 	if s.Routes, err = routesTo(s.Upstreams, o.public, s); err != nil {
 		return nil, err
 	}
-	s.Path = s.Upstreams[0].Path
+	first := slices.IndexFunc(s.Upstreams, func(u upstream) bool { return s.policyOf(u.Path) == s.Default })
+	if first < 0 {
+		return nil, fmt.Errorf("--upstream: %s is for administrators or programs inside alone, since its path has a part admin or internal: name another service, for whoever is logged in, or give it another path, as in %s=%s/",
+			s.Upstreams[0].Name, s.Upstreams[0].Name, s.Upstreams[0].Address)
+	}
+	s.Path = s.Upstreams[first].Path
 	s.Below = strings.TrimSuffix(s.Path, "/") + "/"
 	s.list()
 	return s, nil
@@ -394,14 +398,21 @@ func routesTo(upstreams []upstream, public []string, s *starter) ([]envoy.Route,
 	}
 	done := map[string]bool{}
 	for _, u := range sorted {
+		whole := s.policyOf(u.Path)
 		prefix := strings.TrimSuffix(u.Path, "/")
-		stricter := map[string]string{prefix + "/admin": "admin", prefix + "/internal": "internal"}
-		if s.KeysOnly {
-			stricter = nil
-		}
 		var own []envoy.Route
-		for _, path := range slices.Sorted(maps.Keys(stricter)) {
-			own = append(own, envoy.Route{Name: u.Name + "-" + stricter[path], Path: path, AnyCase: true, Policy: stricter[path], Service: u.Name})
+		for _, policy := range stricterPolicies {
+			path := prefix + "/" + policy
+			if s.KeysOnly || whole == policy || whole == "internal" || slices.ContainsFunc(routes, func(r envoy.Route) bool { return r.AnyCase && strings.EqualFold(r.Path, path) }) {
+				continue // all of it has that policy, or a stricter one; or another service has the path
+			}
+			own = append(own, envoy.Route{Name: u.Name + "-" + policy, Path: path, AnyCase: true, Policy: policy, Service: u.Name})
+		}
+		stricter := whole != s.Default
+		last := envoy.Route{Name: u.Name, Path: u.Path, AnyCase: stricter, Policy: whole, Service: u.Name}
+		strict := slices.Concat(routes, own)
+		if stricter {
+			strict = append(strict, last)
 		}
 		n := 0
 		for _, path := range opened {
@@ -409,7 +420,7 @@ func routesTo(upstreams []upstream, public []string, s *starter) ([]envoy.Route,
 				continue
 			}
 			done[path] = true
-			if slices.ContainsFunc(own, func(r envoy.Route) bool { return r.AnyCase && below(strings.ToLower(path), strings.ToLower(r.Path)) }) {
+			if guarded(strict, path) {
 				return nil, fmt.Errorf("--public %s lies below what is for administrators, or for programs inside: open it by hand in envoy.yaml, if that is meant", path)
 			}
 			if path == u.Path {
@@ -419,9 +430,30 @@ func routesTo(upstreams []upstream, public []string, s *starter) ([]envoy.Route,
 			own = append(own, envoy.Route{Name: fmt.Sprintf("%s-public-%d", u.Name, n), Path: path, Policy: "public", Service: u.Name})
 		}
 		routes = append(routes, own...)
-		routes = append(routes, envoy.Route{Name: u.Name, Path: u.Path, Policy: s.Default, Service: u.Name})
+		routes = append(routes, last)
 	}
 	return routes, nil
+}
+
+// stricterPolicies are named as the parts of a path that get them; the strictest is last.
+var stricterPolicies = []string{"admin", "internal"}
+
+// policyOf is the policy of a service with a path: a part of it, in whatever case, can say
+// that it is for administrators, or, which is stricter, for programs inside.
+func (s *starter) policyOf(path string) string {
+	parts := strings.Split(strings.ToLower(path), "/")
+	for _, policy := range slices.Backward(stricterPolicies) {
+		if !s.KeysOnly && slices.Contains(parts, policy) {
+			return policy
+		}
+	}
+	return s.Default
+}
+
+// guarded reports whether a path falls to a route with a stricter policy.
+func guarded(routes []envoy.Route, path string) bool {
+	path = strings.ToLower(path)
+	return slices.ContainsFunc(routes, func(r envoy.Route) bool { return r.AnyCase && below(path, strings.ToLower(r.Path)) })
 }
 
 // list says what each file is.
