@@ -184,6 +184,9 @@ func (o initOptions) starter(env environment, secrets *starterSecrets) (*starter
 	if s.Upstreams, err = parseUpstreams(texts); err != nil {
 		return nil, err
 	}
+	if err := checkPorts(o.port, at, s.Upstreams); err != nil {
+		return nil, err
+	}
 	if s.Routes, err = routesTo(s.Upstreams, o.public, s); err != nil {
 		return nil, err
 	}
@@ -233,8 +236,8 @@ func (o initOptions) fits(c starterCase, s *starter, env environment) error {
 		if err := checkKey(env, "--issuer", issuerSnippet(o.issuer)); err != nil {
 			return err
 		}
-		s.Issuer, s.IssuerURL, s.Audience = quoted(o.issuer), o.issuer, quotedOrNone(o.audience)
-		s.ClientID, s.ClientSecret = quotedOrNone(o.clientID), o.clientSecretFile != ""
+		s.Issuer, s.IssuerURL, s.Audience = quoted(o.issuer), o.issuer, quotedOrNone(literal(o.audience))
+		s.ClientID, s.ClientSecret = quotedOrNone(literal(o.clientID)), o.clientSecretFile != ""
 	}
 	return nil
 }
@@ -255,6 +258,9 @@ func quoted(text string) string {
 	}
 	return strings.TrimSpace(b.String())
 }
+
+// literal is a text in which the configuration replaces nothing.
+func literal(text string) string { return strings.ReplaceAll(text, "${", "$${") }
 
 func quotedOrNone(text string) string {
 	if text == "" {
@@ -351,6 +357,60 @@ func parseUpstreams(texts []string) ([]upstream, error) {
 		return nil, errors.New("--upstream: name a service, as in app=127.0.0.1:3000/")
 	}
 	return all, nil
+}
+
+// checkPorts refuses a port of this machine that two are to have: one of them wouldn't
+// start, or the gateway would ask itself.
+func checkPorts(gateway int, store storeAddress, upstreams []upstream) error {
+	// Those that the templates have.
+	has := map[int]string{
+		9001: "Gatehouse's for checks", 8081: "Gatehouse's for /auth", 9090: "Gatehouse's for metrics and health", 9901: "Envoy's for its administration",
+	}
+	for _, port := range store.here() {
+		if whose, taken := has[port]; taken {
+			return fmt.Errorf("--store: port %d of this machine is %s: choose another one for the store", port, whose)
+		}
+		has[port] = "the store's (--store)"
+	}
+	if whose, taken := has[gateway]; taken {
+		return fmt.Errorf("--port %d: that port is %s: choose another one for the gateway, as in --port %d", gateway, whose, gatewayPort)
+	}
+	has[gateway] = "the gateway's (--port)"
+	for _, u := range upstreams {
+		port, here := portHere(u.Address)
+		if whose, taken := has[port]; here && taken {
+			return fmt.Errorf("--upstream: the service %s is at %s, and port %d of this machine is %s: one of the two needs another port", u.Name, u.Address, port, whose)
+		}
+	}
+	return nil
+}
+
+// here are the ports of a store on this machine.
+func (at storeAddress) here() []int {
+	_, hosts, _ := strings.Cut(at.url, "://")
+	if i := strings.IndexAny(hosts, "/?"); i >= 0 {
+		hosts = hosts[:i]
+	}
+	var ports []int
+	for address := range strings.SplitSeq(hosts, ",") {
+		if port, here := portHere(address); here && port != 0 {
+			ports = append(ports, port)
+		}
+	}
+	return ports
+}
+
+// portHere is the port of an address, and whether that is one of this machine alone.
+func portHere(address string) (port int, here bool) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, false
+	}
+	port, err = strconv.Atoi(text)
+	ip := net.ParseIP(host)
+	name := strings.ToLower(host)
+	local := name == "localhost" || strings.HasSuffix(name, ".localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
+	return port, err == nil && local
 }
 
 // checkPath refuses what the gate itself answers, and what two servers could read
