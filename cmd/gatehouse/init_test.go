@@ -45,6 +45,7 @@ func TestInitWritesEachCase(t *testing.T) {
 		{[]string{"--for", "api-keys"}, nil},
 		{[]string{"--for", "oidc", "--issuer", "https://idp.example.com", "--client-id", "gate"}, []string{"secrets/session-secrets"}},
 		{[]string{"--for", "api-keys", "--store", "rediss://ops:p%40ss@redis.example.com:6380/0"}, []string{"secrets/redis-password"}},
+		{[]string{"--for", "api-keys", "--store", "redis+cluster://127.0.0.1:7000,127.0.0.2:7000"}, nil},
 		{[]string{"--for", "sessions", "--upstream", "a=[::1]:3000/", "--upstream", "b=b.example.com:80/api/b", "--public", "/api/b/docs", "--public", "/assets", "--port", "8443"}, []string{"secrets/session-secrets"}},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {

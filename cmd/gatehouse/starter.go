@@ -366,10 +366,13 @@ func checkPorts(gateway int, store storeAddress, upstreams []upstream) error {
 	has := map[int]string{
 		9001: "Gatehouse's for checks", 8081: "Gatehouse's for /auth", 9090: "Gatehouse's for metrics and health", 9901: "Envoy's for its administration",
 	}
-	for _, port := range store.here() {
+	ports := store.here()
+	for _, port := range ports {
 		if whose, taken := has[port]; taken {
 			return fmt.Errorf("--store: port %d of this machine is %s: choose another one for the store", port, whose)
 		}
+	}
+	for _, port := range ports {
 		has[port] = "the store's (--store)"
 	}
 	if whose, taken := has[gateway]; taken {
