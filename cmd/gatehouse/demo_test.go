@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -26,7 +27,7 @@ func TestDemoTellsTheTruth(t *testing.T) {
 			}
 			here, err := os.Getwd()
 			require.NoError(t, err)
-			dir, err := filepath.Rel(here, t.TempDir())
+			dir, err := filepath.Rel(here, filepath.Join(t.TempDir(), "demo"))
 			require.NoError(t, err)
 			c := gatehouse(t, nil, "demo", "--check", "--store", store, "--dir", dir, "--port", strconv.Itoa(proctest.FreePort(t)))
 			require.Equal(t, exitOK, c.code, c.stderr)
@@ -47,25 +48,70 @@ func TestDemoTellsTheTruth(t *testing.T) {
 	}
 }
 
-// What somebody else made stays as it is; what a demo made is made anew, for its owner only.
+// What somebody else made stays as it is; what a demo made is made anew, for its owner
+// only, however far that one came.
 func TestDemoOverwritesNothing(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"gatehouse.yaml", "users.yaml", signingKeyFile} {
+	nothing, err := exec.LookPath("false")
+	require.NoError(t, err)
+	t.Setenv("GATEHOUSE_ENVOY", nothing)
+	demo := func(dir string, more ...string) command {
+		return gatehouse(t, nil, append([]string{"demo", "--check", "--store", "embedded", "--dir", dir}, more...)...)
+	}
+	private := func() string {
 		dir := t.TempDir()
+		require.NoError(t, os.Chmod(dir, 0o700))
+		return dir
+	}
+	for _, name := range []string{"gatehouse.yaml", "users.yaml", signingKeyFile} {
+		dir := private()
 		file := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(file, []byte("precious: 1\n"), 0o600))
-		require.ErrorContains(t, clearDemo(dir), file+" is there, and no demo made it: name another --dir")
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.Equal(t, "precious: 1\n", string(text))
+		c := demo(dir)
+		require.Equal(t, exitFailed, c.code)
+		require.Equal(t, "gatehouse: "+file+" is there, and no demo made it: name another --dir\n", c.stderr)
+		require.Equal(t, map[string]string{name: "precious: 1\n"}, tree(t, dir))
 	}
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "gatehouse.yaml"), []byte(demoConfig), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, signingKeyFile), []byte("old"), 0o600))
-	require.NoError(t, clearDemo(dir))
-	left, err := os.ReadDir(dir)
+
+	// The first start fails, at the store and at Envoy; the next one is not refused.
+	dir := filepath.Join(t.TempDir(), "demo")
+	t.Run("without a store", func(t *testing.T) {
+		t.Setenv("PATH", t.TempDir())
+		c := demo(dir, "--store", "redis")
+		require.Equal(t, exitFailed, c.code)
+		require.Contains(t, c.stderr, "redis-server")
+	})
+	require.FileExists(t, filepath.Join(dir, signingKeyFile))
+	for range 2 {
+		c := demo(dir)
+		require.Equal(t, exitFailed, c.code)
+		require.NotContains(t, c.stderr, "no demo made it")
+		require.Contains(t, c.stderr, "for its version")
+	}
+	require.Equal(t, exitOK, gatehouse(t, nil, "config", "check", filepath.Join(dir, "gatehouse.yaml")).code)
+
+	// With a port that is taken nothing is touched.
+	before := tree(t, dir)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	require.Empty(t, left)
+	defer func() { _ = taken.Close() }()
+	_, port, err := net.SplitHostPort(taken.Addr().String())
+	require.NoError(t, err)
+	require.Contains(t, demo(dir, "--port", port).stderr, "port "+port+" is in use")
+	require.Equal(t, before, tree(t, dir))
+
+	// Others see nothing: not by a file of theirs, nor by an open directory.
+	key := filepath.Join(dir, signingKeyFile)
+	require.NoError(t, os.Chmod(key, 0o644))
+	require.NotContains(t, demo(dir).stderr, "no demo made it")
+	info, err := os.Stat(key)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	before = tree(t, dir)
+	require.NoError(t, os.Chmod(dir, 0o750))
+	c := demo(dir)
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, dir+" is open to others, and the demo keeps keys and logs there: name a --dir that isn't there yet, or close it, by 'chmod go= ")
+	require.Equal(t, before, tree(t, dir))
 }
 
 func TestDemoRefusesAPortInUse(t *testing.T) {

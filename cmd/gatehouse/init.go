@@ -64,9 +64,11 @@ with:
              OpenID provider
 
 A service is NAME=HOST:PORT, which serves /NAME and what is below it, or
-NAME=HOST:PORT/PATH for another path; / is all that is left. A password in the URL of
---store goes into a file; embedded:// needs no Redis, for first steps. The file of
---express-secret-file has a secret in each line, the one that signs first.
+NAME=HOST:PORT/PATH for another path; / is all that is left. What has a part admin or
+internal in its path, in whatever case, is for administrators, or for programs inside.
+A password in the URL of --store goes into a file; embedded:// needs no Redis, for
+first steps. The file of --express-secret-file has a secret in each line, the one that
+signs first.
 
 Nothing is ever overwritten: where one of the files is there, nothing is written. With
 --force, those that are there are moved into DIR/replaced-TIME first. All is written,
@@ -82,8 +84,14 @@ checked and in place, or nothing is.`,
 			if len(args) == 1 {
 				o.dir = args[0]
 			}
+			if o.dir == "" {
+				return usageError{fmt.Errorf("the directory has no name: leave it out for %s, or name one", defaultInitDir)}
+			}
 			f, atTerminal := terminal(env)
 			if atTerminal && cmd.Flags().NFlag() == 0 {
+				if _, _, err := (placement{dir: o.dir}).room([]string{"gatehouse.yaml", "envoy.yaml", "README.md", ".gitignore", "secrets"}); err != nil {
+					return err // before somebody answers in vain
+				}
 				if err := o.ask(cmd.Context(), env, f); err != nil {
 					return fmt.Errorf("nothing was written: %w", err)
 				}
@@ -144,7 +152,10 @@ func (o *initOptions) ask(ctx context.Context, env environment, f *os.File) erro
 	services := defaultUpstream
 	questions := []question{
 		{"Where is Redis? (embedded:// for none, for first steps)", &o.store, func(string) error { _, err := parseStore(o.store, env); return err }},
-		{"Your services, as name=host:port/path, with blanks between?", &services, func(a string) error { _, err := parseUpstreams(strings.Fields(a)); return err }},
+		{"Your services, as name=host:port/path, with blanks between?", &services, func(a string) error {
+			o.upstreams = strings.Fields(a)
+			return o.servicesFit(env)
+		}},
 	}
 	yes := "yes"
 	switch {
@@ -201,6 +212,19 @@ func (o *initOptions) ask(ctx context.Context, env environment, f *os.File) erro
 	return err
 }
 
+// servicesFit checks services as they will be checked with all else.
+func (o *initOptions) servicesFit(env environment) error {
+	upstreams, err := parseUpstreams(o.upstreams)
+	if err != nil {
+		return err
+	}
+	at, err := parseStore(o.store, env)
+	if err != nil {
+		return err
+	}
+	return checkPorts(o.port, at, upstreams)
+}
+
 // put asks one question until there is an answer that will do.
 func put(ctx context.Context, env environment, f *os.File, q question) error {
 	offered := *q.answer
@@ -237,7 +261,8 @@ func missing(value, what string) error {
 func checkKey(env environment, what, snippet string) error {
 	_, _, err := config.Parse(what, []byte(snippet), env.lookup)
 	if problems, ok := errors.AsType[config.Problems](err); ok {
-		return fmt.Errorf("%s: %s", what, problems[0].Message)
+		// init has no key for the other way that it speaks of.
+		return fmt.Errorf("%s: %s", what, strings.TrimSuffix(problems[0].Message, "; give jwks_url instead"))
 	}
 	return err
 }
@@ -283,23 +308,13 @@ type placement struct {
 
 // write returns where files that were in the way are now, "" where there were none.
 func (p placement) write(ctx context.Context, files []starterFile, env environment) (aside string, err error) {
-	info, err := os.Stat(p.dir)
-	switch {
-	case err == nil && !info.IsDir():
-		return "", fmt.Errorf("%s is there and is no directory: name another one, as in 'gatehouse init my-gate'", printable(p.dir))
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", err
-	}
-	isNew := err != nil
-	parent := p.dir
-	if isNew {
-		parent = filepath.Dir(filepath.Clean(p.dir))
-	}
-	inTheWay, err := p.inTheWay(files)
+	isNew, inTheWay, err := p.room(topLevel(files))
 	if err != nil {
 		return "", err
 	}
+	parent := p.dir
 	if isNew {
+		parent = filepath.Dir(filepath.Clean(p.dir))
 		if _, err := os.Stat(parent); err != nil {
 			return "", fmt.Errorf("%w: make that directory first", err)
 		}
@@ -347,23 +362,34 @@ func topLevel(files []starterFile) []string {
 	return names
 }
 
-// inTheWay are entries of the directory that are there. Without force, that is an
-// error.
-func (p placement) inTheWay(files []starterFile) ([]string, error) {
-	var there []string
-	for _, name := range topLevel(files) {
+// room looks at the directory: whether it is to be made, and which of the names are
+// there. Without force, one that is there is an error.
+func (p placement) room(names []string) (isNew bool, inTheWay []string, err error) {
+	info, err := os.Stat(p.dir)
+	switch {
+	case err == nil && !info.IsDir():
+		return false, nil, fmt.Errorf("%s is there and is no directory: name another one, as in 'gatehouse init my-gate'", printable(p.dir))
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(p.dir); err == nil {
+			return false, nil, fmt.Errorf("%s is a link to what is not there: make that directory first, or name another one, as in 'gatehouse init my-gate'", printable(p.dir))
+		}
+		return true, nil, nil
+	case err != nil:
+		return false, nil, err
+	}
+	for _, name := range names {
 		switch _, err := os.Lstat(filepath.Join(p.dir, name)); {
 		case err == nil:
-			there = append(there, name)
+			inTheWay = append(inTheWay, name)
 		case !errors.Is(err, fs.ErrNotExist):
-			return nil, err
+			return false, nil, err
 		}
 	}
-	if len(there) > 0 && !p.force {
-		return nil, fmt.Errorf("nothing was written: in %s there are %s already; name another directory, as in 'gatehouse init my-gate', or add --force, which moves them aside",
-			printable(p.dir), strings.Join(there, ", "))
+	if len(inTheWay) > 0 && !p.force {
+		return false, nil, fmt.Errorf("nothing was written: in %s there are %s already; name another directory, as in 'gatehouse init my-gate', or add --force, which moves them aside",
+			printable(p.dir), strings.Join(inTheWay, ", "))
 	}
-	return there, nil
+	return false, inTheWay, nil
 }
 
 // into moves what was made into a directory that is there, and takes all of it back
@@ -389,9 +415,15 @@ func (p placement) into(temporary string, names, inTheWay []string) (aside strin
 		return nil
 	}
 	if len(inTheWay) > 0 {
-		there := filepath.Join(p.dir, "replaced-"+p.now().UTC().Format("20060102T150405Z"))
-		if err := os.Mkdir(there, 0o700); err != nil {
-			return "", err
+		name := filepath.Join(p.dir, "replaced-"+p.now().UTC().Format("20060102T150405Z"))
+		there := name
+		for n := 2; ; n++ { // of the same second
+			if err := os.Mkdir(there, 0o700); err == nil {
+				break
+			} else if !errors.Is(err, fs.ErrExist) {
+				return "", err
+			}
+			there = fmt.Sprintf("%s-%d", name, n)
 		}
 		aside = there
 		undo = append(undo, func() error { return os.Remove(there) })
@@ -447,6 +479,9 @@ func checkStarter(ctx context.Context, dir string, env environment) error {
 // tell says what was written, and what to do with it.
 func (s *starter) tell(env environment, dir, aside string) {
 	out := env.stdout
+	if strings.HasPrefix(dir, "-") {
+		dir = "." + string(filepath.Separator) + dir // cd takes it for an option
+	}
 	fmt.Fprintf(out, "%s is a gate for %s.\n\n", printable(dir), s.About)
 	for _, f := range s.Listed {
 		fmt.Fprintf(out, "  %-16s %s\n", f.Name, f.About)

@@ -45,6 +45,7 @@ func TestInitWritesEachCase(t *testing.T) {
 		{[]string{"--for", "api-keys"}, nil},
 		{[]string{"--for", "oidc", "--issuer", "https://idp.example.com", "--client-id", "gate"}, []string{"secrets/session-secrets"}},
 		{[]string{"--for", "api-keys", "--store", "rediss://ops:p%40ss@redis.example.com:6380/0"}, []string{"secrets/redis-password"}},
+		{[]string{"--for", "api-keys", "--store", "redis+cluster://127.0.0.1:7000,127.0.0.2:7000"}, nil},
 		{[]string{"--for", "sessions", "--upstream", "a=[::1]:3000/", "--upstream", "b=b.example.com:80/api/b", "--public", "/api/b/docs", "--public", "/assets", "--port", "8443"}, []string{"secrets/session-secrets"}},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
@@ -89,6 +90,49 @@ func TestInitWritesEachCase(t *testing.T) {
 			require.Equal(t, exitOK, c.code, c.stdout)
 		})
 	}
+}
+
+// A service with a path for administrators, or for programs inside, is theirs, and no
+// path is there twice.
+func TestInitKeepsServicesForAdministrators(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		upstreams []string
+		want      []string // lines of the table
+	}{
+		{[]string{"admin=127.0.0.1:4000", "app=127.0.0.1:3000/"}, []string{
+			"/admin/internal` and below | `internal` | admin", "/admin` and below | `admin` | admin",
+			"/internal` and below | `internal` | app", "/` whatever else | `user` | app",
+		}},
+		{[]string{"app=127.0.0.1:3000/", "x=127.0.0.1:4000/Internal", "v=127.0.0.1:4001/api/ADMIN/v2", "z=127.0.0.1:4002/api"}, []string{
+			"/api/ADMIN/v2/internal` and below | `internal` | v", "/api/ADMIN/v2` and below | `admin` | v",
+			"/Internal` and below | `internal` | x",
+			"/api/admin` and below | `admin` | z", "/api/internal` and below | `internal` | z", "/api` and below | `user` | z",
+			"/admin` and below | `admin` | app", "/` whatever else | `user` | app",
+		}},
+		{[]string{"app=127.0.0.1:3000/", "b=127.0.0.1:4000/admins"}, []string{
+			"/admins/admin` and below | `admin` | b", "/admins/internal` and below | `internal` | b", "/admins` and below | `user` | b",
+			"/admin` and below | `admin` | app", "/internal` and below | `internal` | app", "/` whatever else | `user` | app",
+		}},
+	} {
+		dir := filepath.Join(t.TempDir(), "gate")
+		args := []string{"init", dir, "--for", "sessions"}
+		for _, u := range tc.upstreams {
+			args = append(args, "--upstream", u)
+		}
+		c := gatehouse(t, nil, args...)
+		require.Equal(t, exitOK, c.code, c.stderr)
+		var got []string
+		for line := range strings.Lines(tree(t, dir)["README.md"]) {
+			if strings.HasPrefix(line, "| `/") {
+				got = append(got, strings.TrimSuffix(strings.TrimPrefix(line, "| `"), " |\n"))
+			}
+		}
+		require.Equal(t, tc.want, got)
+		require.Contains(t, c.stdout, "curl -i http://127.0.0.1:8080/\n", "what is tried is for whoever is logged in")
+	}
+	dir := filepath.Join(t.TempDir(), "gate")
+	require.Equal(t, exitOK, gatehouse(t, nil, "init", dir, "--for", "api-keys", "--upstream", "admin=127.0.0.1:4000").code, "all of it is for programs anyway")
 }
 
 // Each line of the configuration that sets something has a comment, there or above.
@@ -143,6 +187,18 @@ func TestInitRefuses(t *testing.T) {
 		{nil, "--for is missing: what do requests come with? sessions, jwt, both, api-keys or oidc; see 'gatehouse init --help'"},
 		{[]string{"--for", "session"}, `--for "session": it is sessions, jwt`},
 		{[]string{"--for", "sessions", "--port", "0"}, "--port 0 is no port"},
+		{[]string{"--for", "sessions", "--port", "9001"}, "--port 9001: that port is Gatehouse's for checks: choose another one for the gateway"},
+		{[]string{"--for", "sessions", "--port", "8081"}, "Gatehouse's for /auth"},
+		{[]string{"--for", "sessions", "--port", "9090"}, "Gatehouse's for metrics and health"},
+		{[]string{"--for", "sessions", "--port", "9901"}, "Envoy's for its administration"},
+		{[]string{"--for", "sessions", "--port", "6379"}, "the store's (--store)"},
+		{[]string{"--for", "sessions", "--port", "3000"}, "the service app is at 127.0.0.1:3000, and port 3000 of this machine is the gateway's (--port): one of the two needs another port"},
+		{[]string{"--for", "sessions", "--upstream", "a=localhost:8080"}, "the service a is at localhost:8080, and port 8080 of this machine is the gateway's (--port)"},
+		{[]string{"--for", "sessions", "--upstream", "a=127.0.0.1:8081"}, "the service a is at 127.0.0.1:8081, and port 8081 of this machine is Gatehouse's"},
+		{[]string{"--for", "sessions", "--upstream", "a=[::1]:9090"}, "the service a is at [::1]:9090, and port 9090"},
+		{[]string{"--for", "sessions", "--upstream", "a=127.0.0.1:9901"}, "is Envoy's for its administration"},
+		{[]string{"--for", "sessions", "--upstream", "a=127.0.0.1:6379"}, "is the store's (--store)"},
+		{[]string{"--for", "sessions", "--store", "redis+cluster://:secretword@127.0.0.1:7000,127.0.0.1:9001"}, "--store: port 9001 of this machine is Gatehouse's for checks"},
 		{[]string{"--for", "sessions", "--store", "127.0.0.1:6379"}, "--store: "},
 		{[]string{"--for", "sessions", "--store", "embedded://:secretword@127.0.0.1:0"}, "--store: embedded:// without a password"},
 		{[]string{"--for", "sessions", "--upstream", "orders"}, "write NAME=HOST:PORT, as in orders=127.0.0.1:4000"},
@@ -159,6 +215,9 @@ func TestInitRefuses(t *testing.T) {
 		{[]string{"--for", "sessions", "--upstream", "a=127.0.0.1:1", "--public", "/b"}, "--public /b: no service has that path"},
 		{[]string{"--for", "sessions", "--public", "/"}, "--public / opens all of app"},
 		{[]string{"--for", "sessions", "--public", "/Admin/x"}, "lies below what is for administrators"},
+		{[]string{"--for", "sessions", "--upstream", "admin=127.0.0.1:1", "--upstream", "b=127.0.0.1:2/", "--public", "/admin/x"}, "lies below what is for administrators"},
+		{[]string{"--for", "sessions", "--upstream", "admin=127.0.0.1:1", "--upstream", "b=127.0.0.1:2/", "--public", "/Admin/x"}, "lies below what is for administrators"},
+		{[]string{"--for", "sessions", "--upstream", "x=127.0.0.1:1/api/Admin"}, "x is for administrators or programs inside alone"},
 		{[]string{"--for", "sessions", "--public", "/a", "--public", "/a"}, "--public /a is there twice"},
 		{[]string{"--for", "api-keys", "--public", "/a"}, "--public has no use"},
 		{[]string{"--for", "api-keys", "--users"}, "--users has no use with --for api-keys"},
@@ -174,12 +233,14 @@ func TestInitRefuses(t *testing.T) {
 		{oidc, "--client-id is missing"},
 		{append(oidc, "--client-id", "g", "--users"), "--users has no use with --for oidc"},
 		{[]string{"--for", "oidc", "--issuer", "idp example", "--client-id", "g"}, "--issuer: "},
+		{[]string{"--for", "oidc", "--issuer", "https://idp.example.com/?x=1", "--client-id", "g"}, "an https:// URL without query\n"},
 		{[]string{"--for", "jwt", "--client-id", "g"}, "they are for oidc"},
 	} {
 		dir := t.TempDir()
 		c := gatehouse(t, nil, append([]string{"init", filepath.Join(dir, "gate")}, tc.args...)...)
 		require.Equal(t, exitUsage, c.code, "%v: %s", tc.args, c.stderr)
 		require.Contains(t, c.stderr, tc.want, "%v", tc.args)
+		require.NotContains(t, c.stderr, "mistake of gatehouse")
 		require.NotContains(t, c.stderr, "keyboard cat")
 		require.NotContains(t, c.stderr, "secretword")
 		require.Empty(t, tree(t, dir))
@@ -221,6 +282,41 @@ func TestInitOverwritesNothing(t *testing.T) {
 	c = gatehouse(t, nil, "init", file, "--for", "sessions")
 	require.Equal(t, exitFailed, c.code)
 	require.Contains(t, c.stderr, "is there and is no directory: name another one")
+}
+
+// What names of directories can do.
+func TestInitDirectories(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c := gatehouse(t, nil, "init", "", "--for", "sessions")
+	require.Equal(t, exitUsage, c.code)
+	require.Contains(t, c.stderr, "the directory has no name: leave it out for gate, or name one")
+
+	c = gatehouse(t, nil, "init", "--for", "sessions", "--", "-x")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	require.Contains(t, c.stdout, "  cd ./-x && gatehouse serve gatehouse.yaml\n")
+
+	require.NoError(t, os.Symlink("nowhere", "link"))
+	c = gatehouse(t, nil, "init", "link", "--for", "sessions")
+	require.Equal(t, exitFailed, c.code)
+	require.Contains(t, c.stderr, "link is a link to what is not there: make that directory first")
+
+	c = gatehouse(t, nil, "init", "new", "--for", "oidc", "--issuer", "https://idp.example.com", "--client-id", "a${HOME}b$${c}")
+	require.Equal(t, exitOK, c.code, c.stderr)
+	cfg, _, err := config.Load("new/gatehouse.yaml", nil)
+	require.NoError(t, err)
+	require.Equal(t, "a${HOME}b$${c}", cfg.OIDC.Providers["corp"].ClientID)
+
+	// Twice in a second: what was there first is not lost.
+	second := placement{dir: "new", force: true, now: func() time.Time { return time.Unix(0, 0) }}
+	for n, want := range []string{"new/replaced-19700101T000000Z", "new/replaced-19700101T000000Z-2", "new/replaced-19700101T000000Z-3"} {
+		made := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(made, "a"), nil, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join("new", "a"), []byte{byte('0' + n)}, 0o600))
+		aside, err := second.into(made, []string{"a"}, []string{"a"})
+		require.NoError(t, err)
+		require.Equal(t, want, aside)
+		require.Equal(t, string(rune('0'+n)), tree(t, aside)["a"])
+	}
 }
 
 // Where one of the files can't be put in its place, those before it are taken back.

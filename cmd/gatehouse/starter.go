@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -127,7 +126,7 @@ type starter struct {
 	ClientSecret                bool
 	KeySHA256, PasswordHash     string
 	Port                        int
-	Base, Path, Below           string // of the gateway; of the first service; the same, to be gone on
+	Base, Path, Below           string // of the gateway; of a service for whoever is let in; the same, to be gone on
 	User                        string
 	Upstreams                   []upstream
 	Routes                      []envoy.Route
@@ -185,10 +184,18 @@ func (o initOptions) starter(env environment, secrets *starterSecrets) (*starter
 	if s.Upstreams, err = parseUpstreams(texts); err != nil {
 		return nil, err
 	}
+	if err := checkPorts(o.port, at, s.Upstreams); err != nil {
+		return nil, err
+	}
 	if s.Routes, err = routesTo(s.Upstreams, o.public, s); err != nil {
 		return nil, err
 	}
-	s.Path = s.Upstreams[0].Path
+	first := slices.IndexFunc(s.Upstreams, func(u upstream) bool { return s.policyOf(u.Path) == s.Default })
+	if first < 0 {
+		return nil, fmt.Errorf("--upstream: %s is for administrators or programs inside alone, since its path has a part admin or internal: name another service, for whoever is logged in, or give it another path, as in %s=%s/",
+			s.Upstreams[0].Name, s.Upstreams[0].Name, s.Upstreams[0].Address)
+	}
+	s.Path = s.Upstreams[first].Path
 	s.Below = strings.TrimSuffix(s.Path, "/") + "/"
 	s.list()
 	return s, nil
@@ -229,8 +236,8 @@ func (o initOptions) fits(c starterCase, s *starter, env environment) error {
 		if err := checkKey(env, "--issuer", issuerSnippet(o.issuer)); err != nil {
 			return err
 		}
-		s.Issuer, s.IssuerURL, s.Audience = quoted(o.issuer), o.issuer, quotedOrNone(o.audience)
-		s.ClientID, s.ClientSecret = quotedOrNone(o.clientID), o.clientSecretFile != ""
+		s.Issuer, s.IssuerURL, s.Audience = quoted(o.issuer), o.issuer, quotedOrNone(literal(o.audience))
+		s.ClientID, s.ClientSecret = quotedOrNone(literal(o.clientID)), o.clientSecretFile != ""
 	}
 	return nil
 }
@@ -251,6 +258,9 @@ func quoted(text string) string {
 	}
 	return strings.TrimSpace(b.String())
 }
+
+// literal is a text in which the configuration replaces nothing.
+func literal(text string) string { return strings.ReplaceAll(text, "${", "$${") }
 
 func quotedOrNone(text string) string {
 	if text == "" {
@@ -349,6 +359,63 @@ func parseUpstreams(texts []string) ([]upstream, error) {
 	return all, nil
 }
 
+// checkPorts refuses a port of this machine that two are to have: one of them wouldn't
+// start, or the gateway would ask itself.
+func checkPorts(gateway int, store storeAddress, upstreams []upstream) error {
+	// Those that the templates have.
+	has := map[int]string{
+		9001: "Gatehouse's for checks", 8081: "Gatehouse's for /auth", 9090: "Gatehouse's for metrics and health", 9901: "Envoy's for its administration",
+	}
+	ports := store.here()
+	for _, port := range ports {
+		if whose, taken := has[port]; taken {
+			return fmt.Errorf("--store: port %d of this machine is %s: choose another one for the store", port, whose)
+		}
+	}
+	for _, port := range ports {
+		has[port] = "the store's (--store)"
+	}
+	if whose, taken := has[gateway]; taken {
+		return fmt.Errorf("--port %d: that port is %s: choose another one for the gateway, as in --port %d", gateway, whose, gatewayPort)
+	}
+	has[gateway] = "the gateway's (--port)"
+	for _, u := range upstreams {
+		port, here := portHere(u.Address)
+		if whose, taken := has[port]; here && taken {
+			return fmt.Errorf("--upstream: the service %s is at %s, and port %d of this machine is %s: one of the two needs another port", u.Name, u.Address, port, whose)
+		}
+	}
+	return nil
+}
+
+// here are the ports of a store on this machine.
+func (at storeAddress) here() []int {
+	_, hosts, _ := strings.Cut(at.url, "://")
+	if i := strings.IndexAny(hosts, "/?"); i >= 0 {
+		hosts = hosts[:i]
+	}
+	var ports []int
+	for address := range strings.SplitSeq(hosts, ",") {
+		if port, here := portHere(address); here && port != 0 {
+			ports = append(ports, port)
+		}
+	}
+	return ports
+}
+
+// portHere is the port of an address, and whether that is one of this machine alone.
+func portHere(address string) (port int, here bool) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, false
+	}
+	port, err = strconv.Atoi(text)
+	ip := net.ParseIP(host)
+	name := strings.ToLower(host)
+	local := name == "localhost" || strings.HasSuffix(name, ".localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
+	return port, err == nil && local
+}
+
 // checkPath refuses what the gate itself answers, and what two servers could read
 // differently.
 func checkPath(flag, path string) error {
@@ -394,14 +461,21 @@ func routesTo(upstreams []upstream, public []string, s *starter) ([]envoy.Route,
 	}
 	done := map[string]bool{}
 	for _, u := range sorted {
+		whole := s.policyOf(u.Path)
 		prefix := strings.TrimSuffix(u.Path, "/")
-		stricter := map[string]string{prefix + "/admin": "admin", prefix + "/internal": "internal"}
-		if s.KeysOnly {
-			stricter = nil
-		}
 		var own []envoy.Route
-		for _, path := range slices.Sorted(maps.Keys(stricter)) {
-			own = append(own, envoy.Route{Name: u.Name + "-" + stricter[path], Path: path, AnyCase: true, Policy: stricter[path], Service: u.Name})
+		for _, policy := range stricterPolicies {
+			path := prefix + "/" + policy
+			if s.KeysOnly || whole == policy || whole == "internal" || slices.ContainsFunc(routes, func(r envoy.Route) bool { return r.AnyCase && strings.EqualFold(r.Path, path) }) {
+				continue // all of it has that policy, or a stricter one; or another service has the path
+			}
+			own = append(own, envoy.Route{Name: u.Name + "-" + policy, Path: path, AnyCase: true, Policy: policy, Service: u.Name})
+		}
+		stricter := whole != s.Default
+		last := envoy.Route{Name: u.Name, Path: u.Path, AnyCase: stricter, Policy: whole, Service: u.Name}
+		strict := slices.Concat(routes, own)
+		if stricter {
+			strict = append(strict, last)
 		}
 		n := 0
 		for _, path := range opened {
@@ -409,7 +483,7 @@ func routesTo(upstreams []upstream, public []string, s *starter) ([]envoy.Route,
 				continue
 			}
 			done[path] = true
-			if slices.ContainsFunc(own, func(r envoy.Route) bool { return r.AnyCase && below(strings.ToLower(path), strings.ToLower(r.Path)) }) {
+			if guarded(strict, path) {
 				return nil, fmt.Errorf("--public %s lies below what is for administrators, or for programs inside: open it by hand in envoy.yaml, if that is meant", path)
 			}
 			if path == u.Path {
@@ -419,9 +493,30 @@ func routesTo(upstreams []upstream, public []string, s *starter) ([]envoy.Route,
 			own = append(own, envoy.Route{Name: fmt.Sprintf("%s-public-%d", u.Name, n), Path: path, Policy: "public", Service: u.Name})
 		}
 		routes = append(routes, own...)
-		routes = append(routes, envoy.Route{Name: u.Name, Path: u.Path, Policy: s.Default, Service: u.Name})
+		routes = append(routes, last)
 	}
 	return routes, nil
+}
+
+// stricterPolicies are named as the parts of a path that get them; the strictest is last.
+var stricterPolicies = []string{"admin", "internal"}
+
+// policyOf is the policy of a service with a path: a part of it, in whatever case, can say
+// that it is for administrators, or, which is stricter, for programs inside.
+func (s *starter) policyOf(path string) string {
+	parts := strings.Split(strings.ToLower(path), "/")
+	for _, policy := range slices.Backward(stricterPolicies) {
+		if !s.KeysOnly && slices.Contains(parts, policy) {
+			return policy
+		}
+	}
+	return s.Default
+}
+
+// guarded reports whether a path falls to a route with a stricter policy.
+func guarded(routes []envoy.Route, path string) bool {
+	path = strings.ToLower(path)
+	return slices.ContainsFunc(routes, func(r envoy.Route) bool { return r.AnyCase && below(path, strings.ToLower(r.Path)) })
 }
 
 // list says what each file is.

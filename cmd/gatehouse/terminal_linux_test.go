@@ -175,6 +175,25 @@ func TestInitAsksAtATerminal(t *testing.T) {
 		require.Contains(t, files["gatehouse.yaml"], `url: "embedded://"`)
 		require.Contains(t, files["envoy.yaml"], "- name: orders-admin\n")
 	})
+	t.Run("what is there is said before anything is asked", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "envoy.yaml"), nil, 0o600))
+		c := answering(ctx, t, nil, "init", dir)
+		require.Equal(t, exitFailed, c.code)
+		require.Contains(t, c.stderr, "there are envoy.yaml already")
+		require.NotContains(t, c.stderr, "What do requests come with?")
+	})
+	t.Run("a service at the gateway's port is asked for again", func(t *testing.T) {
+		t.Parallel()
+		c := answering(ctx, t, [][2]string{
+			{"What do requests come with? [sessions] ", "api-keys"},
+			{"[redis://127.0.0.1:6379/0] ", ""},
+			{"[app=127.0.0.1:3000/] ", "a=127.0.0.1:8080/"},
+			{"port 8080 of this machine is the gateway's", "a=127.0.0.1:8088/"},
+		}, "init", filepath.Join(t.TempDir(), "gate"))
+		require.Equal(t, exitOK, c.code, c.stderr)
+	})
 	t.Run("Ctrl-C leaves nothing", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()

@@ -3,7 +3,6 @@ package audit_test
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -128,24 +127,6 @@ func TestTheFileIsFollowed(t *testing.T) {
 	require.Len(t, lines(t, read(t, path)), 1)
 }
 
-// A new file belongs to whom the directory does, though a command of root made it.
-func TestANewFileIsTheServers(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("skipped: only root can make files for others")
-	}
-	dir := t.TempDir()
-	require.NoError(t, os.Chown(dir, 4711, 4712))
-	path := filepath.Join(dir, "audit.log")
-	open(t, audit.Options{File: path})
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	s, ok := info.Sys().(*syscall.Stat_t)
-	require.True(t, ok)
-	require.Equal(t, [2]uint32{4711, 4712}, [2]uint32{s.Uid, s.Gid})
-	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
-}
-
 // A strict log has the change on the disk before it is made.
 func TestStrict(t *testing.T) {
 	t.Parallel()
@@ -212,17 +193,6 @@ func TestNoFileIsTheLog(t *testing.T) {
 	require.Contains(t, out.String(), `level=INFO msg=audit log=audit user="a b" outcome=applied`+"\n")
 	require.NoError(t, l.Reopen())
 	require.NoError(t, l.Close())
-}
-
-func TestWhatIsNoFileIsRefused(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	pipe := filepath.Join(dir, "pipe")
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	for path, want := range map[string]string{dir: "is no file", pipe: "is no file", filepath.Join(dir, "none", "audit.log"): "make the directory"} {
-		_, err := audit.Open(audit.Options{File: path, Writer: io.Discard})
-		require.ErrorContains(t, err, want)
-	}
 }
 
 func count(t *testing.T, l *audit.Log, name string) float64 {
