@@ -11,13 +11,15 @@
 // counted: what floods the gate neither costs it much nor pushes out what is rare.
 //
 // Nothing is written anywhere, and no credential is kept: of the request its method, host
-// and path, of the caller the user's id and a handle.
+// and path, of the caller the user's id and a handle, all of them as the log shows them
+// (package logging): without what is a secret by its looks.
 package recent
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"log/slog"
 	"sort"
 	"strings"
 	"sync"
@@ -27,6 +29,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/internal/explain"
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 )
 
 const (
@@ -197,11 +200,11 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 	}
 	kept := authapi.Decision{
 		Time: now, Denied: err != nil, Reason: d.Reason, Credential: d.Kind, Took: took,
-		Method: clip(r.Method), Host: clip(r.Authority), Path: clip(r.RawPath),
+		Method: clip("method", r.Method), Host: clip("host", r.Authority), Path: clip("path", r.RawPath),
 	}
 	if r.Headers != nil {
 		id, _ := r.Headers.Header("x-request-id")
-		kept.RequestID = clip(id)
+		kept.RequestID = clip("request_id", id)
 	}
 	if d.Policy != nil {
 		kept.Policy = d.Policy.Name
@@ -212,9 +215,9 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 	} else {
 		user, handle = authz.Suspect(refusal)
 	}
-	kept.User, kept.Session = clip(user), handle
+	kept.User, kept.Session = clip("user", user), handle
 	if refusal != nil {
-		kept.Detail = clip(refusal.Error())
+		kept.Detail = clip("error", refusal.Error())
 	}
 	if err != nil {
 		kept.Reason = why // the door may not have noted it yet
@@ -233,8 +236,10 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 	}
 }
 
-// clip returns a copy of a text, of what is too long its beginning.
-func clip(s string) string {
+// clip returns a copy of a text as the log may show it under this name, of what is too
+// long its beginning.
+func clip(name, s string) string {
+	s = logging.Redacted(nil, slog.String(name, s)).Value.String()
 	if len(s) > longest {
 		return strings.ToValidUTF8(s[:longest], "") + "…"
 	}

@@ -202,6 +202,35 @@ func TestListenersAreBoundedAndSentAway(t *testing.T) {
 	require.False(t, ok)
 }
 
+// What the log hides isn't to be read here either.
+func TestWhatTheLogHidesIsNotKept(t *testing.T) {
+	t.Parallel()
+	const (
+		jwt    = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+		cookie = "s%3Aabcdefghijklmnop.c2lnbmF0dXJl"
+	)
+	for name, want := range map[string]struct {
+		authority, target, id, detail string
+		kept                          []string
+	}{
+		"a password in the host":   {authority: "alice:hunter2@gateway", target: "/a", kept: []string{"[secret]@gateway", "/a"}},
+		"a token in the path":      {authority: "gateway", target: "/confirm/" + jwt, kept: []string{"gateway", "/confirm/[secret]"}},
+		"a cookie in the path":     {authority: "gateway", target: "/a/" + cookie, kept: []string{"gateway", "/a/[secret]"}},
+		"a password in the target": {authority: "gateway", target: "http://alice:hunter2@gateway/a", kept: []string{"gateway", "http://[secret]gateway/a"}},
+		"a token for an id":        {authority: "gateway", target: "/a", id: jwt, kept: []string{"gateway", "/a"}},
+		"a token in the error":     {authority: "gateway", target: "/a", detail: "what is " + jwt, kept: []string{"gateway", "/a"}},
+	} {
+		l, r, _ := newLog()
+		req := &authz.Request{Method: "GET", Authority: want.authority, RawPath: want.target, Headers: authz.HeaderMap{"x-request-id": want.id}}
+		r.Record(t.Context(), req, &authz.Decision{}, authz.Refuse(authz.ReasonRole, "%s", want.detail), 0)
+		list := l.Since(0)
+		require.Equal(t, want.kept, []string{list.Decisions[0].Host, list.Decisions[0].Path}, name)
+		for _, secret := range []string{"hunter2", jwt, cookie} {
+			require.NotContains(t, fmt.Sprintf("%+v", list), secret, name)
+		}
+	}
+}
+
 func TestLongTextsAreCut(t *testing.T) {
 	t.Parallel()
 	l, r, _ := newLog()
