@@ -16,10 +16,12 @@
 package recent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -144,16 +146,12 @@ func (l *Log) Since(number uint64) authapi.DecisionList {
 
 // explained adds what follows from the reason.
 func explained(d authapi.Decision) authapi.Decision {
-	why := d.Reason
-	if d.WouldDeny != "" {
-		why = d.WouldDeny
-	}
-	m := explain.MeaningOf(why)
+	m := explain.MeaningOf(why(&d))
 	d.Means, d.Do = m.Means, m.Do
 	if !d.Denied && d.WouldDeny == "" {
 		return d
 	}
-	known := explain.Known{Policy: d.Policy, Kind: d.Credential, Reason: why, Error: d.Detail, User: d.User}
+	known := explain.Known{Policy: d.Policy, Kind: d.Credential, Reason: why(&d), Error: d.Detail, User: d.User}
 	for _, s := range known.Steps() {
 		d.Steps = append(d.Steps, authapi.DecisionStep{Stage: s.Stage, Name: s.Name, Outcome: s.Outcome, Detail: s.Detail})
 	}
@@ -230,9 +228,9 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 	l.number++
 	kept.Number = l.number
 	if refusal != nil {
-		l.denied.add(kept)
+		l.denied.add(&kept)
 	} else {
-		l.allowed.add(kept)
+		l.allowed.add(&kept)
 	}
 }
 
@@ -258,32 +256,44 @@ func (b *budget) take(second int64) bool {
 	return b.taken.Add(1) <= perSecond
 }
 
-// ring holds the last ones.
+// ring holds the last ones, in their order. Where there are too many, the oldest one goes
+// of the reason that has the most: a flood pushes out itself.
 type ring struct {
-	most  int
-	first int // the oldest, when it is full
-	all   []authapi.Decision
+	most int
+	all  []*authapi.Decision
+	of   map[authz.Reason]int // how many
 }
 
-func (r *ring) add(d authapi.Decision) {
-	if len(r.all) < r.most {
-		r.all = append(r.all, d)
+// why is what a decision is kept for.
+func why(d *authapi.Decision) authz.Reason { return cmp.Or(d.WouldDeny, d.Reason) }
+
+func (r *ring) add(d *authapi.Decision) {
+	if r.of == nil {
+		r.of = map[authz.Reason]int{}
+	}
+	r.all = append(r.all, d)
+	r.of[why(d)]++
+	if len(r.all) <= r.most {
 		return
 	}
-	r.all[r.first] = d
-	r.first = (r.first + 1) % r.most
+	most := 0
+	for _, n := range r.of {
+		most = max(most, n)
+	}
+	i := slices.IndexFunc(r.all, func(one *authapi.Decision) bool { return r.of[why(one)] == most })
+	r.of[why(r.all[i])]--
+	r.all = slices.Delete(r.all, i, i+1)
 }
 
 // since returns copies of those behind a number, the first one first.
 func (r *ring) since(number uint64) []authapi.Decision {
-	n := len(r.all)
-	behind := n
-	for behind > 0 && r.all[(r.first+n-behind)%n].Number <= number {
-		behind--
+	i := len(r.all)
+	for i > 0 && r.all[i-1].Number > number {
+		i--
 	}
-	newer := make([]authapi.Decision, 0, behind)
-	for i := n - behind; i < n; i++ {
-		newer = append(newer, r.all[(r.first+i)%n])
+	newer := make([]authapi.Decision, 0, len(r.all)-i)
+	for _, d := range r.all[i:] {
+		newer = append(newer, *d)
 	}
 	return newer
 }

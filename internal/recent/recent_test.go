@@ -157,6 +157,26 @@ func TestAFloodPushesNothingOut(t *testing.T) {
 	require.Equal(t, list.LeftOut, l.Since(0).LeftOut, "that many requests pass is no news")
 }
 
+// It would, with what is kept in a second alone: in ten seconds all places are taken.
+func TestALongFloodPushesNothingOut(t *testing.T) {
+	t.Parallel()
+	l, r, clock := newLog()
+	denied(t, r, authz.ReasonRole)
+	for range 60 {
+		for range perSecond {
+			denied(t, r, authz.ReasonSessionForged)
+		}
+		*clock = clock.Add(time.Second)
+	}
+	denied(t, r, authz.ReasonRole)
+	all := l.Since(0).Decisions
+	require.Len(t, all, keepDenied)
+	require.Equal(t, authz.ReasonRole, all[0].Reason)
+	require.EqualValues(t, 1, all[0].Number)
+	require.Equal(t, authz.ReasonRole, all[keepDenied-1].Reason)
+	require.EqualValues(t, 60*perSecond+2-(keepDenied-1), all[1].Number-1, "of the flood the last ones")
+}
+
 func TestTheLastOnesAreKeptInTheirOrder(t *testing.T) {
 	t.Parallel()
 	l, r, clock := newLog()
