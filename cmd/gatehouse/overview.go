@@ -10,11 +10,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
 // overview tells administrators how this replica is. It knows nothing of its own: the
-// figures are those of /metrics, and the rest is what /readyz tells.
+// figures are those of /metrics, and the rest is what /readyz tells; errors are as the log
+// shows them.
 type overview struct {
 	log     *slog.Logger
 	figures prometheus.Gatherer
@@ -42,7 +44,7 @@ func (o *overview) tell(ctx context.Context) authapi.Status {
 			Started: authapi.Moment(o.started), Uptime: time.Since(o.started).Seconds(),
 		},
 		Config: authapi.ConfigStatus{
-			State: detail.Config.State, Error: detail.Config.Error, Generation: detail.Config.Generation,
+			State: detail.Config.State, Error: logging.WithoutSecrets(detail.Config.Error), Generation: detail.Config.Generation,
 			Loaded: authapi.Moment(detail.Config.Loaded), Hash: detail.Config.Hash, PendingRestart: append([]string{}, detail.Config.PendingRestart...),
 		},
 		Policies: policiesNow(f, g),
@@ -88,7 +90,7 @@ func policiesNow(f telemetry.Figures, g *generation) []authapi.PolicyStatus {
 func cacheNow(f telemetry.Figures, d cacheDetail) authapi.CacheStatus {
 	answers := f.By("result", telemetry.CacheAnswers)
 	c := authapi.CacheStatus{
-		State: d.State, Error: d.Error,
+		State: d.State, Error: logging.WithoutSecrets(d.Error),
 		Entries: whole(f.Sum(telemetry.CacheEntries)), Bytes: whole(f.Sum(telemetry.CacheBytes)),
 		Hits: answers["hit"], Misses: answers["miss"] + answers["shared"], Stale: answers["stale"],
 		Drops: whole(f.Sum(telemetry.CacheDrops)), Evictions: whole(f.Sum(telemetry.CacheEvictions)), ProofAge: f.Sum(telemetry.CacheAge),
@@ -101,7 +103,7 @@ func cacheNow(f telemetry.Figures, d cacheDetail) authapi.CacheStatus {
 
 func storeNow(f telemetry.Figures, d storeDetail) authapi.StoreStatus {
 	return authapi.StoreStatus{
-		State: d.State, Error: d.Error, Checked: authapi.Moment(d.Checked), Silent: d.Silent, Waiting: whole(f.Sum(telemetry.StoreWaiting)),
+		State: d.State, Error: logging.WithoutSecrets(d.Error), Checked: authapi.Moment(d.Checked), Silent: d.Silent, Waiting: whole(f.Sum(telemetry.StoreWaiting)),
 		Outcomes: f.By("outcome", telemetry.StoreCommands), Refused: f.By("why", telemetry.StoreRefused),
 		Answered: f.Count(telemetry.StoreCommandDuration), Seconds: f.Sum(telemetry.StoreCommandDuration),
 		P99: f.Within(0.99, telemetry.StoreCommandDuration),
@@ -114,7 +116,7 @@ func issuersNow(g *generation) []authapi.IssuerStatus {
 		s := r.keys.Snapshot()
 		all[i] = authapi.IssuerStatus{Issuer: r.issuer, Keys: s.Keys, LastFetch: authapi.Moment(s.LastSuccess), Failures: s.Failures}
 		if s.LastError != nil {
-			all[i].Error = s.LastError.Error()
+			all[i].Error = logging.WithoutSecrets(s.LastError.Error())
 		}
 	}
 	return all

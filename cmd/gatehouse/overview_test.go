@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/internal/explain"
 	"github.com/gatehouse-auth/gatehouse/internal/openapitest"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
 // watch asks what administrators see, and holds it against the description.
@@ -190,4 +191,12 @@ func TestStatusWithoutMuch(t *testing.T) {
 	require.Equal(t, "up", s.Store.State)
 	require.Zero(t, s.Store.Answered)
 	require.Equal(t, []any{}, s.Issuers)
+}
+
+// What a driver says about an address with a password in it is told without it.
+func TestStatusTellsNoSecretOfAnError(t *testing.T) {
+	t.Parallel()
+	const said, told = "dialing redis://gatehouse:hunter2@redis:6379: refused", "dialing redis://[secret]redis:6379: refused"
+	require.Equal(t, told, storeNow(telemetry.Figures{}, storeDetail{State: "down", Error: said}).Error)
+	require.Equal(t, told, cacheNow(telemetry.Figures{}, cacheDetail{State: "incoherent", Error: said}).Error)
 }

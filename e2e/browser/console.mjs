@@ -419,8 +419,9 @@ story("why was this denied: seen as it happens, with how far it got and what to 
   await row.getByText("denied", { exact: true }).waitFor();
   await row.locator("summary").focus();
   await page.keyboard.press("Enter");
-  await row.getByText("The user doesn't have the roles that the policy asks for.").waitFor();
+  await row.getByText("The caller has none, or not all, of the roles that the policy asks for.").waitFor();
   await row.getByText("What to do:").waitFor();
+  await row.locator("code").getByText("gatehouse sessions set USER roles=a,b", { exact: true }).waitFor();
   const steps = row.getByRole("list", { name: "How far it got" }).getByRole("listitem");
   assert.deepEqual(await steps.evaluateAll((all) => all.map(({ className }) => className)), ["ok", "ok", "ok", "ok", "ok", "refused"]);
   assert.match(await steps.last().textContent(), /What the policy asks:roles – role: none of the roles \["admin"\]/);
@@ -522,6 +523,58 @@ story("what strangers send is shown as text, and can't leave its quotes in a com
   const command = await row.locator("pre").textContent();
   assert.ok(command.includes(String.raw` 'https://${new URL(gateway).host}/users/me/x'\''$(touch%20pwned)'\'''`), command);
   assert.equal(await page.evaluate(() => document.querySelectorAll("main img, main script, main b").length), 0);
+
+  // What isn't kept as it was sent can't be asked for again.
+  await fetch(`${gateway}/users/me/long/${"x".repeat(600)}`);
+  const long = decisions(page).filter({ hasText: "/users/me/long/" }).first();
+  await long.waitFor();
+  await long.locator("summary").click();
+  await long.getByText("there is no command that asks for it again").waitFor();
+  assert.equal(await long.locator("pre").count(), 0);
+
+  // A secret by its looks is in no row.
+  const token = "eyJ0eXAiOiJKV1QifQ.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
+  await fetch(`${gateway}/users/me/confirm/${token}`);
+  const confirm = decisions(page).filter({ hasText: "/users/me/confirm/[secret]" }).first();
+  await confirm.waitFor();
+  await confirm.locator("summary").click();
+  await confirm.getByText("there is no command that asks for it again").waitFor();
+  assert.doesNotMatch(await page.content(), /eyJ0eXAi/);
+});
+
+story("a long pause costs no more than the list does", async (open) => {
+  const page = await asAdmin(open, "#/decisions");
+  await live(page);
+  const rare = "/users/me/rare";
+  await fetch(`${gateway}${rare}`);
+  await decisions(page).filter({ hasText: rare }).first().waitFor();
+  await press(page, "Pause");
+  await live(page, "Paused");
+  const first = { id: "", time: "2030-01-01T00:00:00.000Z", decision: "deny", reason: "role", wouldDeny: "", means: "", do: "", detail: "", steps: [], policy: "admin",
+    credential: "session", method: "GET", host: "h", path: "/", status: 403, requestId: "", user: "flood", session: "", degraded: "", tookMicroseconds: 1 };
+  const events = Array.from({ length: 3000 }, (_, i) => ({ ...first, id: `ffffffff-${i + 1}`, path: `/flood/${i + 1}` }))
+    .map((data) => `event: decision\nid: ${data.id}\ndata: ${JSON.stringify(data)}\n\n`).join("");
+  let served = false;
+  await page.route("**/auth/decisions", (route) => {
+    if (served) return route.continue();
+    served = true;
+    return route.fulfill({ contentType: "text/event-stream", body: events });
+  });
+  await page.locator("#decisions-count").getByText(/3[.,]?\d{3} more since you paused/).waitFor({ timeout: 30_000 });
+  let made = 0;
+  await page.exposeFunction("rowsWere", (n) => { made = n; });
+  await page.evaluate(() => {
+    let n = 0;
+    new MutationObserver((all) => {
+      for (const { addedNodes } of all) n += addedNodes.length;
+      rowsWere(n);
+    }).observe(document.getElementById("decisions"), { childList: true });
+  });
+  await press(page, "Go on");
+  await decisions(page).filter({ hasText: "/flood/3000" }).waitFor();
+  await page.waitForFunction(() => document.querySelectorAll("#decisions > li").length <= 400);
+  assert.ok(made > 0 && made <= 500, `${made} rows were made`);
+  await decisions(page).filter({ hasText: rare }).first().waitFor(); // a flood pushes out nothing but itself
 });
 
 story("health: this replica, its cache, store and policies", async (open) => {

@@ -32,6 +32,7 @@ story("a stranger is refused, and sees whom to be", async (open) => {
   await press(page, "My profile");
   await steps(page, "GET /users/me → 401");
   assert.equal(JSON.parse(await body(page)).error, "No token provided");
+  await page.getByRole("table", { name: "Identity headers at the service" }).waitFor();
   await press(page, "Public");
   await steps(page, "GET /public/hello → 200");
   for (const person of [alice, bob, carol]) {

@@ -7,7 +7,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/reasons"
 )
 
-// Meaning is a reason in plain words.
+// Meaning is a reason in plain words; code in it is in backticks.
 type Meaning struct {
 	Means string // what it says about the request
 	Do    string // what to do about it; "" for what needs nothing done
@@ -31,11 +31,8 @@ const maxAuthAge = "max_auth_age"
 // has a meaning.
 func MeaningOf(r authz.Reason) Meaning {
 	text := reasons.Of(r)
-	return Meaning{Means: plain(text.Meaning), Do: plain(text.Remedy), place: places[r]}
+	return Meaning{Means: text.Meaning, Do: text.Remedy, place: places[r]}
 }
-
-// plain is a text without its Markdown.
-func plain(text string) string { return strings.ReplaceAll(text, "`", "'") }
 
 // places has those of refusals.
 var places = map[authz.Reason]place{

@@ -21,7 +21,7 @@ func TestEveryReasonHasAMeaning(t *testing.T) {
 		allowed := reason == authz.ReasonAuthenticated || reason == authz.ReasonAnonymous
 		require.Equal(t, allowed, m.Do == "", reason)
 		if !allowed {
-			require.Regexp(t, `^['A-Z].*[.?]$`, m.Do, reason)
+			require.Regexp(t, "^[`A-Z].*[.?]$", m.Do, reason)
 		}
 		last := steps(explain.Known{Policy: "p", Kind: authz.KindSession, Reason: reason, Error: "why"})
 		require.Contains(t, last[len(last)-1], "refused", reason)

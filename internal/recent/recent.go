@@ -11,13 +11,17 @@
 // counted: what floods the gate neither costs it much nor pushes out what is rare.
 //
 // Nothing is written anywhere, and no credential is kept: of the request its method, host
-// and path, of the caller the user's id and a handle.
+// and path, of the caller the user's id and a handle, all of them as the log shows them
+// (package logging): without what is a secret by its looks.
 package recent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"log/slog"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -27,6 +31,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
 	"github.com/gatehouse-auth/gatehouse/internal/explain"
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 )
 
 const (
@@ -141,16 +146,12 @@ func (l *Log) Since(number uint64) authapi.DecisionList {
 
 // explained adds what follows from the reason.
 func explained(d authapi.Decision) authapi.Decision {
-	why := d.Reason
-	if d.WouldDeny != "" {
-		why = d.WouldDeny
-	}
-	m := explain.MeaningOf(why)
+	m := explain.MeaningOf(why(&d))
 	d.Means, d.Do = m.Means, m.Do
 	if !d.Denied && d.WouldDeny == "" {
 		return d
 	}
-	known := explain.Known{Policy: d.Policy, Kind: d.Credential, Reason: why, Error: d.Detail, User: d.User}
+	known := explain.Known{Policy: d.Policy, Kind: d.Credential, Reason: why(&d), Error: d.Detail, User: d.User}
 	for _, s := range known.Steps() {
 		d.Steps = append(d.Steps, authapi.DecisionStep{Stage: s.Stage, Name: s.Name, Outcome: s.Outcome, Detail: s.Detail})
 	}
@@ -197,11 +198,11 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 	}
 	kept := authapi.Decision{
 		Time: now, Denied: err != nil, Reason: d.Reason, Credential: d.Kind, Took: took,
-		Method: clip(r.Method), Host: clip(r.Authority), Path: clip(r.RawPath),
+		Method: clip("method", r.Method), Host: clip("host", r.Authority), Path: clip("path", r.RawPath),
 	}
 	if r.Headers != nil {
 		id, _ := r.Headers.Header("x-request-id")
-		kept.RequestID = clip(id)
+		kept.RequestID = clip("request_id", id)
 	}
 	if d.Policy != nil {
 		kept.Policy = d.Policy.Name
@@ -212,9 +213,9 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 	} else {
 		user, handle = authz.Suspect(refusal)
 	}
-	kept.User, kept.Session = clip(user), handle
+	kept.User, kept.Session = clip("user", user), handle
 	if refusal != nil {
-		kept.Detail = clip(refusal.Error())
+		kept.Detail = clip("error", refusal.Error())
 	}
 	if err != nil {
 		kept.Reason = why // the door may not have noted it yet
@@ -227,14 +228,16 @@ func (l *Log) keep(r *authz.Request, d *authz.Decision, err error, took time.Dur
 	l.number++
 	kept.Number = l.number
 	if refusal != nil {
-		l.denied.add(kept)
+		l.denied.add(&kept)
 	} else {
-		l.allowed.add(kept)
+		l.allowed.add(&kept)
 	}
 }
 
-// clip returns a copy of a text, of what is too long its beginning.
-func clip(s string) string {
+// clip returns a copy of a text as the log may show it under this name, of what is too
+// long its beginning.
+func clip(name, s string) string {
+	s = logging.Redacted(nil, slog.String(name, s)).Value.String()
 	if len(s) > longest {
 		return strings.ToValidUTF8(s[:longest], "") + "…"
 	}
@@ -253,32 +256,44 @@ func (b *budget) take(second int64) bool {
 	return b.taken.Add(1) <= perSecond
 }
 
-// ring holds the last ones.
+// ring holds the last ones, in their order. Where there are too many, the oldest one goes
+// of the reason that has the most: a flood pushes out itself.
 type ring struct {
-	most  int
-	first int // the oldest, when it is full
-	all   []authapi.Decision
+	most int
+	all  []*authapi.Decision
+	of   map[authz.Reason]int // how many
 }
 
-func (r *ring) add(d authapi.Decision) {
-	if len(r.all) < r.most {
-		r.all = append(r.all, d)
+// why is what a decision is kept for.
+func why(d *authapi.Decision) authz.Reason { return cmp.Or(d.WouldDeny, d.Reason) }
+
+func (r *ring) add(d *authapi.Decision) {
+	if r.of == nil {
+		r.of = map[authz.Reason]int{}
+	}
+	r.all = append(r.all, d)
+	r.of[why(d)]++
+	if len(r.all) <= r.most {
 		return
 	}
-	r.all[r.first] = d
-	r.first = (r.first + 1) % r.most
+	most := 0
+	for _, n := range r.of {
+		most = max(most, n)
+	}
+	i := slices.IndexFunc(r.all, func(one *authapi.Decision) bool { return r.of[why(one)] == most })
+	r.of[why(r.all[i])]--
+	r.all = slices.Delete(r.all, i, i+1)
 }
 
 // since returns copies of those behind a number, the first one first.
 func (r *ring) since(number uint64) []authapi.Decision {
-	n := len(r.all)
-	behind := n
-	for behind > 0 && r.all[(r.first+n-behind)%n].Number <= number {
-		behind--
+	i := len(r.all)
+	for i > 0 && r.all[i-1].Number > number {
+		i--
 	}
-	newer := make([]authapi.Decision, 0, behind)
-	for i := n - behind; i < n; i++ {
-		newer = append(newer, r.all[(r.first+i)%n])
+	newer := make([]authapi.Decision, 0, len(r.all)-i)
+	for _, d := range r.all[i:] {
+		newer = append(newer, *d)
 	}
 	return newer
 }

@@ -157,6 +157,26 @@ func TestAFloodPushesNothingOut(t *testing.T) {
 	require.Equal(t, list.LeftOut, l.Since(0).LeftOut, "that many requests pass is no news")
 }
 
+// It would, with what is kept in a second alone: in ten seconds all places are taken.
+func TestALongFloodPushesNothingOut(t *testing.T) {
+	t.Parallel()
+	l, r, clock := newLog()
+	denied(t, r, authz.ReasonRole)
+	for range 60 {
+		for range perSecond {
+			denied(t, r, authz.ReasonSessionForged)
+		}
+		*clock = clock.Add(time.Second)
+	}
+	denied(t, r, authz.ReasonRole)
+	all := l.Since(0).Decisions
+	require.Len(t, all, keepDenied)
+	require.Equal(t, authz.ReasonRole, all[0].Reason)
+	require.EqualValues(t, 1, all[0].Number)
+	require.Equal(t, authz.ReasonRole, all[keepDenied-1].Reason)
+	require.EqualValues(t, 60*perSecond+2-(keepDenied-1), all[1].Number-1, "of the flood the last ones")
+}
+
 func TestTheLastOnesAreKeptInTheirOrder(t *testing.T) {
 	t.Parallel()
 	l, r, clock := newLog()
@@ -200,6 +220,35 @@ func TestListenersAreBoundedAndSentAway(t *testing.T) {
 	leave()
 	_, ok = l.Listen()
 	require.False(t, ok)
+}
+
+// What the log hides isn't to be read here either.
+func TestWhatTheLogHidesIsNotKept(t *testing.T) {
+	t.Parallel()
+	const (
+		jwt    = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+		cookie = "s%3Aabcdefghijklmnop.c2lnbmF0dXJl"
+	)
+	for name, want := range map[string]struct {
+		authority, target, id, detail string
+		kept                          []string
+	}{
+		"a password in the host":   {authority: "alice:hunter2@gateway", target: "/a", kept: []string{"[secret]@gateway", "/a"}},
+		"a token in the path":      {authority: "gateway", target: "/confirm/" + jwt, kept: []string{"gateway", "/confirm/[secret]"}},
+		"a cookie in the path":     {authority: "gateway", target: "/a/" + cookie, kept: []string{"gateway", "/a/[secret]"}},
+		"a password in the target": {authority: "gateway", target: "http://alice:hunter2@gateway/a", kept: []string{"gateway", "http://[secret]gateway/a"}},
+		"a token for an id":        {authority: "gateway", target: "/a", id: jwt, kept: []string{"gateway", "/a"}},
+		"a token in the error":     {authority: "gateway", target: "/a", detail: "what is " + jwt, kept: []string{"gateway", "/a"}},
+	} {
+		l, r, _ := newLog()
+		req := &authz.Request{Method: "GET", Authority: want.authority, RawPath: want.target, Headers: authz.HeaderMap{"x-request-id": want.id}}
+		r.Record(t.Context(), req, &authz.Decision{}, authz.Refuse(authz.ReasonRole, "%s", want.detail), 0)
+		list := l.Since(0)
+		require.Equal(t, want.kept, []string{list.Decisions[0].Host, list.Decisions[0].Path}, name)
+		for _, secret := range []string{"hunter2", jwt, cookie} {
+			require.NotContains(t, fmt.Sprintf("%+v", list), secret, name)
+		}
+	}
 }
 
 func TestLongTextsAreCut(t *testing.T) {

@@ -1,9 +1,9 @@
 // The view of decisions: those of the replica that answers, as they are made.
 
 import * as api from "/auth/console/api.js";
-import { byId, count, element, foreign, seconds, timeOfDay } from "/auth/console/dom.js";
+import { byId, count, element, foreign, marked, seconds, timeOfDay } from "/auth/console/dom.js";
 
-const most = 400; // rows; the oldest go
+const most = 400; // rows
 const rows = new Map(); // by id: { decision, row }
 const filters = ["only", "policy", "reason", "user", "request"];
 
@@ -12,7 +12,8 @@ let last = ""; // id of the last decision
 let seen = new Map(); // the highest number of each replica
 let leftOut = new Map(); // by replica
 let paused = false;
-let waiting = []; // what came meanwhile
+let waiting = []; // the last of what came meanwhile
+let came = 0; // how many that was
 
 const value = (name) => byId(`filter-${name}`).value.trim();
 
@@ -46,6 +47,7 @@ export function forget() {
   seen = new Map();
   leftOut = new Map();
   waiting = [];
+  came = 0;
   pause(false);
 }
 
@@ -91,7 +93,7 @@ async function listen(signal, failed) {
           state("Live");
         } else if (event === "decision") {
           if (known(data.id)) return;
-          if (paused) waiting.push(data);
+          if (paused) later(data);
           else add(data);
         }
         counts();
@@ -128,9 +130,17 @@ function counts() {
   const lost = [...leftOut.values()].reduce((a, b) => a + b, 0);
   byId("decisions-count").textContent = [
     count(shown, "decision", "decisions"),
-    paused && waiting.length ? `${count(waiting.length)} more since you paused` : "",
+    paused && came ? `${count(came)} more since you paused` : "",
     lost ? `${count(lost)} not kept: too many at once` : "",
   ].filter(Boolean).join(" · ");
+}
+
+// later keeps what comes while the list is paused: as many as it can show, for pauses may
+// be long.
+function later(decision) {
+  waiting.push(decision);
+  came++;
+  if (waiting.length > most) waiting.splice(surplus(waiting), 1);
 }
 
 // ---- Rows.
@@ -150,10 +160,20 @@ function add(decision) {
   offer(byId("filter-policy"), decision.policy);
   offer(byId("filter-reason"), why(decision));
   if (rows.size > most) {
-    const oldest = list.lastElementChild;
+    const all = [...list.children].reverse();
+    const oldest = all[surplus(all.map((other) => rows.get(other.dataset.id).decision))];
     oldest.remove();
     rows.delete(oldest.dataset.id);
   }
+}
+
+// surplus is which one of too many goes, the oldest standing first: the oldest of the
+// reason that has the most, so that a flood pushes out nothing but itself.
+function surplus(all) {
+  const counts = new Map();
+  for (const decision of all) counts.set(why(decision), (counts.get(why(decision)) ?? 0) + 1);
+  const highest = Math.max(...counts.values());
+  return all.findIndex((decision) => counts.get(why(decision)) === highest);
 }
 
 // offer adds a choice to a filter.
@@ -199,8 +219,8 @@ function explanation(decision) {
     ["Replica", element("span", { class: "code" }, decision.id.split("-")[0])],
   ].filter(([, description]) => description);
   return element("div", { class: "explanation" },
-    element("p", { class: "means" }, decision.means),
-    decision.do ? element("p", {}, element("strong", {}, "What to do: "), decision.do) : false,
+    element("p", { class: "means" }, ...marked(decision.means)),
+    decision.do ? element("p", {}, element("strong", {}, "What to do: "), ...marked(decision.do)) : false,
     refused(decision) ? steps(decision) : false,
     element("dl", {}, ...facts.map(([term, description]) => element("div", {}, element("dt", {}, term), element("dd", {}, description)))),
     refused(decision) ? command(decision) : false);
@@ -224,12 +244,16 @@ const stages = {
 };
 
 // quoted is a word of a shell, whatever stands in it.
-const quoted = (word) => (/^[\w./:-]+$/.test(word) ? word : `'${foreign(word).textContent.replaceAll("'", "'\\''")}'`);
+const quoted = (word) => (/^[\w./:-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 const credentials = { session: "cookie: …", bearer: "authorization: Bearer …", api_key: "x-internal-api-key: …" };
 
 // command is what tells the steps with their details: it takes the credential,
 // which nobody has kept.
 function command(decision) {
+  const sent = [decision.method, decision.host, decision.path];
+  if (sent.some((text) => text === "" || /…$|\[secret\]/.test(text) || text !== foreign(text).textContent)) { // another request's answer would mislead
+    return element("p", { class: "hint" }, "What was sent is too long, holds a secret or can't be typed: there is no command that asks for it again.");
+  }
   const header = credentials[decision.credential];
   const text = [
     "gatehouse explain --server 127.0.0.1:9090",
@@ -272,6 +296,7 @@ function pause(on) {
   if (!paused) {
     for (const decision of waiting) add(decision);
     waiting = [];
+    came = 0;
   }
   if (!byId("stream-state").classList.contains("bad")) state(paused ? "Paused" : "Live");
   counts();

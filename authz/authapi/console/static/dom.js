@@ -18,13 +18,17 @@ export function element(name, attributes, ...children) {
   return made;
 }
 
-// visible writes out what can't be seen: control characters, and those that
-// turn the direction of writing round, by which an id could look like another.
-const visible = (text) => String(text).replace(/[\p{Cc}\p{Cf}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+// visible writes out what can't be seen: control characters, line ends of any kind,
+// fillers, and those that turn the direction of writing round, by which an id could
+// look like another.
+const visible = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 
 // foreign shows text that somebody else wrote, isolated so that right-to-left
 // text in it can't reorder what stands around it.
 export const foreign = (text, kind) => element("bdi", { class: kind }, visible(text));
+
+// marked shows text of ours, in which only code stands out: `like this`.
+export const marked = (text) => text.split("`").map((part, i) => (i % 2 ? element("code", {}, part) : part));
 
 // become has what is shown become what was made, and leaves alone what is the same:
 // the focus, and where a screen reader is, stay where they are.
