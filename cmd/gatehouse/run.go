@@ -101,7 +101,11 @@ func rootCommand(env environment) *cobra.Command {
 		Short: "The guard at an Envoy gate",
 		Long: `Gatehouse answers Envoy's external authorization checks: it resolves a session
 cookie, a bearer token or an API key through Redis and says who is calling, or
-why the request may not pass.`,
+why the request may not pass.
+
+To begin: 'gatehouse demo' runs a whole gate on this machine, and 'gatehouse init'
+writes one for a service of yours. When a request is denied, 'gatehouse explain' says
+why.`,
 		Version:       telemetry.ReadBuild().Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
