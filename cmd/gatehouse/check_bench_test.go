@@ -214,11 +214,12 @@ func TestCachedChecksAskNothingAndMakeNoGarbage(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, proto.Unmarshal(response, &allowed))
 			require.NotNil(t, allowed.GetOkResponse())
-			before := b.commands(t)
+			before, began := b.commands(t), time.Now()
 			for i := range cachedChecks {
 				answer(i)
 			}
-			require.Less(t, b.commands(t)-before, cachedChecks/100, "ten commands for a thousand checks")
+			byTheClock := 50 * int(time.Since(began)/time.Second+1) // whatever is checked meanwhile: heartbeats and the like
+			require.Less(t, b.commands(t)-before, cachedChecks/100+byTheClock, "ten commands for a thousand checks")
 
 			if raceDetector {
 				t.Skip("skipped: under the race detector pools forget on purpose, so garbage can't be counted")
