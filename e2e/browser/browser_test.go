@@ -68,7 +68,7 @@ func startDemo(t *testing.T) demo {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
-	d := demo{dir: t.TempDir()}
+	d := demo{dir: filepath.Join(t.TempDir(), "demo")}
 	port := strconv.Itoa(proctest.FreePort(t))
 	d.gateway = "http://127.0.0.1:" + port
 	p := proctest.Start(t, bin, []string{"demo", "--store", "redis", "--dir", d.dir, "--port", port}, proc.Options{Grace: patience})
