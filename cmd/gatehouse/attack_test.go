@@ -205,7 +205,7 @@ func TestAttackEcho(t *testing.T) {
 // The line that the demo prints holds all that is attacked with.
 func TestAttackOnTheDemo(t *testing.T) {
 	proctest.Need(t, "envoy")
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "demo")
 	ctx, stop := context.WithCancel(t.Context())
 	var stdout, stderr buffer
 	done := make(chan int, 1)
