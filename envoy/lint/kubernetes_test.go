@@ -108,7 +108,7 @@ func TestBrokenKubernetesObjects(t *testing.T) {
 			"GH602", "routes.yaml", "remove: [x-user-id", "HTTPRoute gatehouse-auth is not checked, and this leaves a client's own x-org-id",
 		},
 		"an HTTPRoute that removes nothing": {
-			"envoy-gateway", "routes.yaml", "{remove: [x-user-id, x-user-email, x-user-roles, x-org-id]}", "{}",
+			"envoy-gateway", "routes.yaml", "{remove: [x-user-id, x-user-email, x-user-roles, x-org-id, x-identity-assertion]}", "{}",
 			"GH602", "routes.yaml", "name: gatehouse-auth}]", "with a client's own identity headers",
 		},
 		"a rule more in the HTTPRoute": {
@@ -205,7 +205,7 @@ func TestFilesAboutSomethingElse(t *testing.T) {
 
 // Which requests a VirtualService's routes take, and which a policy leaves out.
 func TestPathsOfIstio(t *testing.T) {
-	const removes = "headers: {request: {remove: [x-user-id, x-user-email, x-user-roles, x-org-id]}}"
+	const removes = "headers: {request: {remove: [x-user-id, x-user-email, x-user-roles, x-org-id, x-identity-assertion]}}"
 	const to = "route: [{destination: {host: a}}]"
 	route := func(match, what string) string { return "  - {" + match + what + ", " + to + "}\n" }
 	rest := "  - {" + to + "}\n"
