@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/services/usercontext"
 )
@@ -289,4 +290,41 @@ func ExampleNewVerifier() {
 	orders.ServeHTTP(answer, around)
 	fmt.Println(answer.Code, answer.Body)
 	// Output: 403 {"error":"Forbidden"}
+}
+
+// A handler that wants the session of its caller is tested without the gate's keys.
+func ExampleNewAssertionContext() {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a, ok := usercontext.AssertionFromContext(r.Context())
+		fmt.Fprint(w, a.User.ID, " ", a.SessionID, " ", ok)
+	})
+	request := httptest.NewRequest(http.MethodGet, "/orders", http.NoBody)
+	signed := usercontext.Assertion{User: usercontext.User{ID: "alice"}, SessionID: "a-handle", Expires: time.Now().Add(time.Minute)}
+	request = request.WithContext(usercontext.NewAssertionContext(request.Context(), signed))
+	answer := httptest.NewRecorder()
+	handler.ServeHTTP(answer, request)
+	fmt.Println(answer.Body)
+	// Output: alice a-handle true
+}
+
+// Without a verifier in front of the handler nothing is vouched for.
+func ExampleAssertionFromContext() {
+	request := httptest.NewRequest(http.MethodGet, "/orders", http.NoBody)
+	a, ok := usercontext.AssertionFromContext(request.Context())
+	fmt.Printf("%q %v\n", a.SessionID, ok)
+	// Output: "" false
+}
+
+// Services that don't speak HTTP check the assertion that they were handed.
+func ExampleVerifier_Verify() {
+	verifier, err := usercontext.NewVerifier(usercontext.VerifierOptions{
+		Issuer: "https://gateway.example.com", Audience: "orders",
+		JWKSURL: "https://gateway.example.com/.well-known/jwks.json",
+	})
+	if err != nil {
+		panic(err)
+	}
+	_, err = verifier.Verify(context.Background(), "what.somebody.made")
+	fmt.Println(errors.Is(err, usercontext.ErrUnverified))
+	// Output: true
 }
