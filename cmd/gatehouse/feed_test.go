@@ -29,9 +29,23 @@ func TestServiceFollowsWhatEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	watched := make(chan error, 1)
 	go func() { watched <- feed.Watch(ctx, func(e feeds.Event) { events <- e }) }()
-	require.NoError(t, <-states)
-	require.Equal(t, feeds.Reset, (<-events).Kind)
-	require.Equal(t, feeds.Live, (<-events).Kind)
+	// On a busy machine it may be blind for a moment at any time.
+	sees := func(blind bool) {
+		for (<-states != nil) != blind {
+		}
+	}
+	hears := func(kind feeds.Kind) feeds.Event {
+		for {
+			e := <-events
+			if e.Kind == kind || e.Kind != feeds.Lag && e.Kind != feeds.Live {
+				require.Equal(t, kind, e.Kind)
+				return e
+			}
+		}
+	}
+	sees(false)
+	hears(feeds.Reset)
+	hears(feeds.Live)
 	require.Equal(t, "1", r.metric(t, "gatehouse_feed_followers"))
 
 	bob := r.logIn(t, "bob")
@@ -40,26 +54,25 @@ func TestServiceFollowsWhatEnds(t *testing.T) {
 	status, _, _ := r.call(t, "POST", "/auth/logout", "", bob)
 	require.Equal(t, 200, status)
 	<-stream.Done()
-	ended := <-events
+	ended := hears(feeds.SessionEnded)
 	require.Equal(t, "bob", ended.UserID)
 	id, _, _ := strings.Cut(strings.TrimPrefix(bob["cookie"], "sessionId=s%3A"), ".")
 	require.Equal(t, authz.Handle(id), ended.Session)
 
 	// The command line is another process.
 	d.ok(t, "sessions", "revoke", "alice", "--all", "--yes")
-	e := <-events
-	require.Equal(t, []any{feeds.UserRevoked, "alice"}, []any{e.Kind, e.UserID})
+	require.Equal(t, "alice", hears(feeds.UserRevoked).UserID)
 
 	r.applies(t, func() {
 		text, err := os.ReadFile(r.file)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(r.file, append(text, "log: {level: debug}\n"...), 0o600))
 	})
-	require.Error(t, <-states)
+	sees(true)
 	carol := r.logIn(t, "bob")
 	status, _, _ = r.call(t, "POST", "/auth/logout", "", carol)
 	require.Equal(t, 200, status)
-	require.NoError(t, <-states)
+	sees(false)
 	kinds := map[feeds.Kind]int{}
 	for kinds[feeds.Live] == 0 || kinds[feeds.SessionEnded] == 0 {
 		kinds[(<-events).Kind]++
@@ -69,7 +82,7 @@ func TestServiceFollowsWhatEnds(t *testing.T) {
 
 	r.signal()
 	require.Zero(t, r.wait(t))
-	require.Error(t, <-states)
+	sees(true)
 	cancel()
 	require.ErrorIs(t, <-watched, context.Canceled)
 	require.NotContains(t, r.log.String(), id)

@@ -110,8 +110,10 @@ func TestTokenIsAskedForAtATerminal(t *testing.T) {
 }
 
 // answering has somebody at a terminal type each answer when its question is there.
-func answering(ctx context.Context, t *testing.T, dialogue [][2]string, args ...string) command {
+func answering(t *testing.T, dialogue [][2]string, args ...string) command {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	person, program := newTerminal(t)
 	var stdout, stderr buffer
 	go func() {
@@ -138,14 +140,12 @@ func answering(ctx context.Context, t *testing.T, dialogue [][2]string, args ...
 
 func TestInitAsksAtATerminal(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
 	secret := write(t, "secret", "the secret of the application\n")
 
 	t.Run("Enter takes what is offered", func(t *testing.T) {
 		t.Parallel()
 		dir := filepath.Join(t.TempDir(), "gate")
-		c := answering(ctx, t, [][2]string{
+		c := answering(t, [][2]string{
 			{"What do requests come with? [sessions] ", ""},
 			{"[redis://127.0.0.1:6379/0] ", ""},
 			{"[app=127.0.0.1:3000/] ", ""},
@@ -159,7 +159,7 @@ func TestInitAsksAtATerminal(t *testing.T) {
 	t.Run("what won't do is asked for again", func(t *testing.T) {
 		t.Parallel()
 		dir := filepath.Join(t.TempDir(), "gate")
-		c := answering(ctx, t, [][2]string{
+		c := answering(t, [][2]string{
 			{"What do requests come with? [sessions] ", "cookies"},
 			{`--for "cookies": it is sessions, jwt, both, api-keys or oidc` + "\nWhat do requests come with? [sessions] ", "both"},
 			{"[redis://127.0.0.1:6379/0] ", "localhost"},
@@ -179,14 +179,14 @@ func TestInitAsksAtATerminal(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "envoy.yaml"), nil, 0o600))
-		c := answering(ctx, t, nil, "init", dir)
+		c := answering(t, nil, "init", dir)
 		require.Equal(t, exitFailed, c.code)
 		require.Contains(t, c.stderr, "there are envoy.yaml already")
 		require.NotContains(t, c.stderr, "What do requests come with?")
 	})
 	t.Run("a service at the gateway's port is asked for again", func(t *testing.T) {
 		t.Parallel()
-		c := answering(ctx, t, [][2]string{
+		c := answering(t, [][2]string{
 			{"What do requests come with? [sessions] ", "api-keys"},
 			{"[redis://127.0.0.1:6379/0] ", ""},
 			{"[app=127.0.0.1:3000/] ", "a=127.0.0.1:8080/"},
@@ -197,7 +197,7 @@ func TestInitAsksAtATerminal(t *testing.T) {
 	t.Run("Ctrl-C leaves nothing", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		ctx, interrupt := context.WithCancel(ctx)
+		ctx, interrupt := context.WithTimeout(t.Context(), patience)
 		person, program := newTerminal(t)
 		_, err := io.WriteString(person, "jwt\n")
 		require.NoError(t, err)
