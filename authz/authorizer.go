@@ -92,8 +92,8 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 	}
 	d.Policy = policy
 	err = a.decide(ctx, r, d)
-	if err == nil {
-		err = a.tell(t, r, d)
+	if err == nil || policy.Observe { // which lets it pass, and told of who it is
+		err = cmp.Or(err, a.tell(t, r, d))
 	}
 	switch {
 	case err != nil && policy.Observe:
@@ -102,7 +102,6 @@ func (a *Authorizer) Authorize(ctx context.Context, r *Request) (*Decision, erro
 		if d.Principal != nil {
 			d.Reason = ReasonAuthenticated
 		}
-		d.Observed = cmp.Or(d.Observed, a.tell(t, r, d))
 		return d, nil
 	case err != nil:
 		d.Reason = ReasonOf(err)

@@ -309,6 +309,44 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// unsigned is an asserter that can't sign, and counts how often it was asked to.
+type unsigned struct{ asked int }
+
+func (u *unsigned) Assert(*authz.Principal, string) (string, error) {
+	u.asked++
+	return "", errors.New("the key is gone")
+}
+
+// Who is observed and can't be told of is let pass untold, and asked for once.
+func TestObserveAsksForAnAssertionOnce(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		policy authz.Policy
+		would  authz.Reason
+	}{
+		"would allow":      {would: authz.ReasonInternal},
+		"without the role": {policy: authz.Policy{RolesAny: []string{"root"}}, would: authz.ReasonRole},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, signer := newGate(t), &unsigned{}
+			g.asserter = signer
+			tt.policy.Credentials, tt.policy.Assertion = kinds(authz.KindSession), authz.Assertion{Audience: "orders"}
+			tt.policy.Observe = true
+			d, err := g.decide(tt.policy, request(t, "GET", "/", aliceSession...))
+			require.NoError(t, err)
+			requireReason(t, tt.would, d.Observed)
+			require.Equal(t, "alice", d.Principal.ID)
+			require.Empty(t, d.Extra)
+			require.Equal(t, 1, signer.asked)
+
+			tt.policy.Observe = false
+			_, err = g.decide(tt.policy, request(t, "GET", "/", aliceSession...))
+			requireReason(t, tt.would, err)
+		})
+	}
+}
+
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	limited := authz.Policy{Credentials: kinds(authz.KindSession), RateLimit: "partner"}

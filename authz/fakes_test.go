@@ -119,6 +119,7 @@ type gate struct {
 	standing *standingStore
 	tokens   *tokenVerifier
 	limiter  *limiter
+	asserter authz.Asserter
 	origins  authz.Origins
 	keys     []authz.APIKey
 }
@@ -155,7 +156,7 @@ func (g *gate) authorizer(p authz.Policy) *authz.Authorizer {
 	p.Name = "p"
 	policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{p}, Default: "p"})
 	require.NoError(g.t, err)
-	return authz.NewAuthorizer(policies, authz.Options{TrustedOrigins: g.origins, Limiter: g.limiter, Now: clock},
+	return authz.NewAuthorizer(policies, authz.Options{TrustedOrigins: g.origins, Limiter: g.limiter, Asserter: g.asserter, Now: clock},
 		authz.NewSessions("sessionId", cookieVerifier{}, g.sessions),
 		authz.NewBearer(g.tokens, g.standing),
 		authz.NewAPIKeys(g.keys, clock),
