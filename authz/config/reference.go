@@ -6,7 +6,8 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/internal/markdown"
 )
 
 // Key is one key of the file, as its reference has it.
@@ -183,9 +184,9 @@ func Reference(reloads map[string]Reloads) string {
 		if section {
 			level = "##"
 		}
-		fmt.Fprintf(&b, "\n<a id=\"%s\"></a>\n\n%s `%s`\n\n%s", Anchor(k.Name), level, k.Name, paragraph(k.marked()))
+		fmt.Fprintf(&b, "\n<a id=\"%s\"></a>\n\n%s `%s`\n\n%s", Anchor(k.Name), level, k.Name, markdown.Paragraph(k.marked()))
 		if k.Type != "a section" {
-			facts := upper(k.Type) + "."
+			facts := markdown.Upper(k.Type) + "."
 			if facts == k.marked() {
 				facts = ""
 			}
@@ -198,17 +199,17 @@ func Reference(reloads map[string]Reloads) string {
 			if r, ok := reloads[k.Name]; ok && !k.Section {
 				facts += " Reloaded " + r.text() + "."
 			}
-			b.WriteString("\n" + paragraph(facts))
+			b.WriteString("\n" + markdown.Paragraph(facts))
 		}
 		g := guides[k.Name]
 		if g.more != "" {
-			b.WriteString("\n" + paragraph(g.more))
+			b.WriteString("\n" + markdown.Paragraph(g.more))
 		}
 		if g.example != "" {
 			b.WriteString("\n```yaml\n" + strings.TrimLeft(g.example, "\n") + "```\n")
 		}
 		if section && k.Section {
-			b.WriteString("\n" + paragraph("Keys: "+index(k.Name, keys[i+1:])))
+			b.WriteString("\n" + markdown.Paragraph("Keys: "+index(k.Name, keys[i+1:])))
 		}
 	}
 	return b.String()
@@ -260,28 +261,4 @@ func (k Key) marked() string {
 	return strings.Join(marked, " ")
 }
 
-func upper(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
-
 func lower(text string) string { return strings.ToLower(text[:1]) + text[1:] }
-
-// paragraph breaks a text into lines like those of other pages.
-func paragraph(text string) string {
-	const most = 118
-	var b strings.Builder
-	column := 0
-	for word := range strings.FieldsSeq(text) {
-		width := utf8.RuneCountInString(word)
-		switch {
-		case column == 0:
-		case column+1+width > most:
-			b.WriteByte('\n')
-			column = 0
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(word)
-		column += width
-	}
-	return b.String() + "\n"
-}

@@ -5,9 +5,9 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/markdown"
 )
 
 // Seen says how an operator sees a reason in the log and in metrics.
@@ -32,7 +32,7 @@ func Page(check, call func(authz.Reason) Seen) string {
 		fmt.Fprintf(&b, "| %s | %s |\n", g.answer, strings.Join(links, ", "))
 	}
 	for _, g := range groups {
-		fmt.Fprintf(&b, "\n## %s\n", upper(g.answer))
+		fmt.Fprintf(&b, "\n## %s\n", markdown.Upper(g.answer))
 		for _, r := range g.reasons {
 			write(&b, r, check, call)
 		}
@@ -123,15 +123,15 @@ func answerText(r authz.Reason) string {
 
 func write(b *strings.Builder, r authz.Reason, check, call func(authz.Reason) Seen) {
 	t := Of(r)
-	fmt.Fprintf(b, "\n### `%s`\n\n%s", r, paragraph(t.Meaning))
+	fmt.Fprintf(b, "\n### `%s`\n\n%s", r, markdown.Paragraph(t.Meaning))
 	if len(t.Causes) > 0 {
 		b.WriteString("\n")
 		for _, c := range t.Causes {
-			b.WriteString(item(c))
+			b.WriteString(markdown.Item(c))
 		}
 	}
 	if t.Remedy != "" {
-		b.WriteString("\n" + paragraph("**What to do.** "+linked(t.Remedy)))
+		b.WriteString("\n" + markdown.Paragraph("**What to do.** "+linked(t.Remedy)))
 	}
 	var seen []string
 	tell := func(what string, s Seen) {
@@ -143,7 +143,7 @@ func write(b *strings.Builder, r authz.Reason, check, call func(authz.Reason) Se
 	if t.Where != Checks {
 		tell("Auth API", call(r))
 	}
-	b.WriteString("\n" + paragraph(strings.Join(seen, ". ")+"."))
+	b.WriteString("\n" + markdown.Paragraph(strings.Join(seen, ". ")+"."))
 }
 
 // linked turns what a text names into a link.
@@ -152,33 +152,4 @@ func linked(text string) string {
 		"docs/overload.md", "[overload](../overload.md)",
 		"`deploy/forward-auth`", "[`deploy/forward-auth`](../../deploy/forward-auth/README.md)",
 	).Replace(text)
-}
-
-func upper(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
-
-func item(text string) string {
-	lines := strings.TrimSuffix(paragraph("- "+text), "\n")
-	return strings.ReplaceAll(lines, "\n", "\n  ") + "\n"
-}
-
-// paragraph breaks a text into lines like those of other pages.
-func paragraph(text string) string {
-	const most = 116
-	var b strings.Builder
-	column := 0
-	for word := range strings.FieldsSeq(text) {
-		width := utf8.RuneCountInString(word)
-		switch {
-		case column == 0:
-		case column+1+width > most:
-			b.WriteByte('\n')
-			column = 0
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(word)
-		column += width
-	}
-	return b.String() + "\n"
 }

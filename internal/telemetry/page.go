@@ -3,7 +3,8 @@ package telemetry
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/internal/markdown"
 )
 
 // Page is the reference of docs/metrics.md.
@@ -25,29 +26,7 @@ func listing(b *strings.Builder, title, begin string, values []string) {
 	for i, v := range values {
 		quoted[i] = "`" + v + "`"
 	}
-	fmt.Fprintf(b, "\n### %s\n\n%s", title, wrapped(begin+" "+strings.Join(quoted, ", ")+"."))
-}
-
-// wrapped is a paragraph in lines that are no longer than those of other pages.
-func wrapped(text string) string {
-	const most = 118
-	var b strings.Builder
-	column := 0
-	for word := range strings.FieldsSeq(text) {
-		width := utf8.RuneCountInString(word)
-		switch {
-		case column == 0:
-		case column+1+width > most:
-			b.WriteByte('\n')
-			column = 0
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(word)
-		column += width
-	}
-	return b.String() + "\n"
+	fmt.Fprintf(b, "\n### %s\n\n%s", title, markdown.Paragraph(begin+" "+strings.Join(quoted, ", ")+"."))
 }
 
 func (m *Metric) write(b *strings.Builder) {
@@ -55,9 +34,9 @@ func (m *Metric) write(b *strings.Builder) {
 	if m.Unit != "" {
 		kind += ", in " + m.Unit
 	}
-	fmt.Fprintf(b, "\n#### `%s`\n\n%s", m.Name, wrapped(kind+". "+m.Help))
+	fmt.Fprintf(b, "\n#### `%s`\n\n%s", m.Name, markdown.Paragraph(kind+". "+m.Help))
 	if m.Use != "" {
-		b.WriteString("\n" + wrapped(m.Use))
+		b.WriteString("\n" + markdown.Paragraph(m.Use))
 	}
 	if len(m.Labels) == 0 {
 		return
