@@ -117,26 +117,6 @@ func TestEveryChangeIsAudited(t *testing.T) {
 	login := func(user string) string {
 		return `{"email":"` + user + `@example.com","password":"` + deskPassword + `","client":"mobile"}`
 	}
-	cookieHandle := func(headers map[string]string) string {
-		status, body, _ := r.call(t, "GET", "/auth/sessions", "", headers)
-		require.Equal(t, 200, status, body)
-		var own struct {
-			Sessions []struct {
-				Handle  string
-				Current bool
-			}
-		}
-		require.NoError(t, json.Unmarshal([]byte(body), &own))
-		i := slices.IndexFunc(own.Sessions, func(s struct {
-			Handle  string
-			Current bool
-		},
-		) bool {
-			return s.Current
-		})
-		require.GreaterOrEqual(t, i, 0)
-		return own.Sessions[i].Handle
-	}
 	form := map[string]string{"content-type": "application/x-www-form-urlencoded"}
 
 	// What each call does, and what stands in its line, besides the action.
@@ -169,7 +149,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		"logout": func(t *testing.T) map[string]any {
 			t.Helper()
 			session := r.logIn(t, "bob")
-			handle := cookieHandle(session)
+			handle := handleOfCookie(t, session)
 			log.more(t, "login")
 			status, _, _ := r.call(t, "POST", "/auth/logout", "", session)
 			require.Equal(t, 200, status)
@@ -192,7 +172,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		"switch_organization": func(t *testing.T) map[string]any {
 			t.Helper()
 			session := r.logIn(t, "alice")
-			handle := cookieHandle(session)
+			handle := handleOfCookie(t, session)
 			log.more(t, "login")
 			status, body, _ := r.call(t, "PATCH", "/auth/session", `{"organizationId":"org-2"}`, session)
 			require.Equal(t, 200, status, body)
@@ -201,7 +181,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		"end_session": func(t *testing.T) map[string]any {
 			t.Helper()
 			session := r.logIn(t, "bob")
-			handle := cookieHandle(session)
+			handle := handleOfCookie(t, session)
 			log.more(t, "login")
 			status, _, _ := r.call(t, "DELETE", "/auth/sessions/"+handle, "", session)
 			require.Equal(t, 200, status)
@@ -221,7 +201,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		},
 		"end_user_session": func(t *testing.T) map[string]any {
 			t.Helper()
-			handle := cookieHandle(r.logIn(t, "bob"))
+			handle := handleOfCookie(t, r.logIn(t, "bob"))
 			log.more(t, "login")
 			status, _, _ := r.call(t, "DELETE", "/auth/users/bob/sessions/"+handle, "", internal)
 			require.Equal(t, 200, status)

@@ -49,7 +49,7 @@ func TestDecisionsOfAServer(t *testing.T) {
 	session["x-request-id"] = "r-17"
 	code, _ := ask(t, conn, session)
 	require.Zero(t, code)
-	status, _, _ := g.call(t, "DELETE", "/auth/sessions/"+handleOf(t, g, session), "", session)
+	status, _, _ := g.call(t, "DELETE", "/auth/sessions/"+handleOfCookie(t, session), "", session)
 	require.Equal(t, 200, status)
 	code, _ = ask(t, conn, session)
 	require.Equal(t, 401, code)
@@ -72,25 +72,6 @@ func TestDecisionsOfAServer(t *testing.T) {
 	require.Equal(t, []any{"session", "r-17", 401}, []any{last.Credential, last.RequestID, last.Status})
 	require.NotEmpty(t, last.Session)
 	require.Equal(t, "refused", last.Steps[len(last.Steps)-1].Outcome)
-}
-
-func handleOf(t *testing.T, g *running, session map[string]string) string {
-	t.Helper()
-	_, body, _ := g.call(t, "GET", "/auth/sessions", "", session)
-	var own struct {
-		Sessions []struct {
-			Handle  string
-			Current bool
-		}
-	}
-	require.NoError(t, json.Unmarshal([]byte(body), &own))
-	for _, s := range own.Sessions {
-		if s.Current {
-			return s.Handle
-		}
-	}
-	require.Fail(t, "the session is not among its user's", body)
-	return ""
 }
 
 // Whoever listens is told of what passes, too, and doesn't hold up a server that stops.

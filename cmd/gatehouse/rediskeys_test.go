@@ -241,7 +241,7 @@ func (s *spied) everything(t *testing.T, look func(*redis.Client)) {
 	do(200, "GET", "/auth/sessions", "", bob)
 	do(200, "PATCH", "/auth/session", `{"organizationId":"org-2"}`, alice)
 	second := s.logIn(t, "alice")
-	do(200, "DELETE", "/auth/sessions/"+handleAt(t, s, second), "", alice)
+	do(200, "DELETE", "/auth/sessions/"+handleOfCookie(t, second), "", alice)
 
 	// Tokens.
 	access, refresh := s.app(t, "bob")
@@ -263,7 +263,7 @@ func (s *spied) everything(t *testing.T, look func(*redis.Client)) {
 	look(s.desk.client)
 	do(200, "GET", "/auth/users/bob/sessions", "", alice)
 	do(200, "PATCH", "/auth/users/bob/sessions", `{"roles":["member"],"disabled":false}`, key)
-	do(200, "DELETE", "/auth/users/bob/sessions/"+handleAt(t, s, bob), "", alice)
+	do(200, "DELETE", "/auth/users/bob/sessions/"+handleOfCookie(t, bob), "", alice)
 	check(401, bob)
 
 	// A provider: a login there, and its end.
@@ -325,27 +325,6 @@ func (s *spied) open(t *testing.T, path, cookie string) http.Header {
 	defer func() { _ = response.Body.Close() }()
 	require.Equal(t, 302, response.StatusCode)
 	return response.Header
-}
-
-// handleAt returns the handle of the session that headers show.
-func handleAt(t *testing.T, s *spied, headers map[string]string) string {
-	t.Helper()
-	status, body, _ := s.call(t, "GET", "/auth/sessions", "", headers)
-	require.Equal(t, 200, status, body)
-	var list struct {
-		Sessions []struct {
-			Handle  string
-			Current bool
-		}
-	}
-	require.NoError(t, json.Unmarshal([]byte(body), &list))
-	for _, session := range list.Sessions {
-		if session.Current {
-			return session.Handle
-		}
-	}
-	require.Fail(t, "no session is the current one", body)
-	return ""
 }
 
 // requireEveryCall: each call of the auth API was answered with success.
