@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -89,9 +90,12 @@ func Records(path string, env func(string) (string, bool)) (Audit, Log, error) {
 	d := newDecoder(s, env, osFiles{})
 	d.document(text, c)
 	(&validator{decoder: d, c: c}).audit()
+	sections := fieldsOf(reflect.TypeFor[Config]())
 	d.problems = slices.DeleteFunc(d.problems, func(p Problem) bool {
-		section, _, _ := strings.Cut(p.Key, ".")
-		return section != "" && section != "audit" && section != "log"
+		name, _, _ := strings.Cut(p.Key, ".")
+		name, _, _ = strings.Cut(name, "[")
+		// What is no section may be meant to be one of these.
+		return name != "audit" && name != "log" && slices.ContainsFunc(sections, func(f field) bool { return f.key == name })
 	})
 	if len(d.problems) > 0 {
 		return Audit{}, Log{}, Problems(sorted(d.problems))
