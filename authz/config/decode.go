@@ -8,9 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/gatehouse-auth/gatehouse/internal/yamltext"
 )
 
 // mostAliased bounds the nodes that are reached through aliases and merge
@@ -120,8 +121,8 @@ func (d *decoder) intact(key string) bool {
 // document reads the one document of the file.
 func (d *decoder) document(text []byte, c *Config) {
 	d.defaults(reflect.ValueOf(c).Elem())
-	if line, column, what := badCharacter(text); what != "" {
-		d.fail(&yaml.Node{Line: line, Column: column}, "", "%s", what)
+	if f := yamltext.BadCharacter(text); f != nil {
+		d.fault(f)
 		return
 	}
 	loader, err := yaml.NewLoader(strings.NewReader(string(text)))
@@ -150,56 +151,15 @@ func (d *decoder) document(text []byte, c *Config) {
 
 // syntax reports that the text is not YAML, and what the usual causes are.
 func (d *decoder) syntax(text []byte, err error) {
-	n := &yaml.Node{Line: 1, Column: 1}
-	message := err.Error()
-	if le, ok := errors.AsType[*yaml.LoadError](err); ok {
-		message = le.Message
-		if le.Mark.Line > 0 {
-			n.Line, n.Column = le.Mark.Line, le.Mark.Column
-		}
-		if le.ContextMsg != "" {
-			message += " " + le.ContextMsg
-			if le.ContextMark.Line > 0 && le.ContextMark.Line != n.Line {
-				message += fmt.Sprintf(" that begins on line %d", le.ContextMark.Line)
-			}
-		}
+	f := yamltext.Syntax(text, err)
+	if f.Says(text, "${") && strings.Contains(f.Message, "flow") {
+		f.Message += `; inside [ ] and { } write "${NAME}" in quotes`
 	}
-	if strings.HasPrefix(message, "unknown anchor") { // the name may be a secret that nobody put in quotes
-		message = "what begins with * refers to an anchor, and there is none of this name; put a value that is text in quotes"
-	}
-	hint := ""
-	if lines := strings.Split(string(text), "\n"); n.Line <= len(lines) {
-		line := lines[n.Line-1]
-		switch {
-		case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
-			hint = "; use spaces: YAML is not indented with tabs"
-		case strings.Contains(line, "${") && strings.Contains(message, "flow"):
-			hint = `; inside [ ] and { } write "${NAME}" in quotes`
-		}
-	}
-	d.fail(n, "", "not valid YAML: %s%s", oneLine(message), hint)
+	d.fault(f)
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-// badCharacter finds what YAML allows nowhere, for which the parser knows no
-// place.
-func badCharacter(text []byte) (line, column int, what string) {
-	line, column = 1, 1
-	for len(text) > 0 {
-		r, size := utf8.DecodeRune(text)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			return line, column, "not UTF-8; save the file in this encoding"
-		case r == '\n':
-			line, column = line+1, 0
-		case r < ' ' && r != '\t' && r != '\r', r >= 0x7f && r < 0xa0 && r != 0x85:
-			return line, column, fmt.Sprintf("control character U+%04X; take it out", r)
-		}
-		column++
-		text = text[size:]
-	}
-	return 0, 0, ""
+func (d *decoder) fault(f *yamltext.Fault) {
+	d.fail(&yaml.Node{Line: f.Line, Column: f.Column}, "", "%s", f.Message)
 }
 
 // defaults sets every field of a struct to its default, deeply.

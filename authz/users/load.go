@@ -9,11 +9,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
+	"github.com/gatehouse-auth/gatehouse/internal/yamltext"
 )
 
 // maxFile bounds what is read, far above a file that somebody keeps by hand.
@@ -78,8 +78,8 @@ func (p *parser) refuse(n *yaml.Node, key, format string, args ...any) {
 const form = "want users:, a list of users with id, email and password_hash, and roles and organizations if they have any"
 
 func (p *parser) document(text []byte) {
-	if !utf8.Valid(text) {
-		p.refuse(nil, "", "not UTF-8; save it as UTF-8")
+	if f := yamltext.BadCharacter(text); f != nil {
+		p.refuse(&yaml.Node{Line: f.Line, Column: f.Column}, "", "%s", f.Message)
 		return
 	}
 	var doc yaml.Node

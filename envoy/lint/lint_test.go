@@ -247,7 +247,7 @@ func TestMistakesAreNamedAtTheirPlace(t *testing.T) {
 		"a scalar":             {"hello\n", "GH002", "1:1", "Nothing here"},
 		"broken YAML":          {"a: [1,\nb: 2\n", "GH001", "", "not valid YAML"},
 		"broken JSON":          {`{"static_resources": {"listeners": [`, "GH001", "1:37", "ends in the middle"},
-		"tabs":                 {"a:\n\tb: 1\n", "GH001", "2:", "not tabs"},
+		"tabs":                 {"a:\n\tb: 1\n", "GH001", "2:", "not indented with tabs"},
 		"a template":           {"a: {{ .Values.x }}\nb: [\n", "GH001", "", "helm template"},
 		"not UTF-8":            {"a: \xff\n", "GH001", "1:4", "UTF-8"},
 		"an alias in itself":   {"a: &a [*a]\n", "GH001", "1:8", "inside of what it stands for"},

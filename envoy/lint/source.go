@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/gatehouse-auth/gatehouse/internal/yamltext"
 )
 
 // Bounds of what is read. A dump of a large mesh has some ten megabytes; an
@@ -333,8 +335,8 @@ func (r *reader) count(line, column, depth int) error {
 }
 
 func parseYAML(file string, text []byte) (*documents, error) {
-	if line, column, what := badCharacter(text); what != "" {
-		return nil, wrong(line, column, "%s", what)
+	if f := yamltext.BadCharacter(text); f != nil {
+		return nil, wrong(f.Line, f.Column, "%s", f.Message)
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(text))
 	if err != nil {
@@ -365,41 +367,11 @@ func parseYAML(file string, text []byte) (*documents, error) {
 
 // yamlSyntax makes the parser's error ours, and says what the usual causes are.
 func yamlSyntax(text []byte, err error) error {
-	line, column, message := 1, 1, err.Error()
-	if le, ok := errors.AsType[*yaml.LoadError](err); ok {
-		message = strings.Join(strings.Fields(le.Message+" "+le.ContextMsg), " ")
-		if le.Mark.Line > 0 {
-			line, column = le.Mark.Line, le.Mark.Column
-		}
-	}
-	hint := ""
-	if lines := bytes.Split(text, []byte("\n")); line <= len(lines) && bytes.HasPrefix(bytes.TrimLeft(lines[line-1], " "), []byte("\t")) {
-		hint = "; YAML is indented with spaces, not tabs"
-	}
+	f := yamltext.Syntax(text, err)
 	if bytes.Contains(text, []byte("{{")) {
-		hint += "; a template has to be rendered first ('helm template … | gatehouse envoy lint -')"
+		f.Message += "; a template has to be rendered first ('helm template … | gatehouse envoy lint -')"
 	}
-	return wrong(line, column, "not valid YAML: %s%s", message, hint)
-}
-
-// badCharacter finds what YAML allows nowhere, for which the parser knows no
-// place.
-func badCharacter(text []byte) (line, column int, what string) {
-	line, column = 1, 1
-	for len(text) > 0 {
-		r, size := utf8.DecodeRune(text)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			return line, column, "not UTF-8; save the file in this encoding"
-		case r == '\n':
-			line, column = line+1, 0
-		case r < ' ' && r != '\t' && r != '\r', r >= 0x7f && r < 0xa0 && r != 0x85:
-			return line, column, fmt.Sprintf("control character U+%04X; take it out", r)
-		}
-		column++
-		text = text[size:]
-	}
-	return 0, 0, ""
+	return wrong(f.Line, f.Column, "%s", f.Message)
 }
 
 // yaml copies a YAML node.
