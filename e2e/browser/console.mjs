@@ -350,7 +350,7 @@ story("a session that ends under way: log in, and go on there", async (open) => 
 story("an outage logs nobody out and says so", async (open) => {
   const page = await asAdmin(open, user("carol"));
   await page.locator("#identity").getByText(carol.email).waitFor();
-  await outage(async () => {
+  await outage(page, async () => {
     await press(page, "Refresh");
     await problem(page, /can't reach its store.*Try again/);
     await title(page, "carol");
@@ -623,7 +623,7 @@ story("health in an outage", async (open) => {
   }
   await sound(page, "health in an outage");
   await page.unroute("**/auth/status");
-  await outage(async () => {
+  await outage(page, async () => {
     await press(page, "Refresh");
     await problem(page, /can't reach its store/);
   });

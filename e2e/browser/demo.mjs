@@ -181,7 +181,7 @@ story("what goes wrong is said in plain words", async (open) => {
   await press(page, "Log in");
   await page.getByRole("alert").getByText("don't belong together").waitFor();
   await logIn(page, carol);
-  await outage(async () => {
+  await outage(page, async () => {
     await press(page, "My profile");
     await steps(page, "GET /users/me → 503");
     assert.match(await me(page).textContent(), /carol/, "nobody is logged out by an outage");

@@ -117,8 +117,10 @@ export async function withRedis(act) {
 // gone silent: two and a half heartbeats.
 const lease = () => new Promise((done) => setTimeout(done, 1500));
 
-// outage stops the store from answering, its connections open, while act runs.
-export async function outage(act) {
+// outage stops the store from answering, its connections open, while act runs. When it
+// returns, whoever uses the page is known again: that is a moment after the store is back,
+// a longer one on a busy machine.
+export async function outage(page, act) {
   const server = await withRedis((redis) => redis.info("server"));
   const pid = Number(/^process_id:(\d+)/m.exec(server)[1]);
   process.kill(pid, "SIGSTOP");
@@ -127,6 +129,11 @@ export async function outage(act) {
     await act();
   } finally {
     process.kill(pid, "SIGCONT");
+  }
+  const back = Date.now() + 15_000;
+  while ((await page.request.get(`${gateway}/users/me`)).status() !== 200) {
+    assert.ok(Date.now() < back, "the store is back, and nobody is known yet");
+    await new Promise((done) => setTimeout(done, 100));
   }
 }
 
