@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-var meant = regexp.MustCompile(`^<!-- *(run|sh|not run|checked|all checked)\b`)
+var meant = regexp.MustCompile(`^<!-- *(run|sh|wait|here|hand|check|demo|not run|checked|all checked)\b`)
 
 // misspelt finds comments that would otherwise be neither run nor missed.
 func misspelt(text string) error {
@@ -20,7 +20,7 @@ func misspelt(text string) error {
 		case end == "" && m != nil:
 			end = m[2]
 		case end == "" && meant.MatchString(said) && !comment.MatchString(said):
-			return fmt.Errorf("line %d: is this meant for the test? Write <!-- run: … -->, <!-- sh: … -->, <!-- not run: … --> or <!-- checked: … -->, on one line", i+1)
+			return fmt.Errorf("line %d: is this meant for the test? The kinds are run, wait, here, hand, check, demo, not run, checked and all checked, as in <!-- wait: … -->, on one line", i+1)
 		}
 	}
 	return nil

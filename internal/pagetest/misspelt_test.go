@@ -18,7 +18,7 @@ import (
 func TestParseRefusesWhatItWouldMiss(t *testing.T) {
 	for text, want := range map[string]string{
 		"a\n<!-- run needs=envoy -->":     "line 2: is this meant for the test?",
-		"<!-- sh: one\ntwo -->":           "line 1: is this meant for the test?",
+		"<!-- wait: one\ntwo -->":         "line 1: is this meant for the test?",
 		"<!--not run: so -->\n~~~go\n~~~": "line 1: is this meant for the test?",
 	} {
 		_, err := Parse(page(text))

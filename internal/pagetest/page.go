@@ -27,10 +27,20 @@
 //
 //	<!-- run: needs=envoy,redis-server ports=8080,9001 -->
 //
-// What must not be seen by the reader, a wait for instance, is an HTML comment. There,
-// exchange FILE… exchanges the ports in files that were written by something else:
+// What a reader does without being told, or needn't do, is a comment of one of these kinds.
+// What the page works by may not be hidden in them, and is refused:
 //
-//	<!-- sh: until curl -sf localhost:8080; do sleep 0.1; done -->
+//	<!-- wait: COMMAND -->    people are slow: goes on when the command, which changes
+//	                          nothing, succeeds, and fails when it doesn't within a minute
+//	<!-- here: COMMANDS -->   this machine is another one than the reader's: exchange FILE…
+//	                          exchanges the ports in files that a program has written,
+//	                          patient FILE lets a gate wait longer for its store; and
+//	                          mkdir, cd and ln -s put in place what the reader has
+//	<!-- hand: COMMAND -->    the reader does by hand what the page says: takes a value out
+//	                          of what came out, looks with a browser, ends a program
+//	<!-- check: COMMANDS -->  proves what the page claims, in a copy of the directory, which
+//	                          is gone afterwards, as are the programs that it started
+//	<!-- demo: PORT -->       the demo, which the page tells its reader to start
 package pagetest
 
 import (
@@ -86,7 +96,7 @@ type Block struct {
 }
 
 var (
-	comment  = regexp.MustCompile(`^<!-- (run|sh|not run|checked|all checked): *(.*?) *-->$`)
+	comment  = regexp.MustCompile(`^<!-- (run|wait|here|hand|check|demo|not run|checked|all checked): *(.*?) *-->$`)
 	testName = regexp.MustCompile(`^(Test|Example)\w+$`)
 	fence    = regexp.MustCompile("^( *)(```+)(.*)$")
 )
@@ -102,6 +112,9 @@ func Parse(text string) (Page, error) {
 	var said *Other // of the block that comes next
 	for i := 0; i < len(lines); i++ {
 		if m := comment.FindStringSubmatch(strings.TrimSpace(lines[i])); m != nil {
+			if m[1] == "demo" && !shows(text, "make demo") && !shows(text, "gatehouse demo") {
+				return p, fmt.Errorf("line %d: the page doesn't tell its reader to start the demo", i+1)
+			}
 			next, err := p.comment(m[1], m[2], i+1, &every)
 			if err != nil {
 				return p, fmt.Errorf("line %d: %w", i+1, err)
@@ -151,9 +164,10 @@ func (p *Page) comment(kind, text string, line int, every *Test) (*Other, error)
 	case "run":
 		p.Runs = true
 		return nil, p.header(text)
-	case "sh":
-		p.Blocks = append(p.Blocks, Block{Line: line, Kind: Shell, Text: text + "\n"})
-		return nil, nil
+	case "wait", "here", "hand", "check", "demo":
+		step, err := hidden(kind, text)
+		p.Blocks = append(p.Blocks, Block{Line: line, Kind: Shell, Text: step})
+		return nil, err
 	case "not run":
 		if text == "" {
 			return nil, errors.New("why is it not run?")

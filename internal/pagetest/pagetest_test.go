@@ -35,7 +35,7 @@ two
 ~~~sh background port=8080
 serve
 ~~~
-<!-- sh: sleep 0 -->
+<!-- wait: true -->
 
 <!-- not run: it is a sketch -->
 
@@ -64,7 +64,7 @@ said
 			{Line: 4, Kind: Shell, Text: "one\ntwo\n"},
 			{Line: 11, Kind: File, Text: "key:\n  deep: 1\n", Name: "a/b.yaml"},
 			{Line: 16, Kind: Background, Text: "serve\n", Port: "8080"},
-			{Line: 19, Kind: Shell, Text: "sleep 0\n"},
+			{Line: 19, Kind: Shell, Text: "waited 'true'\n"},
 			{Line: 36, Kind: Console, Text: "$ say\nsaid\n"},
 		},
 		Others: []Other{

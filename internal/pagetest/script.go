@@ -30,6 +30,21 @@ settled() { # a program of the background, at the end: it lives, ended well, or 
 	echo "it has ended, with status $status"
 	return 1
 }
+waited() { # a command, for as long as it fails
+	for ((tries = 0; tries < 600; tries++)); do
+		if eval "$1" >/dev/null 2>&1; then return 0; fi
+		sleep 0.1
+	done
+	echo "this fails after a minute, too:"
+	eval "$1"
+	return 1
+}
+patient() { # a gate's configuration: a busy machine answers late
+	sed -i 's|^redis:|&\n  timeout: 5s|' "$1"
+}
+# Where what comes out is no terminal, curl shows how far it is.
+printf '%s\n' silent show-error >"$HOME/.curlrc"
+CHECKED=$(mktemp -d "$HOME/checked.XXXX")
 await() { # a port, and who is to listen there
 	for ((tries = 0; tries < 600; tries++)); do
 		if ! kill -0 "$2" 2>/dev/null; then
