@@ -176,6 +176,16 @@ func TestPackagesForServicesNeedNothing(t *testing.T) {
 		require.Regexp(t, "(?m)^"+regexp.QuoteMeta(name+" "+version)+" [0-9a-f]{64} any$", wheels, "any platform may run the tests")
 		installed = append(installed, name)
 	}
+	compiled := regexp.MustCompile(`(?s)sdk_python_compiled=\((.*?)\)`).FindStringSubmatch(read(t, "scripts/tools.sh"))
+	require.NotNil(t, compiled)
+	for p := range strings.FieldsSeq(compiled[1]) {
+		name, version, pinned := strings.Cut(p, "==")
+		require.True(t, pinned, p)
+		for _, platform := range []string{"linux_[0-9_]+_x86_64", "linux_[0-9_]+_aarch64", "macosx_[0-9_]+_arm64"} {
+			require.Regexp(t, "(?m)^"+regexp.QuoteMeta(name+" "+version)+" [0-9a-f]{64} cp3.*"+platform+"$", wheels)
+		}
+		installed = append(installed, name)
+	}
 	slices.Sort(installed)
 	require.Equal(t, installed, named(t, section(t, read(t, "docs/dependencies.md"), "Of the packages for services")))
 }

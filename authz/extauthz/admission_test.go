@@ -294,7 +294,10 @@ func TestAnswersFromMemoryTakeNoPlace(t *testing.T) {
 		a := &extauthz.Admission{}
 		slow := &held{let: make(chan struct{})}
 		client := serveAdmission(t, a, extauthz.Options{MaxConcurrent: 1, StripCredentials: strip, SessionCookie: "sessionId"}, slow)
-		ctx, cancel := context.WithCancel(t.Context())
+		// Who tells no deadline is shed after a second without a processor.
+		waits, end := context.WithTimeout(t.Context(), time.Minute)
+		defer end()
+		ctx, cancel := context.WithCancel(waits)
 		gone := make(chan struct{})
 		go func() {
 			defer close(gone)
@@ -303,7 +306,7 @@ func TestAnswersFromMemoryTakeNoPlace(t *testing.T) {
 			}})
 		}()
 		require.Eventually(t, func() bool { return slow.begun.Load() == 1 }, 5*time.Second, time.Millisecond)
-		reply, err := client.Check(t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		reply, err := client.Check(waits, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 			ContextExtensions: map[string]string{"policy": "open"},
 			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 				Method: "GET", Path: "/", Headers: map[string]string{"cookie": "a=1; sessionId=secret", "authorization": "Bearer x"},

@@ -3,6 +3,7 @@ package extauthz_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -36,17 +37,19 @@ func TestAnswersBeforeTheGatewayGivesUp(t *testing.T) {
 		Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"},
 	}}}
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	response, err := server.Check(ctx, request)
-	require.NoError(t, err)
-	require.NoError(t, ctx.Err(), "there was time left for the reply to travel")
-	require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		response, err := server.Check(ctx, request)
+		require.NoError(t, err)
+		require.NoError(t, ctx.Err(), "there was time left for the reply to travel")
+		require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
 
-	// Without a deadline of the caller's it ends by itself.
-	response, err = server.Check(t.Context(), request)
-	require.NoError(t, err)
-	require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+		// Without a deadline of the caller's it ends by itself.
+		response, err = server.Check(t.Context(), request)
+		require.NoError(t, err)
+		require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+	})
 }
 
 func TestHeaderNamesInAnyCase(t *testing.T) {

@@ -659,7 +659,7 @@ func TestEveryFetchIsBounded(t *testing.T) {
 				})
 				p := i.provider(t, func(o *oidc.Options) {
 					if kind == "slow" {
-						o.Timeout = 500 * time.Millisecond
+						o.Timeout = 2 * time.Second // of each call: what comes before it is in time
 					}
 				})
 				location, _, sealed, err := p.Begin(t.Context(), "/")

@@ -30,13 +30,17 @@ import (
 var announcing = backends[1:]
 
 // cached returns a store with a cache that is live. Its clock is the real one
-// where the options have none.
+// where the options have none. Its heartbeats are so rare that a slow moment of this
+// machine makes none of them late, unless the options say how often they come.
 func (s *server) cached(t *testing.T, o session.Options) fixture {
 	t.Helper()
 	client, cut := s.connect(t, patience)
 	f := fixture{client: client, own: s.open(t, patience), writes: &writeErrors{}, cut: cut}
 	if o.Cache == nil {
 		o.Cache = &session.CacheOptions{OmitRecords: true}
+	}
+	if o.Cache.Heartbeat == 0 {
+		o.Cache.Heartbeat = patience
 	}
 	if o.Timeout == 0 {
 		o.Timeout = patience

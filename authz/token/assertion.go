@@ -32,8 +32,8 @@ type AssertionOptions struct {
 	Issuer string        // iss
 	Keys   []*SigningKey // for ES256; the first signs, the others are published
 	TTL    time.Duration // default [DefaultAssertionTTL]
-	// Entries bounds how many assertions are remembered; one takes about 1.5 KiB.
-	// Zero is 20,000, and less than zero none.
+	// Entries bounds how many assertions are remembered, and how much memory they take:
+	// 1.5 KiB each, on average. Zero is 20,000, and less than zero none.
 	Entries int
 	// Now is the clock; nil means [time.Now].
 	Now func() time.Time
@@ -52,9 +52,14 @@ type Assertions struct {
 // assertionShards is so many that processors seldom wait for each other.
 const assertionShards = 32
 
+// assertionSize is what an assertion takes on average, at most, in bytes. It is plenty: 20
+// roles or so. Who has hundreds is remembered in the place of others.
+const assertionSize = 1536
+
 type assertionShard struct {
 	mu      sync.RWMutex
 	entries map[uint64]*assertion
+	size    int // of all of them, in bytes
 }
 
 // assertion is one that was signed, and all that it depends on. What of the principal
@@ -67,6 +72,7 @@ type assertion struct {
 
 	signed       string
 	from, before int64 // when it may be used, in Unix nanoseconds by the clock on the wall
+	size         int   // what it takes, in bytes
 }
 
 // NewAssertions returns what signs. It fails when something is missing, a key is not
@@ -205,28 +211,51 @@ func (e *assertion) kept(signed string, now time.Time, use time.Duration) *asser
 		k.roles[i] = strings.Clone(role)
 	}
 	k.signed, k.from, k.before = signed, now.UnixNano(), now.Add(use).UnixNano()
+	k.size = 320 + len(signed) // itself, and its place in the map
+	for _, text := range [...]string{k.id, k.email, k.organization, k.audience, k.login, k.tokenID, k.issued} {
+		k.size += len(text)
+	}
+	for _, role := range k.roles {
+		k.size += 16 + max(len(role), 8) // as it is allocated
+	}
 	return &k
 }
 
-// keep remembers an assertion. Where there are too many, those go that are too old, or
-// else any.
+// keep remembers an assertion. Where there are too many, or they take too much, those go
+// that are too old, or else any. One that would take the place of a quarter of them all
+// is not worth it.
 func (s *assertionShard) keep(hash uint64, e *assertion, most int) {
+	budget := most * assertionSize
+	if e.size > max(budget/4, assertionSize) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, again := s.entries[hash]; !again && len(s.entries) >= most {
+	s.forget(hash) // its own predecessor
+	full := func() bool { return len(s.entries) >= most || s.size+e.size > budget }
+	if full() {
 		for h, other := range s.entries {
 			if other.before <= e.from {
-				delete(s.entries, h)
+				s.forget(h)
 			}
 		}
 		for h := range s.entries {
-			if len(s.entries) < most {
+			if !full() {
 				break
 			}
-			delete(s.entries, h)
+			s.forget(h)
 		}
 	}
 	s.entries[hash] = e
+	s.size += e.size
+}
+
+// forget forgets an assertion, if it is there.
+func (s *assertionShard) forget(hash uint64) {
+	if e := s.entries[hash]; e != nil {
+		delete(s.entries, hash)
+		s.size -= e.size
+	}
 }
 
 // sign makes an assertion.

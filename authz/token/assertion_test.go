@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -173,6 +175,57 @@ func TestAssertionsAreBounded(t *testing.T) {
 	none := assertions(t, &at, token.AssertionOptions{Entries: -1})
 	assertFor(t, none, alice())
 	require.Zero(t, none.Kept())
+}
+
+// However many roles people have, what is remembered takes no more than it is said to.
+func TestAssertionsOfManyRolesAreBounded(t *testing.T) {
+	t.Parallel()
+	at := now
+	for _, many := range []int{1, 40, 1000} {
+		a := assertions(t, &at, token.AssertionOptions{Entries: 32 * 16})
+		roles := make([]string, many)
+		for i := range roles {
+			roles[i] = fmt.Sprint("the role with the number ", i)
+		}
+		for i := range 150 {
+			p := alice()
+			p.ID, p.Roles = fmt.Sprint(i), roles
+			raw := assertFor(t, a, p)
+			kept, size := a.Kept(), a.Size()
+			require.LessOrEqual(t, size, 32*16*1536)
+			require.GreaterOrEqual(t, size, kept*len(raw))
+			require.Equal(t, many <= 40, kept > 0, "worth it")
+		}
+		at = at.Add(time.Hour)
+		for i := range 150 { // in the place of those
+			p := alice()
+			p.ID, p.Roles = fmt.Sprint(i), roles[:1]
+			assertFor(t, a, p)
+			first := assertFor(t, a, p)
+			require.Equal(t, first, assertFor(t, a, p))
+		}
+	}
+}
+
+// Many at once get each what is theirs.
+func TestAssertingConcurrently(t *testing.T) {
+	t.Parallel()
+	at := now
+	a := assertions(t, &at, token.AssertionOptions{Entries: 64})
+	var all sync.WaitGroup
+	for g := range 4 {
+		all.Go(func() {
+			for i := range 100 {
+				p := alice()
+				p.ID = fmt.Sprint(i * g % 40)
+				raw, err := a.Assert(&p, "orders")
+				_, claims := decoded(t, raw)
+				assert.Equal(t, []any{nil, p.ID}, []any{err, claims["sub"]})
+			}
+		})
+	}
+	all.Wait()
+	require.LessOrEqual(t, a.Kept(), 64)
 }
 
 func TestAssertingFromMemoryMakesNoGarbage(t *testing.T) {

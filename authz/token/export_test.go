@@ -29,3 +29,11 @@ func (a *Assertions) Kept() (n int) {
 	}
 	return n
 }
+
+// Size is what the remembered assertions take, in bytes.
+func (a *Assertions) Size() (n int) {
+	for i := range a.shards {
+		n += a.shards[i].size
+	}
+	return n
+}

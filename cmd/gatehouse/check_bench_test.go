@@ -63,7 +63,7 @@ func newCheckBench(tb testing.TB, policies ...string) *checkBench {
 	require.NoError(tb, os.WriteFile(signsFile, signs, 0o600))
 	b := newChecks(tb, `
 identity: {assertion: {issuer: "https://gateway.example.com", signing_keys: [{file: `+signsFile+`}]}}
-redis: {url: "redis://`+r.Addr+`/0", timeout: 5s}
+redis: {url: "redis://`+r.Addr+`/0", timeout: 5s, cache: {heartbeat: 1m}}
 sessions: {secrets: [0123456789abcdef0123456789abcdef]}
 issuers: [{issuer: https://idp.example.com, public_key_file: `+keyFile+`, algorithms: [ES256], audiences: [api]}]
 api_keys: [{name: bench, sha256: `+fmt.Sprintf("%x", sha256.Sum256([]byte(benchAPIKey)))+`, policies: [api_key]}]

@@ -171,10 +171,21 @@ func (r *running) dial(t *testing.T, options ...grpc.DialOption) *grpc.ClientCon
 	if path, ok := strings.CutPrefix(r.check, "unix://"); ok {
 		target = "unix:" + path
 	}
-	conn, err := grpc.NewClient(target, options...)
+	conn, err := grpc.NewClient(target, append(options, grpc.WithUnaryInterceptor(waits))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+// waits gives a call that has no deadline one: a check of which the server doesn't know how
+// long it is waited for is shed after a second without a processor.
+func waits(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	return call(ctx, method, request, reply, conn, options...)
 }
 
 // ask sends one check and returns the status that the client would get; 0

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -63,14 +64,14 @@ var deskFiles = sync.OnceValues(func() (files map[string]string, err error) {
 })
 
 // newDesk starts a Redis. more is added to the configuration; redisOptions to its
-// section redis.
+// section redis, unhurried unless there are some.
 func newDesk(t *testing.T, redisOptions, more string) *desk {
 	t.Helper()
 	d := &desk{redis: proctest.StartRedis(t)}
 	d.client = redis.NewClient(&redis.Options{Addr: d.redis.Addr})
 	t.Cleanup(func() { _ = d.client.Close() })
 	d.store = session.New(d.client, session.Options{Profiles: true, Timeout: patience})
-	d.config = deskConfig("redis://"+d.redis.Addr, redisOptions, more)
+	d.config = deskConfig("redis://"+d.redis.Addr, cmp.Or(redisOptions, ", "+unhurried), more)
 	d.file = deskFile(t, d.config)
 	return d
 }
@@ -288,7 +289,7 @@ func TestInterruptedBeforeAnything(t *testing.T) {
 // A change that too few replicas hold is made, and is no success.
 func TestChangesWithoutConfirmation(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, ", confirm_replicas: 1", "")
+	d := newDesk(t, ", confirm_replicas: 1, timeout: 1s", "")
 	issuer := deskIssuer(t, "current.pem", time.Now())
 	raw, _, err := issuer.Mint(token.Claims{Subject: "bob"})
 	require.NoError(t, err)

@@ -47,13 +47,13 @@ func echoes(program *os.File) bool {
 }
 
 // atTerminal runs a command for somebody who answers at a terminal.
-func atTerminal(ctx context.Context, t *testing.T, answer string, args ...string) command {
+func atTerminal(t *testing.T, answer string, args ...string) command {
 	t.Helper()
 	person, program := newTerminal(t)
 	_, err := io.WriteString(person, answer)
 	require.NoError(t, err)
 	var stdout, stderr buffer
-	code := run(ctx, args, environment{
+	code := run(t.Context(), args, environment{
 		lookup: func(string) (string, bool) { return "", false }, stdin: program, stdout: &stdout, stderr: &stderr,
 	})
 	return command{code, stdout.String(), stderr.String()}
@@ -65,20 +65,18 @@ func TestRevokeAllAsksAtATerminal(t *testing.T) {
 	d.express(t, "id-1", `"userId":"bob"`, time.Hour)
 	args := []string{"sessions", "revoke", "bob", "--all", "-c", d.file}
 	for _, answer := range []string{"alice\n", "\n", "yes\n", "bo\x04\x04"} {
-		c := atTerminal(t.Context(), t, answer, args...)
+		c := atTerminal(t, answer, args...)
 		require.Equal(t, exitFailed, c.code)
 		require.Contains(t, c.stderr, "This ends every session, refresh family and access token of the user bob.\nType bob to go on: ")
 		require.Contains(t, c.stderr, "nothing was done: that was something else")
 		require.Empty(t, c.stdout)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // Ctrl-C, as main sees it
-	defer cancel()
-	c := atTerminal(ctx, t, "", args...)
+	c := interrupted(t, "", "Type bob to go on: ", args...)
 	require.Equal(t, exitFailed, c.code)
 	require.Contains(t, c.stderr, "nothing was done: interrupted")
 	require.Contains(t, d.ok(t, "sessions", "list", "bob"), "session")
 
-	c = atTerminal(t.Context(), t, "bob\n", args...)
+	c = atTerminal(t, "bob\n", args...)
 	require.Equal(t, exitOK, c.code, c.stderr)
 	require.Equal(t, "Revoked 1 session of bob, and all tokens\n", c.stdout)
 }
@@ -107,6 +105,36 @@ func TestTokenIsAskedForAtATerminal(t *testing.T) {
 	require.NotContains(t, stdout.String()+stderr.String(), "the-secret-token")
 	_, _ = io.WriteString(program, "\n")
 	require.NotContains(t, <-shown, "the-secret-token", "no echo")
+}
+
+// interrupted runs a command for somebody who answers at a terminal, and presses Ctrl-C, as
+// main sees it, when the question is there.
+func interrupted(t *testing.T, answer, question string, args ...string) command {
+	t.Helper()
+	ctx, interrupt := context.WithTimeout(t.Context(), patience)
+	defer interrupt()
+	person, program := newTerminal(t)
+	_, err := io.WriteString(person, answer)
+	require.NoError(t, err)
+	var stdout, stderr buffer
+	go func() {
+		for {
+			text, more := stderr.snapshot()
+			if strings.Contains(text, question) {
+				interrupt()
+				return
+			}
+			select {
+			case <-more:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	code := run(ctx, args, environment{
+		lookup: func(string) (string, bool) { return "", false }, stdin: program, stdout: &stdout, stderr: &stderr,
+	})
+	return command{code, stdout.String(), stderr.String()}
 }
 
 // answering has somebody at a terminal type each answer when its question is there.
@@ -197,26 +225,9 @@ func TestInitAsksAtATerminal(t *testing.T) {
 	t.Run("Ctrl-C leaves nothing", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		ctx, interrupt := context.WithTimeout(t.Context(), patience)
-		person, program := newTerminal(t)
-		_, err := io.WriteString(person, "jwt\n")
-		require.NoError(t, err)
-		var said buffer
-		go func() {
-			for {
-				text, more := said.snapshot()
-				if strings.Contains(text, "Where is Redis?") {
-					interrupt()
-					return
-				}
-				<-more
-			}
-		}()
-		code := run(ctx, []string{"init", filepath.Join(dir, "gate")}, environment{
-			lookup: func(string) (string, bool) { return "", false }, stdin: program, stdout: &said, stderr: &said,
-		})
-		require.Equal(t, exitFailed, code)
-		require.Contains(t, said.String(), "nothing was written: interrupted")
+		c := interrupted(t, "jwt\n", "Where is Redis?", "init", filepath.Join(dir, "gate"))
+		require.Equal(t, exitFailed, c.code)
+		require.Contains(t, c.stderr, "nothing was written: interrupted")
 		require.Empty(t, tree(t, dir))
 	})
 }

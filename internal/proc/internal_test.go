@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -29,4 +30,15 @@ func TestTailOfOneEndlessLine(t *testing.T) {
 	_, err := out.Write([]byte(strings.Repeat("x", 3*tailSize)))
 	require.NoError(t, err)
 	require.Len(t, out.String(), tailSize)
+}
+
+// Neither this process nor another one that asks is given a port that somebody has.
+func TestAPortIsGivenOnce(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("skipped: nothing reserves ports here")
+	}
+	port, err := FreePort()
+	require.NoError(t, err)
+	_, ok := reserve(port) // as another process does
+	require.False(t, ok)
 }

@@ -144,7 +144,11 @@ func TestStopAsksFirst(t *testing.T) {
 		"ignores it":             {`trap '' TERM; echo up; while :; do sleep 0.01; done`, "up", "killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := shell(t, tc.script, proc.Options{Grace: 200 * time.Millisecond})
+			grace := 20 * time.Second
+			if tc.err == "killed" {
+				grace = 200 * time.Millisecond
+			}
+			p := shell(t, tc.script, proc.Options{Grace: grace})
 			_, err := p.AwaitLine(t.Context(), func(line string) bool { return line == "up" })
 			require.NoError(t, err)
 			for range 2 {

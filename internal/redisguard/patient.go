@@ -1,7 +1,10 @@
 package redisguard
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -63,10 +66,47 @@ type direct struct {
 	syscall.Conn
 }
 
+// sealed is a patient one below which there is such a layer. What lies unread in its socket
+// says nothing, for that may be the layer's own. That the server has ended the connection
+// does: else each one of a pool, after a restart of the server or of what is in between,
+// would cost a command one of its few tries, and who meets several of them gets no answer.
+type sealed struct {
+	patient
+	socket syscall.Conn
+}
+
+func (c sealed) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.socket.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("look at the socket: %w", err)
+	}
+	return ending{raw}, nil
+}
+
+// ending is a socket of which whoever looks whether there is something to read learns
+// only whether it has ended.
+type ending struct{ syscall.RawConn }
+
+func (e ending) Read(func(fd uintptr) bool) error {
+	over := false
+	if err := e.Control(func(fd uintptr) { over = ended(fd) }); err != nil {
+		return fmt.Errorf("look at the socket: %w", err)
+	}
+	if over {
+		return io.EOF
+	}
+	return nil
+}
+
 func patiently(c net.Conn) net.Conn {
 	p := patient{c, new(atomic.Int64)}
 	if raw, ok := c.(syscall.Conn); ok {
 		return direct{p, raw}
+	}
+	if layer, ok := c.(*tls.Conn); ok && canSeeEnds {
+		if socket, ok := layer.NetConn().(syscall.Conn); ok {
+			return sealed{p, socket}
+		}
 	}
 	return p
 }

@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -44,8 +45,8 @@ func TestPatience(t *testing.T) {
 			client, server := connected(t)
 			there := under.server(server)
 			here := redisguard.Patiently(under.client(client))
-			_, direct := here.(syscall.Conn)
-			require.Equal(t, under.direct, direct, "go-redis looks at the socket before it uses it again")
+			_, looks := here.(syscall.Conn)
+			require.Equal(t, under.direct || runtime.GOOS == "linux", looks, "go-redis looks at the socket before it uses it again")
 			go func() { // the handshake
 				_, _ = there.Write([]byte("+OK\r\n"))
 			}()

@@ -59,12 +59,14 @@ func NodeModules(tb testing.TB) string {
 		dir = filepath.Join(Root(tb), "sdk", "typescript", "node_modules")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "typescript")); err != nil { //nolint:gosec // G703: who runs the tests says where it is
-		missing(tb, "typescript is not installed: run scripts/tools.sh node (or npm ci in sdk/typescript), or set GATEHOUSE_SDK_NODE_MODULES")
+		Missing(tb, "typescript is not installed: run scripts/tools.sh node (or npm ci in sdk/typescript), or set GATEHOUSE_SDK_NODE_MODULES")
 	}
 	return dir
 }
 
-func missing(tb testing.TB, message string) {
+// Missing skips a test that needs what isn't installed, and fails it where CI says that
+// all of it should be.
+func Missing(tb testing.TB, message string) {
 	tb.Helper()
 	if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {
 		tb.Fatal(message)
@@ -72,8 +74,8 @@ func missing(tb testing.TB, message string) {
 	tb.Skip(message)
 }
 
-// Python is the Python that scripts/tools.sh made for these tests. It has mypy, flit_core
-// and uvicorn.
+// Python is the Python that scripts/tools.sh made for these tests. It has mypy, flit_core,
+// uvicorn and, on most platforms, cryptography.
 func Python(tb testing.TB) string {
 	tb.Helper()
 	return proctest.Need(tb, "sdk-python")
@@ -84,7 +86,7 @@ func Python3(tb testing.TB) string {
 	tb.Helper()
 	python := proctest.Need(tb, "python3")
 	if Run(tb, ".", nil, python, "-c", "import sys; print(sys.version_info >= (3, 10))") != "True\n" {
-		missing(tb, python+" is older than 3.10: install a newer Python, or set GATEHOUSE_PYTHON3 to its path")
+		Missing(tb, python+" is older than 3.10: install a newer Python, or set GATEHOUSE_PYTHON3 to its path")
 	}
 	return python
 }

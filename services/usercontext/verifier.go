@@ -64,7 +64,8 @@ type VerifierOptions struct {
 	InsecurePlainHTTP bool
 	// Leeway is how far the clocks may differ; zero is [DefaultLeeway], at most a minute.
 	Leeway time.Duration
-	// Client fetches the keys; nil is one that follows no redirects.
+	// Client fetches the keys; nil is that of net/http. Redirects are not followed, but
+	// where it has a CheckRedirect that does.
 	Client *http.Client
 	// Now is the clock; nil means [time.Now].
 	Now func() time.Time
@@ -115,7 +116,7 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	case o.Leeway < 0 || o.Leeway > maxLeeway:
 		return nil, fmt.Errorf("usercontext: Verifier: a leeway of %v; give up to %v", o.Leeway, maxLeeway)
 	}
-	v := &Verifier{o: o, client: o.Client}
+	v := &Verifier{o: o}
 	if len(o.Keys) > 0 {
 		v.keys = make(map[string]*ecdsa.PublicKey, len(o.Keys))
 		for kid, key := range o.Keys {
@@ -133,9 +134,14 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	if u.Scheme == "http" && !o.InsecurePlainHTTP && !slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, u.Hostname()) {
 		return nil, errors.New("usercontext: Verifier: JWKSURL is http on another host, where anybody on the way can change the keys: make it https, or say InsecurePlainHTTP")
 	}
-	if v.client == nil {
-		v.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{}
+	if o.Client != nil {
+		client = *o.Client
 	}
+	if client.CheckRedirect == nil {
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	v.client = &client
 	return v, nil
 }
 
@@ -164,29 +170,29 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Assertion, error) {
 	if len(parts) != 3 {
 		return Assertion{}, unverified("not a signed JWT")
 	}
-	var header struct {
-		Algorithm string `json:"alg"`
-		Type      string `json:"typ"`
-		KeyID     string `json:"kid"`
+	header, err := decodePart(parts[0])
+	if err != nil {
+		return Assertion{}, unverified("header: %w", err)
 	}
-	members, err := decodePart(parts[0], &header)
+	var algorithm, typ, kid string
+	err = errors.Join(header.take("alg", &algorithm), header.take("typ", &typ), header.take("kid", &kid))
 	switch {
 	case err != nil:
 		return Assertion{}, unverified("header: %w", err)
-	case header.Algorithm != "ES256":
+	case algorithm != "ES256":
 		return Assertion{}, unverified("alg is not ES256")
-	case header.Type != assertionType:
+	case typ != assertionType:
 		return Assertion{}, unverified("typ is not %s", assertionType)
-	case header.KeyID == "":
+	case kid == "":
 		return Assertion{}, unverified("no kid")
-	case len(members) != 3: // crit, jwk, jku and the like
+	case len(header) != 3: // crit, jwk, jku and the like
 		return Assertion{}, unverified("header: more than alg, typ and kid")
 	}
-	signature, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
+	signature, err := decodeBase64URL(parts[2])
 	if err != nil || len(signature) != 64 {
 		return Assertion{}, unverified("not a signature of ES256")
 	}
-	key, err := v.key(ctx, header.KeyID)
+	key, err := v.key(ctx, kid)
 	if err != nil {
 		return Assertion{}, err
 	}
@@ -198,50 +204,72 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Assertion, error) {
 }
 
 // claims checks what was signed.
-func (v *Verifier) claims(part string) (a Assertion, err error) {
-	var c struct {
-		Issuer       string    `json:"iss"`
-		Audience     string    `json:"aud"`
-		Subject      string    `json:"sub"`
-		Email        string    `json:"email"`
-		Roles        *[]string `json:"roles"`
-		Organization string    `json:"org"`
-		Session      string    `json:"sid"`
-		Issued       int64     `json:"iat"`
-		Expires      int64     `json:"exp"`
+func (v *Verifier) claims(part string) (Assertion, error) {
+	c, err := decodePart(part)
+	if err != nil {
+		return Assertion{}, unverified("claims: %w", err)
 	}
-	if _, err := decodePart(part, &c); err != nil {
-		return a, unverified("claims: %w", err)
-	}
+	var (
+		a               = Assertion{User: User{Roles: []string{}}}
+		issuer, service string
+		roles           []*string
+		issued, expires int64
+	)
+	err = errors.Join(
+		c.take("iss", &issuer), c.take("aud", &service), c.take("sub", &a.User.ID), c.take("email", &a.User.Email),
+		c.take("roles", &roles), c.take("org", &a.User.OrganizationID), c.take("sid", &a.SessionID),
+		c.take("iat", &issued), c.take("exp", &expires),
+	)
 	now := v.o.Now()
-	a = Assertion{
-		User:      User{ID: c.Subject, Email: c.Email, Roles: []string{}, OrganizationID: c.Organization},
-		SessionID: c.Session, Issued: time.Unix(c.Issued, 0), Expires: time.Unix(c.Expires, 0),
-	}
+	a.Issued, a.Expires = time.Unix(issued, 0), time.Unix(expires, 0)
 	switch {
-	case c.Issuer != v.o.Issuer:
-		return Assertion{}, unverified("iss is another one")
-	case c.Audience != v.o.Audience:
-		return Assertion{}, unverified("aud is another service")
-	case c.Subject == "" || c.Roles == nil:
+	case err != nil:
+		return Assertion{}, unverified("claims: %w", err)
+	case issuer != v.o.Issuer:
+		return Assertion{}, unverified("iss is not %q: make Issuer what the gate has as identity.assertion.issuer", v.o.Issuer)
+	case service != v.o.Audience:
+		return Assertion{}, unverified("aud is not %q: make Audience what the gate's policy or route has as audience; or it was meant for another service", v.o.Audience)
+	case a.User.ID == "" || roles == nil || slices.Contains(roles, nil):
 		return Assertion{}, unverified("sub or roles are missing")
-	case c.Issued <= 0 || c.Expires <= c.Issued || a.Expires.Sub(a.Issued) > maxLife:
+	case issued <= 0 || expires <= issued || expires-issued > int64(maxLife/time.Second):
 		return Assertion{}, unverified("iat and exp make no sense")
 	case a.Issued.After(now.Add(v.o.Leeway)):
 		return Assertion{}, unverified("signed in the future: set the clocks of gate and service")
 	case !now.Before(a.Expires.Add(v.o.Leeway)):
 		return Assertion{}, unverified("expired")
 	}
-	a.User.Roles = append(a.User.Roles, *c.Roles...)
+	for _, role := range roles {
+		a.User.Roles = append(a.User.Roles, *role)
+	}
 	return a, nil
 }
 
+// members are those of a part of a JWT, by their exact names, which encoding/json takes
+// for the same where only their case differs.
+type members map[string]json.RawMessage
+
+// take decodes a member, if it is there.
+func (m members) take(name string, into any) error {
+	if raw, there := m[name]; there && json.Unmarshal(raw, into) != nil {
+		return fmt.Errorf("%s is of another type", name)
+	}
+	return nil
+}
+
+// decodeBase64URL decodes the one form that bytes have, without padding. Newlines are none
+// of it, which encoding/base64 passes over.
+func decodeBase64URL(text string) ([]byte, error) {
+	if strings.ContainsAny(text, "\r\n") {
+		return nil, errors.New("not base64url")
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(text)
+}
+
 // decodePart decodes a part of a JWT, which must be a JSON object without a member
-// twice, into a struct, and returns its members' names. Names are compared exactly,
-// which encoding/json does not.
-func decodePart(part string, into any) (names []string, err error) {
-	data, err := base64.RawURLEncoding.Strict().DecodeString(part)
-	if err != nil || strings.ContainsAny(part, "\r\n") {
+// twice.
+func decodePart(part string) (members, error) {
+	data, err := decodeBase64URL(part)
+	if err != nil {
 		return nil, errors.New("not base64url")
 	}
 	if !utf8.Valid(data) || hasLoneSurrogate(string(data)) {
@@ -251,31 +279,26 @@ func decodePart(part string, into any) (names []string, err error) {
 	if open, err := d.Token(); err != nil || open != json.Delim('{') {
 		return nil, errors.New("not a JSON object")
 	}
+	found := members{}
 	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, errors.New("not JSON")
-		}
-		text, _ := name.(string)
-		if slices.ContainsFunc(names, func(other string) bool { return strings.EqualFold(other, text) }) {
-			return nil, errors.New("a member is there twice")
-		}
-		if text != strings.ToLower(text) {
-			return nil, errors.New("a member with capitals")
-		}
-		names = append(names, text)
+		token, err := d.Token()
+		name, named := token.(string)
 		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
+		if err != nil || !named || d.Decode(&value) != nil {
 			return nil, errors.New("not JSON")
+		}
+		if _, again := found[name]; again {
+			return nil, errors.New("a member is there twice")
 		}
 		if string(value) == "null" {
 			return nil, errors.New("a member is null")
 		}
+		found[name] = value
 	}
-	if json.Unmarshal(data, into) != nil {
-		return nil, errors.New("a member of another type")
+	if !json.Valid(data) { // its end, and what is behind that
+		return nil, errors.New("not JSON")
 	}
-	return names, nil
+	return found, nil
 }
 
 // key returns the key of a kid.
@@ -294,8 +317,8 @@ func (v *Verifier) key(ctx context.Context, kid string) (*ecdsa.PublicKey, error
 		if known && age >= keepFor {
 			key, known = nil, false
 		}
-		stale := age >= refreshAfter
 		// A clock that was set back must not stop all fetching.
+		stale := age >= refreshAfter || age < 0
 		rested := now.Sub(v.tried) >= pause || now.Before(v.tried)
 		if (!known || stale) && v.fetching == nil && rested {
 			v.tried, v.fetching = now, make(chan struct{})
@@ -362,38 +385,39 @@ func (v *Verifier) download(ctx context.Context) (map[string]*ecdsa.PublicKey, e
 // parseJWKS takes the keys for ES256 out of a JWK set (RFC 7517); those of other
 // algorithms are not ours.
 func parseJWKS(data []byte) (map[string]*ecdsa.PublicKey, error) {
-	var set struct {
-		Keys []struct {
-			Type      string `json:"kty"`
-			Curve     string `json:"crv"`
-			Algorithm string `json:"alg"`
-			Use       string `json:"use"`
-			KeyID     string `json:"kid"`
-			X         string `json:"x"`
-			Y         string `json:"y"`
-		} `json:"keys"`
-	}
-	if len(data) > maxJWKS || json.Unmarshal(data, &set) != nil || set.Keys == nil || len(set.Keys) > maxKeys {
+	// Names are compared exactly, and members that are not ours may be of any type.
+	var set map[string]json.RawMessage
+	var all []map[string]any
+	if len(data) > maxJWKS || !utf8.Valid(data) || json.Unmarshal(data, &set) != nil ||
+		json.Unmarshal(set["keys"], &all) != nil || all == nil || len(all) > maxKeys {
 		return nil, errors.New("the JWKS URL answers with no JWK set of reasonable size")
 	}
 	keys := map[string]*ecdsa.PublicKey{}
-	for _, k := range set.Keys {
-		if k.Type != "EC" || k.Curve != "P-256" || k.Algorithm != "ES256" || k.Use != "sig" || k.KeyID == "" {
+	for _, k := range all {
+		if k == nil {
+			return nil, errors.New("the JWK set has a key that is none")
+		}
+		kid, _ := k["kid"].(string)
+		if k["kty"] != "EC" || k["crv"] != "P-256" || k["alg"] != "ES256" || k["use"] != "sig" || kid == "" {
 			continue
 		}
-		x, errX := base64.RawURLEncoding.DecodeString(k.X)
-		y, errY := base64.RawURLEncoding.DecodeString(k.Y)
-		if errX != nil || errY != nil || len(x) != 32 || len(y) != 32 {
-			return nil, errors.New("the JWK set has a malformed key")
+		point := []byte{4}
+		for _, name := range [...]string{"x", "y"} {
+			text, _ := k[name].(string)
+			coordinate, err := decodeBase64URL(text)
+			if err != nil || len(coordinate) != 32 {
+				return nil, errors.New("the JWK set has a malformed key")
+			}
+			point = append(point, coordinate...)
 		}
-		key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
+		key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
 		if err != nil {
 			return nil, errors.New("the JWK set has a key that is none")
 		}
-		if _, again := keys[k.KeyID]; again {
+		if _, again := keys[kid]; again {
 			return nil, errors.New("the JWK set has two keys of one kid")
 		}
-		keys[k.KeyID] = key
+		keys[kid] = key
 	}
 	return keys, nil
 }

@@ -11,9 +11,11 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,6 +41,14 @@ type assertionContract struct {
 	Audience string          `json:"audience"`
 	JWKS     json.RawMessage `json:"jwks"`
 	Cases    []assertionCase `json:"cases"`
+	// What a service makes of the first case by other keys.
+	KeySets []keySetCase `json:"keySets"`
+}
+
+type keySetCase struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+	Want string `json:"want"`
 }
 
 type assertionCase struct {
@@ -130,6 +140,7 @@ func newAssertionContract(t *testing.T) *assertionContract {
 		About: []string{
 			"What a service makes of x-identity-assertion: read by the tests of services/usercontext (Go), sdk/typescript and sdk/python.",
 			"now is the clock in Unix seconds, the leeway 10 seconds. want: user, anonymous, malformed or unverified.",
+			"keySets are what a service makes of the first case where the gate's address answers with the text: user, unverified, or unavailable.",
 			"Written by: go test ./services/usercontext -run TestAssertionContract -update-assertions. The private key is nowhere.",
 		},
 		Now: signedAt + 20, Issuer: gateIssuer, Audience: "orders", JWKS: json.RawMessage(g.jwks(t)),
@@ -155,6 +166,8 @@ func newAssertionContract(t *testing.T) *assertionContract {
 	beyond := add("beyond ASCII", claimed(map[string]string{"sub": `"j\u00f6rg 100%"`, "roles": `["\ud83d\ude00","ü"]`, "email": "", "org": ""}), "user", [2]string{"x-user-id", "j%C3%B6rg%20100%25"}, [2]string{"x-user-roles", `["\ud83d\ude00","\u00fc"]`})
 	beyond.User = &usercontext.User{ID: "jörg 100%", Roles: []string{"😀", "ü"}}
 	add("a claim that is new", claimed(map[string]string{"more": `"amr":["pwd"]`}), "user")
+	add("names are exact", claimed(map[string]string{"more": `"SUB":"bob","\u017fub":"bob","authTime":1`}), "user")
+	add("members of a claim that is new are nobody's", claimed(map[string]string{"more": `"x":{"a":null,"a":[{"b":1.5,"b":2}]},"__proto__":{"sub":"bob"}`}), "user")
 	add("expired within the leeway", claimed(map[string]string{"iat": fmt.Sprint(signedAt - 40), "exp": fmt.Sprint(signedAt + 11)}), "user")
 	add("signed ahead within the leeway", claimed(map[string]string{"iat": fmt.Sprint(signedAt + 30), "exp": fmt.Sprint(signedAt + 90)}), "user")
 
@@ -166,6 +179,11 @@ func newAssertionContract(t *testing.T) *assertionContract {
 		"no iat":                 {"iat": ""},
 		"exp before iat":         {"iat": fmt.Sprint(signedAt + 15), "exp": fmt.Sprint(signedAt + 15)},
 		"exp as text":            {"exp": fmt.Sprintf(`"%d"`, signedAt+60)},
+		"exp is no whole number": {"exp": fmt.Sprintf("%d.5", signedAt+60)},
+		"exp with a point":       {"exp": fmt.Sprintf("%d.0", signedAt+60)},
+		"exp as a power":         {"exp": "1.80000006e9"},
+		"exp beyond all numbers": {"exp": "1e999"},
+		"exp with a zero ahead":  {"exp": fmt.Sprintf("0%d", signedAt+60)},
 		"aud of another service": {"aud": `"billing"`},
 		"aud is a list":          {"aud": `["orders"]`},
 		"no aud":                 {"aud": ""},
@@ -178,7 +196,10 @@ func newAssertionContract(t *testing.T) *assertionContract {
 		"roles are text":         {"roles": `"admin"`},
 		"a role that is null":    {"roles": `["admin",null]`},
 		"sub twice":              {"more": `"sub":"alice"`},
+		"sub twice, one escaped": {"more": `"s\u0075b":"alice"`},
 		"sub in capitals":        {"sub": "", "more": `"SUB":"alice"`},
+		"sub with a long s":      {"sub": "", "more": `"\u017fub":"alice"`},
+		"sub is null":            {"sub": "null"},
 		"another user":           {"sub": `"bob"`},
 		"other roles":            {"roles": `["admin"]`},
 		"roles in another order": {"roles": `["member","admin"]`},
@@ -199,6 +220,13 @@ func newAssertionContract(t *testing.T) *assertionContract {
 		"kid of an RSA key":      `{"alg":"ES256","kid":"rsa","typ":"gatehouse-identity+jwt"}`,
 		"crit":                   `{"alg":"ES256","kid":"key-1","typ":"gatehouse-identity+jwt","crit":["b64"]}`,
 		"jku":                    `{"alg":"ES256","kid":"key-1","typ":"gatehouse-identity+jwt","jku":"https://evil.example/jwks"}`,
+		"jwk":                    fmt.Sprintf(`{"alg":"ES256","kid":"key-1","typ":"gatehouse-identity+jwt","jwk":%s}`, g.jwks(t)),
+		"x5c":                    `{"alg":"ES256","kid":"key-1","typ":"gatehouse-identity+jwt","x5c":["AAAA"]}`,
+		"kid is a list":          `{"alg":"ES256","kid":["key-1"],"typ":"gatehouse-identity+jwt"}`,
+		"kid is a path":          `{"alg":"ES256","kid":"../key-1","typ":"gatehouse-identity+jwt"}`,
+		"kid of every object":    `{"alg":"ES256","kid":"__proto__","typ":"gatehouse-identity+jwt"}`,
+		"alg in small letters":   `{"alg":"es256","kid":"key-1","typ":"gatehouse-identity+jwt"}`,
+		"header nested deeply":   `{"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`,
 		"alg twice":              `{"alg":"none","alg":"ES256","kid":"key-1","typ":"gatehouse-identity+jwt"}`,
 	} {
 		add(name, g.signText(t, header, signedClaims(nil)), "unverified")
@@ -214,11 +242,18 @@ func newAssertionContract(t *testing.T) *assertionContract {
 	add("HS256 with the public key", hs+"."+b64(mac.Sum(nil)), "unverified")
 	add("signed by somebody else", stranger.signText(t, g.header(), signedClaims(nil)), "unverified")
 	parts := strings.Split(good, ".")
+	digest := sha256.Sum256([]byte(strings.Join(parts[:2], ".")))
+	der, err := ecdsa.SignASN1(rand.Reader, g.key, digest[:])
+	require.NoError(t, err)
 	add("tampered claims", parts[0]+"."+b64([]byte(signedClaims(map[string]string{"roles": `["admin","member","root"]`})))+"."+parts[2], "unverified")
 	add("claims of another one", parts[0]+"."+strings.Split(claimed(map[string]string{"sub": `"bob"`}), ".")[1]+"."+parts[2], "unverified")
 	add("signature of zeros", parts[0]+"."+parts[1]+"."+b64(make([]byte, 64)), "unverified")
 	add("signature cut", parts[0]+"."+parts[1]+"."+parts[2][:80], "unverified")
 	add("signature padded", good+"==", "unverified")
+	add("signature with a newline", good[:len(good)-3]+"\n"+good[len(good)-3:], "unverified")
+	add("signature in DER", parts[0]+"."+parts[1]+"."+b64(der), "unverified")
+	add("claims beyond ASCII", parts[0]+".\u00e9."+parts[2], "unverified")
+	add("two of them, joined by a comma", good+","+good, "unverified")
 	add("two parts", parts[0]+"."+parts[1], "unverified")
 	add("four parts", good+".x", "unverified")
 	add("no JWT", "alice", "unverified")
@@ -237,7 +272,67 @@ func newAssertionContract(t *testing.T) *assertionContract {
 		assertionCase{Name: "no assertion: around the gate", Headers: plain, Want: "unverified"},
 		assertionCase{Name: "nobody", Headers: [][2]string{{"x-other", "1"}}, Want: "anonymous"},
 	)
+	c.KeySets = keySets(t, g, stranger)
 	return c
+}
+
+// keySets are answers of the gate's address, of which one has the key, others all but.
+func keySets(t *testing.T, g, stranger gate) (all []keySetCase) {
+	t.Helper()
+	add := func(want, name, text string) { all = append(all, keySetCase{name, text, want}) }
+	public, err := g.key.PublicKey.Bytes()
+	require.NoError(t, err)
+	x, y := b64(public[1:33]), b64(public[33:])
+	// with changes a member; "" takes it out.
+	with := func(changes ...string) string {
+		members := [][2]string{{"kty", `"EC"`}, {"crv", `"P-256"`}, {"alg", `"ES256"`}, {"use", `"sig"`}, {"kid", `"key-1"`}, {"x", `"` + x + `"`}, {"y", `"` + y + `"`}}
+		for i := 0; i < len(changes); i += 2 {
+			for m := range members {
+				if members[m][0] == changes[i] {
+					members[m][1] = changes[i+1]
+				}
+			}
+		}
+		var texts []string
+		for _, m := range members {
+			if m[1] != "" {
+				texts = append(texts, fmt.Sprintf("%q:%s", m[0], m[1]))
+			}
+		}
+		return "{" + strings.Join(texts, ",") + "}"
+	}
+	set := func(keys ...string) string { return `{"keys":[` + strings.Join(keys, ",") + `]}` }
+	add("user", "the key", set(with()))
+	add("user", "a key of another kind, whose members are of other types", set(`{"kty":"oct","kid":5,"x":[],"alg":null}`, with()))
+	add("user", "another algorithm's key of the kid", set(with("alg", `"ES384"`), with()))
+	add("user", "members that are new", `{"more":{},"keys":[`+strings.Replace(with(), "{", `{"x5c":["AAAA"],"X":"AAAA","iat":1,`, 1)+`]}`)
+	add("unverified", "no key", set())
+	add("unverified", "somebody else's key of the kid", stranger.jwks(t))
+	for name, value := range map[string]string{"kty": `"RSA"`, "crv": `"P-384"`, "alg": `"RS256"`, "use": `"enc"`, "kid": `"key-2"`} {
+		add("unverified", "another "+name, set(with(name, value)))
+		add("unverified", "no "+name, set(with(name, "")))
+		add("unverified", name+" is a list", set(with(name, "["+value+"]")))
+	}
+	add("unavailable", "the kid twice", set(with(), with()))
+	add("unavailable", "no x", set(with("x", "")))
+	add("unavailable", "y is a number", set(with("y", "5")))
+	add("unavailable", "x is cut", set(with("x", `"`+x[:40]+`"`)))
+	add("unavailable", "x is padded", set(with("x", `"`+x+`="`)))
+	add("unavailable", "x with a newline", set(with("x", `"`+x[:20]+`\n`+x[20:]+`"`)))
+	add("unavailable", "not on the curve", set(with("x", `"`+y+`"`, "y", `"`+y+`"`)))
+	add("unavailable", "a key that is a number", set("5", with()))
+	add("unavailable", "a key that is null", set("null", with()))
+	add("unavailable", "65 keys", set(append([]string{with()}, slices.Repeat([]string{`{"kty":"oct"}`}, 64)...)...))
+	add("unavailable", "keys are null", `{"keys":null}`)
+	add("unavailable", "KEYS", `{"KEYS":[`+with()+`]}`)
+	add("unavailable", "the key itself", with())
+	add("unavailable", "a list of keys", `[`+with()+`]`)
+	add("unavailable", "a page", "<html>")
+	add("unavailable", "nothing", "")
+	add("unavailable", "null", "null")
+	add("unavailable", "something behind it", set(with())+"{}")
+	add("unavailable", "a byte order mark ahead", "\ufeff"+set(with()))
+	return all
 }
 
 func TestAssertionContract(t *testing.T) {
@@ -253,7 +348,7 @@ func TestAssertionContract(t *testing.T) {
 	require.NoError(t, err)
 	var c assertionContract
 	require.NoError(t, json.Unmarshal(text, &c))
-	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(c.JWKS) }))
+	keys := httptest.NewServer(answering(string(c.JWKS)))
 	defer keys.Close()
 	for _, one := range c.Cases {
 		t.Run(one.Name, func(t *testing.T) {
@@ -280,6 +375,25 @@ func TestAssertionContract(t *testing.T) {
 			require.NotContains(t, err.Error(), "alice")
 		})
 	}
+	for _, one := range c.KeySets {
+		t.Run("keys: "+one.Name, func(t *testing.T) {
+			gate := httptest.NewServer(answering(one.Text))
+			defer gate.Close()
+			v, err := usercontext.NewVerifier(usercontext.VerifierOptions{
+				Issuer: c.Issuer, Audience: c.Audience, JWKSURL: gate.URL, Now: func() time.Time { return time.Unix(c.Now, 0) },
+			})
+			require.NoError(t, err)
+			headers := c.Cases[0].Headers
+			_, err = v.Verify(t.Context(), headers[len(headers)-1][1])
+			require.ErrorIs(t, err, map[string]error{"unverified": usercontext.ErrUnverified, "unavailable": usercontext.ErrKeysUnavailable}[one.Want])
+			require.Equal(t, one.Want == "user", err == nil)
+		})
+	}
+}
+
+// answering answers with a text.
+func answering(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
 }
 
 // published are keys that a test changes, with a count of the fetches.
@@ -376,6 +490,53 @@ func TestVerifierHeedsTheRequest(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
+// Who can answer for the gate's address once must not send services elsewhere for keys,
+// whatever client they fetch them with.
+func TestVerifierFollowsNoRedirect(t *testing.T) {
+	g := newGate(t, "k")
+	elsewhere := httptest.NewServer(answering(g.jwks(t)))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
+	defer server.Close()
+	for _, client := range []*http.Client{nil, {}, server.Client()} {
+		v, err := usercontext.NewVerifier(usercontext.VerifierOptions{Issuer: gateIssuer, Audience: "orders", JWKSURL: server.URL, Client: client})
+		require.NoError(t, err)
+		_, err = v.Verify(t.Context(), g.at(t, time.Now().Unix()))
+		require.ErrorIs(t, err, usercontext.ErrKeysUnavailable)
+		require.ErrorContains(t, err, "302")
+		require.True(t, client == nil || client.CheckRedirect == nil, "the caller's is left alone")
+	}
+}
+
+// An error of a newcomer's says what to set, and nothing of what was signed.
+func TestVerifierSaysWhatToSet(t *testing.T) {
+	g := newGate(t, "one")
+	for claim, want := range map[string]string{"iss": `"` + gateIssuer + `": make Issuer`, "aud": `"orders": make Audience`} {
+		_, err := verifierOf(t, g.jwks(t)).Verify(t.Context(), g.signText(t, g.header(), signedClaims(map[string]string{claim: `"hidden"`})))
+		require.ErrorIs(t, err, usercontext.ErrUnverified)
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), "hidden")
+	}
+}
+
+// A clock that was set back must not keep keys that were taken back.
+func TestVerifierRefreshesAfterTheClockWasSetBack(t *testing.T) {
+	var now atomic.Int64
+	now.Store(signedAt + 24*3600)
+	p, v := publish(t, &now)
+	one := newGate(t, "one")
+	p.jwks.Store(new(one.jwks(t)))
+	_, err := v.Verify(t.Context(), one.at(t, now.Load()))
+	require.NoError(t, err)
+	p.jwks.Store(new(newGate(t, "two").jwks(t)))
+	now.Store(signedAt)
+	require.Eventually(t, func() bool { // the refresh is beside the requests
+		_, err = v.Verify(t.Context(), one.at(t, signedAt))
+		return err != nil
+	}, 10*time.Second, time.Millisecond)
+	require.ErrorIs(t, err, usercontext.ErrUnverified)
+}
+
 // What the gate signs, this package takes, and the plain headers agree.
 func TestGateSignsWhatServicesTake(t *testing.T) {
 	pem, err := token.GenerateKey("ES256")
@@ -386,7 +547,7 @@ func TestGateSignsWhatServicesTake(t *testing.T) {
 	require.NoError(t, err)
 	jwks, err := token.JWKS(nil, signer)
 	require.NoError(t, err)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(jwks) }))
+	server := httptest.NewServer(answering(string(jwks)))
 	defer server.Close()
 	v, err := usercontext.NewVerifier(usercontext.VerifierOptions{Issuer: gateIssuer, Audience: "orders", JWKSURL: server.URL})
 	require.NoError(t, err)

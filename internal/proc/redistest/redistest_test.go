@@ -27,7 +27,7 @@ func TestRedisDiesFreezesAndComesBack(t *testing.T) {
 	n.Freeze()
 	require.False(t, answers(t, n))
 	n.Thaw()
-	require.True(t, answers(t, n))
+	require.Eventually(t, func() bool { return answers(t, n) }, 20*time.Second, time.Millisecond)
 	n.Kill()
 	require.False(t, answers(t, n))
 	n.Restart()

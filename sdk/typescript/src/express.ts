@@ -103,18 +103,22 @@ function verified(verifier: Verifier, reader: Reader, req: IncomingMessage, res:
     .then((found) => {
       if (found === undefined && !anonymous) throw new AnonymousError("no user: the gate passed no identity on");
       setCurrentUser(req, found?.user, found?.sessionId);
+      return true;
     })
+    .catch((error: unknown) => {
+      if (!(error instanceof Refusal)) throw error;
+      reader.refused(error, req);
+      answer(res, error);
+      return false;
+    })
+    // What onRefusal throws goes to the error handlers, as without a verifier: as a
+    // rejection that nobody handles it would end the process.
     .then(
-      () => {
-        next();
+      (admitted) => {
+        if (admitted) next();
       },
       (error: unknown) => {
-        if (!(error instanceof Refusal)) {
-          next(error);
-          return;
-        }
-        reader.refused(error, req);
-        answer(res, error);
+        next(error);
       },
     );
 }

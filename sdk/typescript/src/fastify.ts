@@ -6,9 +6,10 @@
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from "fastify";
 
 import { bodyOf, refusalByRole, refusalOf, setCurrentUser, setReader } from "./current.js";
-import { AnonymousError, defaultReader, type Key, type Reader, type Refusal, type User } from "./usercontext.js";
+import { AnonymousError, defaultReader, type Key, type Reader, Refusal, type User } from "./usercontext.js";
+import type { Verifier } from "./verifier.js";
 
-export { currentUser } from "./current.js";
+export { currentSession, currentUser } from "./current.js";
 
 /** A hook for `onRequest`, of an instance or of a route. */
 export type Hook = (request: FastifyRequest, reply: FastifyReply, done: () => void) => void;
@@ -18,11 +19,14 @@ export interface PluginOptions {
   /** Serve anonymous callers, too, for whom `currentUser(request)` is undefined. */
   readonly optional?: boolean;
   readonly reader?: Reader;
+  /** The gate must have signed who it is, as for {@link requireVerifiedUser}. */
+  readonly verifier?: Verifier;
 }
 
 const plugin: FastifyPluginCallback<PluginOptions> = (instance, options, done) => {
-  const reader = options.reader ?? defaultReader;
-  instance.addHook("onRequest", options.optional === true ? optionalUser(reader) : requireUser(reader));
+  const { verifier, reader = defaultReader, optional = false } = options;
+  if (verifier === undefined) instance.addHook("onRequest", optional ? optionalUser(reader) : requireUser(reader));
+  else instance.addHook("onRequest", optional ? optionalVerifiedUser(verifier, reader) : requireVerifiedUser(verifier, reader));
   done();
 };
 
@@ -48,6 +52,22 @@ export function requireUser(reader: Reader = defaultReader): Hook {
 export function optionalUser(reader: Reader = defaultReader): Hook {
   return (request, reply, done) => {
     read(reader, request, reply, done, true);
+  };
+}
+
+/** As requireUser, and the gate must have signed who it is, for this service; else 403
+ * {"error":"Forbidden"}, or 503 {"error":"Authentication unavailable"} while the gate's
+ * keys can't be had. */
+export function requireVerifiedUser(verifier: Verifier, reader: Reader = defaultReader): Hook {
+  return (request, reply, done) => {
+    verified(verifier, reader, request, reply, done, false);
+  };
+}
+
+/** As requireVerifiedUser, and serves anonymous callers too. */
+export function optionalVerifiedUser(verifier: Verifier, reader: Reader = defaultReader): Hook {
+  return (request, reply, done) => {
+    verified(verifier, reader, request, reply, done, true);
   };
 }
 
@@ -96,6 +116,36 @@ function read(reader: Reader, request: FastifyRequest, reply: FastifyReply, done
   }
   reader.refused(refusal, request);
   answer(reply, refusal);
+}
+
+function verified(
+  verifier: Verifier, reader: Reader, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void, anonymous: boolean,
+): void {
+  setCurrentUser(request, undefined);
+  setReader(request, reader);
+  verifier
+    .readUser(request.raw, reader)
+    .then((found) => {
+      if (found === undefined && !anonymous) throw new AnonymousError("no user: the gate passed no identity on");
+      setCurrentUser(request, found?.user, found?.sessionId);
+      return true;
+    })
+    .catch((error: unknown) => {
+      if (!(error instanceof Refusal)) throw error;
+      reader.refused(error, request);
+      answer(reply, error);
+      return false;
+    })
+    // What onRefusal throws goes to the error handler: as a rejection that nobody handles
+    // it would end the process.
+    .then(
+      (admitted) => {
+        if (admitted) done();
+      },
+      (error: unknown) => {
+        done(error instanceof Error ? error : new Error("usercontext: onRefusal threw"));
+      },
+    );
 }
 
 function answer(reply: FastifyReply, refusal: Refusal): void {

@@ -167,8 +167,12 @@ export class Verifier {
       if (typeof value !== "number" || !Number.isSafeInteger(value)) throw new UnverifiedError(`${name} is no time`);
       return value;
     };
-    if (text("iss") !== this.#issuer) throw new UnverifiedError("iss is another one");
-    if (text("aud") !== this.#audience) throw new UnverifiedError("aud is another service");
+    if (text("iss") !== this.#issuer)
+      throw new UnverifiedError(`iss is not "${this.#issuer}": make issuer what the gate has as identity.assertion.issuer`);
+    if (text("aud") !== this.#audience)
+      throw new UnverifiedError(
+        `aud is not "${this.#audience}": make audience what the gate's policy or route has as audience; or it was meant for another service`,
+      );
     const id = text("sub");
     const roles: unknown = claims.get("roles");
     if (id === "" || !Array.isArray(roles) || !roles.every((role) => typeof role === "string"))
@@ -190,9 +194,13 @@ export class Verifier {
       const age = now - this.#fetched;
       const key = age < KEEP_FOR ? this.#keys.get(kid) : undefined;
       const rested = now - this.#tried >= PAUSE || now < this.#tried;
-      if ((key === undefined || age >= REFRESH_AFTER) && this.#fetching === undefined && rested) {
+      // A clock that was set back must not stop all fetching.
+      if ((key === undefined || age >= REFRESH_AFTER || age < 0) && this.#fetching === undefined && rested) {
         this.#tried = now;
-        this.#fetching = this.#refresh();
+        // Not within #refresh, which may be over before it returns.
+        this.#fetching = this.#refresh().finally(() => {
+          this.#fetching = undefined;
+        });
       }
       if (key !== undefined) return key;
       if (this.#fetching === undefined) {
@@ -205,19 +213,35 @@ export class Verifier {
 
   /** Never rejects. */
   async #refresh(): Promise<void> {
+    // Whoever fetches might not heed the signal, and those who wait must not wait forever.
+    const late = AbortSignal.timeout(FETCH_TIMEOUT);
+    const gone = new Promise<never>((_, reject) => {
+      late.addEventListener("abort", () => {
+        reject(new Error("timeout"));
+      });
+    });
+    gone.catch(() => undefined); // nobody may be left who cares
     try {
-      const response = await this.#fetch(this.#url, { redirect: "error", signal: AbortSignal.timeout(FETCH_TIMEOUT) });
-      if (response.status !== 200) throw new Error("status");
-      const body = await response.text();
-      if (body.length > MAX_JWKS) throw new Error("size");
-      this.#keys = keysOf(JSON.parse(body));
+      this.#keys = keysOf(JSON.parse(await Promise.race([this.#download(late), gone])));
       this.#fetched = this.#now().getTime();
       this.#failed = false;
     } catch {
       this.#failed = true;
-    } finally {
-      this.#fetching = undefined;
     }
+  }
+
+  async #download(signal: AbortSignal): Promise<string> {
+    const response = await this.#fetch(this.#url, { redirect: "error", signal });
+    if (response.status !== 200 || response.body === null) throw new Error("no answer");
+    const chunks: Uint8Array[] = [];
+    let size = 0;
+    // Not all of it at once: it might be endless.
+    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
+      size += chunk.length;
+      if (size > MAX_JWKS) throw new Error("size");
+      chunks.push(chunk);
+    }
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks));
   }
 }
 
@@ -227,9 +251,11 @@ function keysOf(set: unknown): Map<string, KeyObject> {
   if (!Array.isArray(list) || list.length > MAX_KEYS) throw new Error("no JWK set");
   const keys = new Map<string, KeyObject>();
   for (const item of list as unknown[]) {
-    const { kty, crv, alg, use, kid, x, y } = (item ?? {}) as Record<string, unknown>;
+    if (typeof item !== "object" || item === null) throw new Error("no JWK");
+    const { kty, crv, alg, use, kid, x, y } = item as Record<string, unknown>;
     if (kty !== "EC" || crv !== "P-256" || alg !== "ES256" || use !== "sig" || typeof kid !== "string" || kid === "") continue;
-    if (typeof x !== "string" || typeof y !== "string" || keys.has(kid)) throw new Error("a malformed key");
+    if (typeof x !== "string" || typeof y !== "string" || bytes(x)?.length !== 32 || bytes(y)?.length !== 32 || keys.has(kid))
+      throw new Error("a malformed key");
     keys.set(kid, createPublicKey({ key: { kty, crv, x, y }, format: "jwk" }));
   }
   return keys;
@@ -251,17 +277,17 @@ function object(part: string, what: string): ReadonlyMap<string, unknown> {
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(data);
     value = JSON.parse(text);
+    if (!wellFormed(value)) throw new TypeError("half a surrogate pair is no text");
   } catch {
+    // A RangeError, too: what is nested deeply exhausts the stack.
     throw refused("not JSON in UTF-8");
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw refused("not a JSON object");
   const members = new Map<string, unknown>(Object.entries(value));
-  if (members.size !== countMembers(text)) throw refused("a member is there twice");
-  for (const [name, member] of members) {
-    if (member === null) throw refused("a member is null");
-    if (name !== name.toLowerCase()) throw refused("a member with capitals");
-  }
-  if (!wellFormed(value)) throw refused("not UTF-8");
+  const { count, fractions } = firstLevel(text);
+  if (members.size !== count) throw refused("a member is there twice");
+  if ([...members.values()].includes(null)) throw refused("a member is null");
+  for (const name of fractions) members.set(name, NaN);
   return members;
 }
 
@@ -271,15 +297,21 @@ function wellFormed(value: unknown): boolean {
   return typeof value !== "object" || value === null || Object.entries(value).every(([name, member]) => wellFormed(name) && wellFormed(member));
 }
 
-/** How many members the object has whose text this is, which is valid JSON: colons at the
- * first level, outside of strings. */
-function countMembers(text: string): number {
+/** Of the object whose text this is, which is valid JSON: how many members it has, which
+ * are the colons outside of strings and of what is in it, and which of them are numbers that
+ * are not written as whole ones. To JSON.parse 60.0 is 60; to other languages it isn't. */
+function firstLevel(text: string): { count: number; fractions: string[] } {
   let depth = 0;
   let count = 0;
-  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}:]/gs)) {
+  let name = "";
+  const fractions: string[] = [];
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}:]|-?\d[\d.eE+-]*/gs)) {
     if (token === "{" || token === "[") depth++;
     else if (token === "}" || token === "]") depth--;
-    else if (token === ":" && depth === 1) count++;
+    else if (depth !== 1) continue;
+    else if (token === ":") count++;
+    else if (token.startsWith('"')) name = token;
+    else if (/[.eE]/.test(token)) fractions.push(JSON.parse(name) as string);
   }
-  return count;
+  return { count, fractions };
 }

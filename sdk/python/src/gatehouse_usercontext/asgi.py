@@ -8,11 +8,14 @@ WebSocket connections are refused before they are accepted.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._core import DEFAULT_READER, AnonymousError, ForbiddenError, Key, Reader, Refusal, User, answer_body
 
-__all__ = ["OptionalUser", "RequireInternalKey", "RequireRole", "RequireUser", "current_user"]
+if TYPE_CHECKING:
+    from .assertion import Verifier
+
+__all__ = ["OptionalUser", "RequireInternalKey", "RequireRole", "RequireUser", "current_session", "current_user"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _KEY = "gatehouse.user"
+_SESSION = "gatehouse.session"
 # Who read the user, so that RequireRole can tell it whom it refuses.
 _READER = "gatehouse.reader"
 
@@ -30,6 +34,12 @@ def current_user(scope: Mapping[str, Any]) -> User | None:
     anonymous caller. A test of an application may set ``scope["gatehouse.user"]``."""
     user = scope.get(_KEY)
     return user if isinstance(user, User) else None
+
+
+def current_session(scope: Mapping[str, Any]) -> str:
+    """The handle of the session of a verified user, as the auth API lists it; "" for none."""
+    session = scope.get(_SESSION)
+    return session if isinstance(session, str) else ""
 
 
 class _Middleware:
@@ -47,31 +57,45 @@ class _Middleware:
         if "headers" in scope:  # perhaps as an iterator, which the first to look would use up
             scope["headers"] = list(scope["headers"])
         try:
-            self._admit(scope)
+            await self._admit(scope)
         except Refusal as refusal:
             await _refuse(refusal, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> None:
         raise NotImplementedError
 
 
 class RequireUser(_Middleware):
     """Serves authenticated callers only. Malformed identity headers are answered 400
-    {"error":"Bad request"}, none at all 401 {"error":"No token provided"}."""
+    {"error":"Bad request"}, none at all 401 {"error":"No token provided"}.
+
+    With a verifier, in asyncio, the gate must have signed who it is, for this service; else
+    403 {"error":"Forbidden"}, or 503 {"error":"Authentication unavailable"} while the gate's
+    keys can't be had."""
 
     _anonymous = False
 
-    def __init__(self, app: Application, reader: Reader = DEFAULT_READER) -> None:
+    def __init__(
+        self, app: Application, reader: Reader = DEFAULT_READER, *, verifier: Verifier | None = None
+    ) -> None:
         super().__init__(app)
         self._reader = reader
+        self._verifier = verifier
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> None:
         # Whom somebody further out read is not the user here, whatever comes of this.
         scope.pop(_KEY, None)
+        scope.pop(_SESSION, None)
+        session = ""
         try:
-            user = self._reader.read_user(scope["headers"])
+            if self._verifier is None:
+                user = self._reader.read_user(scope["headers"])
+            else:
+                verified = await self._verifier.read_user_async(scope["headers"], self._reader)
+                user = verified.user if verified else None
+                session = verified.session_id if verified else ""
             if user is None and not self._anonymous:
                 raise AnonymousError("no user: the gate passed no identity on")
         except Refusal as refusal:
@@ -80,6 +104,7 @@ class RequireUser(_Middleware):
         scope[_READER] = self._reader
         if user is not None:
             scope[_KEY] = user
+            scope[_SESSION] = session
 
 
 class OptionalUser(RequireUser):
@@ -99,7 +124,7 @@ class RequireRole(_Middleware):
         super().__init__(app)
         self._any_of = any_of
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> None:
         user = current_user(scope)
         if user is not None and user.has_role(*self._any_of):
             return
@@ -119,7 +144,7 @@ class RequireInternalKey(_Middleware):
         self._keys = tuple(keys)
         self._reader = reader
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> None:
         try:
             self._reader.check_internal_key(scope["headers"], self._keys)
         except Refusal as refusal:

@@ -14,16 +14,16 @@ ECDSA.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-import http.client
 import json
 import re
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,6 +55,9 @@ _REFRESH_AFTER = 300.0
 _KEEP_FOR = 24 * 3600.0
 _PAUSE = 10.0  # between two tries to fetch the keys
 _FETCH_TIMEOUT = 5.0
+
+
+_KeyOf = Callable[[str], "ec.EllipticCurvePublicKey"]
 
 
 class UnverifiedError(Refusal):
@@ -90,9 +93,10 @@ class Verifier:
     """Checks that the gate vouches for the identity headers. Safe for several threads.
 
     Keys that are fetched are kept. A kid that is not among them has them fetched again, and
-    old ones are refreshed; however many unknown kids arrive, there is one fetch at a time,
-    and a pause after each. Known keys outlive an outage of the gate by a day. A call may
-    wait for the keys for some seconds: in asyncio, make it with asyncio.to_thread.
+    old ones are refreshed by a call that then takes a little longer; however many unknown
+    kids arrive, there is one fetch at a time, and a pause after each. Meanwhile known keys
+    are good, and they outlive an outage of the gate by a day. A call may wait for the keys
+    for some seconds: in asyncio, use :meth:`read_user_async`.
     """
 
     def __init__(
@@ -125,15 +129,33 @@ class Verifier:
         self._leeway = leeway
         self._now = now
         self._fetch = fetch or _fetch
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()  # what is below
         self._keys: dict[str, ec.EllipticCurvePublicKey] = {}
         self._fetched = float("-inf")
         self._tried = float("-inf")
         self._failed = False
+        self._fetching = False
+        self._waiting: ThreadPoolExecutor | None = None
 
     def read_user(self, headers: HeaderPairs, reader: Reader = DEFAULT_READER) -> VerifiedUser | None:
         """The user from the headers, whom the gate signed; None for an anonymous caller.
         MalformedError as of Reader.read_user, UnverifiedError, or KeysUnavailableError."""
+        return self._agreed(*self._read(headers, reader), self._key)
+
+    async def read_user_async(self, headers: HeaderPairs, reader: Reader = DEFAULT_READER) -> VerifiedUser | None:
+        """:meth:`read_user` for asyncio: other tasks go on while it waits for keys."""
+        user, raw = self._read(headers, reader)
+        try:
+            return self._agreed(user, raw, self._key_at_hand)
+        except _NotAtHandError:
+            pass
+        with self._changed:
+            if self._waiting is None:
+                # One thread, as there is one fetch: who waits takes none of the program's.
+                self._waiting = ThreadPoolExecutor(1, thread_name_prefix="gatehouse-keys")
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, self._agreed, user, raw, self._key)
+
+    def _read(self, headers: HeaderPairs, reader: Reader) -> tuple[User | None, str | None]:
         headers = list(headers) if not isinstance(headers, Mapping) else headers
         user = reader.read_user(headers)
         raw: str | None = None
@@ -146,26 +168,26 @@ class Verifier:
             if raw is not None:
                 raise MalformedError(f"{HEADER_ASSERTION} is there more than once")
             raw = _latin1(raw_value)
-        return self._agreed(user, raw)
+        return user, raw
 
     def read_environ(self, environ: Mapping[str, Any], reader: Reader = DEFAULT_READER) -> VerifiedUser | None:
         """:meth:`read_user` for a WSGI environ, where an assertion that was sent twice has a
         comma in it, and so a wrong form."""
-        return self._agreed(reader.read_environ(environ), environ.get(_ENVIRON))
+        return self._agreed(reader.read_environ(environ), environ.get(_ENVIRON), self._key)
 
-    def _agreed(self, user: User | None, raw: str | None) -> VerifiedUser | None:
+    def _agreed(self, user: User | None, raw: str | None, key: _KeyOf) -> VerifiedUser | None:
         if raw is None:
             if user is None:
                 return None
             raise UnverifiedError(f"no {HEADER_ASSERTION}")
         if user is None:
             raise UnverifiedError(f"{HEADER_ASSERTION} without the identity headers")
-        verified = self._verify(raw)
+        verified = self._verify(raw, key)
         if verified.user != user:
             raise UnverifiedError("the identity headers say something else than what is signed")
         return verified
 
-    def _verify(self, raw: str) -> VerifiedUser:
+    def _verify(self, raw: str, key: _KeyOf) -> VerifiedUser:
         if len(raw) > _MAX_ASSERTION:
             raise UnverifiedError(f"more than {_MAX_ASSERTION} bytes")
         parts = raw.split(".")
@@ -186,9 +208,9 @@ class Verifier:
             raise UnverifiedError("not a signature of ES256")
         r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
         try:
-            self._key(kid).verify(
-                encode_dss_signature(r, s), f"{parts[0]}.{parts[1]}".encode("ascii"), ec.ECDSA(hashes.SHA256())
-            )
+            # Nobody signs what is beyond Latin-1, nor what is beyond ASCII.
+            signed = f"{parts[0]}.{parts[1]}".encode("latin-1", "replace")
+            key(kid).verify(encode_dss_signature(r, s), signed, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
             raise UnverifiedError("wrong signature") from None
         return self._claims(_object(parts[1], "claims"))
@@ -207,9 +229,12 @@ class Verifier:
             return value
 
         if text("iss") != self._issuer:
-            raise UnverifiedError("iss is another one")
+            raise UnverifiedError(f'iss is not "{self._issuer}": make issuer what the gate has as identity.assertion.issuer')
         if text("aud") != self._audience:
-            raise UnverifiedError("aud is another service")
+            raise UnverifiedError(
+                f'aud is not "{self._audience}": make audience what the gate\'s policy or route has as audience;'
+                " or it was meant for another service"
+            )
         subject, roles = text("sub"), claims.get("roles")
         if not subject or not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
             raise UnverifiedError("sub or roles are missing")
@@ -223,24 +248,64 @@ class Verifier:
         return VerifiedUser(User(subject, text("email"), tuple(roles), text("org")), text("sid"), issued, expires)
 
     def _key(self, kid: str) -> ec.EllipticCurvePublicKey:
-        with self._lock:  # so there is one fetch, and who needs it waits
-            now = self._now()
-            age = now - self._fetched
-            known = age < _KEEP_FOR and kid in self._keys
-            rested = now - self._tried >= _PAUSE or now < self._tried
-            if (not known or age >= _REFRESH_AFTER) and rested:
-                self._tried = now
-                try:
-                    self._keys = _keys(self._fetch(self._url))
-                    self._fetched, self._failed = self._now(), False
-                except (OSError, ValueError, http.client.HTTPException):
-                    self._failed = True
-                known = self._now() - self._fetched < _KEEP_FOR and kid in self._keys
-            if known:
-                return self._keys[kid]
-            if self._failed:
-                raise KeysUnavailableError("the gate's keys can't be had")
-            raise UnverifiedError("signed by a key that the gate doesn't publish")
+        """The key of a kid. It may wait."""
+        while True:
+            with self._changed:
+                key, due = self._known(kid)
+                if not due:
+                    if key is not None:
+                        return key
+                    if not self._fetching:
+                        raise self._without()
+                    if not self._changed.wait(_FETCH_TIMEOUT):
+                        raise KeysUnavailableError("the gate's keys are not there in time")
+                    continue
+                self._fetching, self._tried = True, self._now()
+            self._refresh()
+
+    def _key_at_hand(self, kid: str) -> ec.EllipticCurvePublicKey:
+        """The key of a kid, if nobody needs to wait to know of it."""
+        with self._changed:
+            key, due = self._known(kid)
+            if due or (key is None and self._fetching):
+                raise _NotAtHandError
+            if key is None:
+                raise self._without()
+            return key
+
+    def _known(self, kid: str) -> tuple[ec.EllipticCurvePublicKey | None, bool]:
+        """The key, and whether it is time to fetch."""
+        now = self._now()
+        age = now - self._fetched
+        key = self._keys.get(kid) if age < _KEEP_FOR else None
+        # A clock that was set back must not stop all fetching.
+        stale = age >= _REFRESH_AFTER or age < 0
+        rested = now - self._tried >= _PAUSE or now < self._tried
+        return key, (key is None or stale) and rested and not self._fetching
+
+    def _without(self) -> Refusal:
+        if self._failed:
+            return KeysUnavailableError("the gate's keys can't be had")
+        return UnverifiedError("signed by a key that the gate doesn't publish")
+
+    def _refresh(self) -> None:
+        """Fetches the keys, while others go on with those that are known."""
+        keys = None
+        try:
+            keys = _keys(self._fetch(self._url))
+        except Exception:  # of whatever kind the caller's fetch raises; and a RecursionError
+            pass
+        finally:
+            with self._changed:
+                if keys is not None:
+                    self._keys, self._fetched = keys, self._now()
+                self._failed = keys is None
+                self._fetching = False
+                self._changed.notify_all()
+
+
+class _NotAtHandError(Exception):
+    """Only who waits learns the key."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -249,16 +314,27 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _fetch(url: str) -> bytes:
+    # The timeout is one of each step, so an answer that trickles in has to be watched.
+    late = time.monotonic() + _FETCH_TIMEOUT
+    body = b""
     with urllib.request.build_opener(_NoRedirect).open(url, timeout=_FETCH_TIMEOUT) as response:
-        body: bytes = response.read(_MAX_JWKS + 1)
-        return body
+        if response.status != 200:
+            raise OSError("no answer")
+        while len(body) <= _MAX_JWKS:
+            piece: bytes = response.read1(_MAX_JWKS)
+            if not piece:
+                return body
+            if time.monotonic() > late:
+                raise OSError("timeout")
+            body += piece
+    raise ValueError("too long")
 
 
 def _keys(body: bytes) -> dict[str, ec.EllipticCurvePublicKey]:
     """The keys for ES256 of a JWK set (RFC 7517); those of other algorithms are not ours."""
     if len(body) > _MAX_JWKS:
         raise ValueError("too long")
-    document = json.loads(body)
+    document = json.loads(body.decode("utf-8"))  # of bytes it would take other encodings, too
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or len(keys) > _MAX_KEYS:
         raise ValueError("no JWK set")
@@ -291,28 +367,36 @@ def _bytes(text: str) -> bytes | None:
     return data if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") == text else None
 
 
-def _object(part: str, what: str) -> dict[str, Any]:
+class _Members(dict[str, Any]):
+    """A JSON object, and whether a member of it is there twice."""
+
+    twice = False
+
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> _Members:
+        members = cls(pairs)
+        members.twice = len(members) != len(pairs)
+        return members
+
+
+def _object(part: str, what: str) -> _Members:
     """The members of a part of a JWT. None may be there twice, which json takes."""
     data = _bytes(part)
     if data is None:
         raise UnverifiedError(f"{what}: not base64url")
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise ValueError("a member is there twice")
-        return members
-
     def refuse(constant: str) -> None:
         raise ValueError("no number of JSON")
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_constant=refuse)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_Members.of, parse_constant=refuse)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
     except (ValueError, RecursionError):
-        raise UnverifiedError(f"{what}: not a JSON object in UTF-8, with each member once") from None
-    if not isinstance(value, dict):
+        raise UnverifiedError(f"{what}: not JSON in UTF-8") from None
+    if not isinstance(value, _Members):
         raise UnverifiedError(f"{what}: not a JSON object")
-    if any(member is None or name != name.lower() for name, member in value.items()):
-        raise UnverifiedError(f"{what}: a member is null, or has capitals")
+    if value.twice:
+        raise UnverifiedError(f"{what}: a member is there twice")
+    if any(member is None for member in value.values()):
+        raise UnverifiedError(f"{what}: a member is null")
     return value

@@ -19,10 +19,13 @@ from ._core import DEFAULT_READER, AnonymousError, ForbiddenError, Key, Reader, 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["OptionalUser", "RequireInternalKey", "RequireRole", "RequireUser", "current_user"]
+    from .assertion import Verifier
+
+__all__ = ["OptionalUser", "RequireInternalKey", "RequireRole", "RequireUser", "current_session", "current_user"]
 
 # No header of a client's gets a name without HTTP_ before it.
 _KEY = "gatehouse.user"
+_SESSION = "gatehouse.session"
 # Who read the user, so that RequireRole can tell it whom it refuses.
 _READER = "gatehouse.reader"
 
@@ -34,21 +37,41 @@ def current_user(environ: Mapping[str, Any]) -> User | None:
     return user if isinstance(user, User) else None
 
 
+def current_session(environ: Mapping[str, Any]) -> str:
+    """The handle of the session of a verified user, as the auth API lists it; "" for none."""
+    session = environ.get(_SESSION)
+    return session if isinstance(session, str) else ""
+
+
 class RequireUser:
     """Serves authenticated callers only. Malformed identity headers are answered 400
-    {"error":"Bad request"}, none at all 401 {"error":"No token provided"}."""
+    {"error":"Bad request"}, none at all 401 {"error":"No token provided"}.
+
+    With a verifier the gate must have signed who it is, for this service; else 403
+    {"error":"Forbidden"}, or 503 {"error":"Authentication unavailable"} while the gate's
+    keys can't be had."""
 
     _anonymous = False
 
-    def __init__(self, app: WSGIApplication, reader: Reader = DEFAULT_READER) -> None:
+    def __init__(
+        self, app: WSGIApplication, reader: Reader = DEFAULT_READER, *, verifier: Verifier | None = None
+    ) -> None:
         self._app = app
         self._reader = reader
+        self._verifier = verifier
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # Whom somebody further out read is not the user here, whatever comes of this.
         environ.pop(_KEY, None)
+        environ.pop(_SESSION, None)
+        session = ""
         try:
-            user = self._reader.read_environ(environ)
+            if self._verifier is None:
+                user = self._reader.read_environ(environ)
+            else:
+                verified = self._verifier.read_environ(environ, self._reader)
+                user = verified.user if verified else None
+                session = verified.session_id if verified else ""
             if user is None and not self._anonymous:
                 raise AnonymousError("no user: the gate passed no identity on")
         except Refusal as refusal:
@@ -57,6 +80,7 @@ class RequireUser:
         environ[_READER] = self._reader
         if user is not None:
             environ[_KEY] = user
+            environ[_SESSION] = session
         return self._app(environ, start_response)
 
 
