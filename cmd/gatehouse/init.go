@@ -486,10 +486,14 @@ func (s *starter) tell(env environment, dir, aside string) {
 	for _, f := range s.Listed {
 		fmt.Fprintf(out, "  %-16s %s\n", f.Name, f.About)
 	}
+	redis := "; Redis has to run"
+	if s.Embedded {
+		redis = ""
+	}
 	if aside != "" {
 		fmt.Fprintf(out, "\nWhat was there is in %s now.\n", printable(aside))
 	}
-	fmt.Fprintf(out, "\nNext, each in a terminal of its own:\n\n")
+	fmt.Fprintf(out, "\nNext, each in a terminal of its own%s:\n\n", redis)
 	for _, line := range []string{
 		"gatehouse serve gatehouse.yaml",
 		"envoy -c envoy.yaml",

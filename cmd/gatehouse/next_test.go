@@ -31,6 +31,7 @@ func TestErrorsSayWhatToRunNext(t *testing.T) {
 		{"flag", []string{"serve", "--confg", "x"}, exitUsage, "unknown flag: --confg; did you mean --config?"},
 		{"flag of a command below", []string{"sessions", "list", "bob", "--jsn"}, exitUsage, "unknown flag: --jsn; did you mean --json?"},
 		{"flag that is near nothing", []string{"serve", "--xyzzy"}, exitUsage, "unknown flag: --xyzzy; see 'gatehouse serve --help'"},
+		{"short word that is near nothing", []string{"init", "--dir", "gate"}, exitUsage, "unknown flag: --dir; see 'gatehouse init --help'"},
 		{"short flag", []string{"serve", "-x"}, exitUsage, "see 'gatehouse serve --help'"},
 		{"no configuration", []string{"serve"}, exitFailed, "gatehouse: 'gatehouse init' writes one to begin with"},
 		{"no configuration of that name", []string{"sessions", "list", "bob", "-c", "nowhere.yaml"}, exitFailed, "gatehouse: 'gatehouse init' writes one to begin with"},
@@ -54,10 +55,21 @@ func TestErrorsSayWhatToRunNext(t *testing.T) {
 	}
 
 	// What init wrote is found, from where it was run.
-	require.Equal(t, exitOK, gatehouse(t, nil, "init", "--for", "api-keys").code)
+	c := gatehouse(t, nil, "init", "--for", "api-keys")
+	require.Equal(t, exitOK, c.code)
+	require.Contains(t, c.stdout, "\nNext, each in a terminal of its own; Redis has to run:\n")
+	c = gatehouse(t, nil, "init", "embedded", "--for", "api-keys", "--store", "embedded://")
+	require.Equal(t, exitOK, c.code)
+	require.Contains(t, c.stdout, "\nNext, each in a terminal of its own:\n")
 	require.FileExists(t, filepath.Join(defaultInitDir, defaultConfigFile))
-	c := gatehouse(t, nil, "serve")
-	require.Contains(t, c.stderr, "there is one in gate: name it, as in 'gatehouse config check gate/gatehouse.yaml'")
+	for _, tc := range []struct{ typed, want string }{
+		{"serve", "gatehouse serve gate/gatehouse.yaml"},
+		{"config check", "gatehouse config check gate/gatehouse.yaml"},
+		{"tokens inspect x", "gatehouse tokens inspect --config gate/gatehouse.yaml"},
+	} {
+		c := gatehouse(t, nil, strings.Fields(tc.typed)...)
+		require.Contains(t, c.stderr, "there is one in gate: name it, as in '"+tc.want+"', or run this there")
+	}
 	t.Chdir(defaultInitDir)
 	require.Equal(t, exitOK, gatehouse(t, nil, "config", "check").code)
 }

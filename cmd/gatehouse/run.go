@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var (
 		usage    usageError
 		exit     = exitError{code: exitFailed}
@@ -86,7 +86,7 @@ func run(ctx context.Context, args []string, env environment) int {
 		return exitUsage
 	case errors.As(err, &problems): // one line each, in the form that editors know
 		fmt.Fprintln(env.stderr, problems)
-		if next := afterProblems(problems); next != "" {
+		if next := afterProblems(cmd, problems); next != "" {
 			fmt.Fprintf(env.stderr, "gatehouse: %s\n", next)
 		}
 	default:
