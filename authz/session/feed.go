@@ -70,6 +70,9 @@ const (
 	mostFeedPending = 200_000
 	// feedBatch is how many are read in one pipeline.
 	feedBatch = 250
+	// longestFeedID is how long the id of a user or a token can be that is told. No
+	// request holds a longer one, and a client must be able to bound an event.
+	longestFeedID = 32 << 10
 	// feedPart is how many events are copied for a follower at once.
 	feedPart = 64
 
@@ -624,6 +627,12 @@ func (f *feed) readSome(ctx context.Context) bool {
 	for _, e := range events {
 		if _, told := f.ended[e.Session]; told && e.Session != "" {
 			continue // its record was announced behind its mark
+		}
+		if max(len(e.UserID), len(e.TokenID)) > longestFeedID {
+			if e.Session == "" {
+				continue
+			}
+			e.UserID = ""
 		}
 		f.tell(e)
 	}

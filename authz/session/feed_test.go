@@ -3,6 +3,7 @@ package session_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -354,6 +355,23 @@ func TestFeedTellsAnEndOnce(t *testing.T) {
 			got, plain = e.plain()
 		}
 		require.Equal(t, sessionEnded("then", "", authz.FeedReasonRevoked), plain)
+	})
+}
+
+// An id that no request can hold is not told: a client that bounds what an event may have
+// would come to the same one again and again.
+func TestFeedTellsNoEndlessID(t *testing.T) {
+	onBackends(t, announcing[:1], func(s *server) {
+		t := s.t
+		f := s.cached(t, session.Options{Feed: true})
+		e := listen(t, f.Store, "")
+		e.reset(authz.FeedReasonNew)
+		e.live()
+		long := strings.Repeat("x", 40<<10)
+		f.set(t, "revoked:"+long, "1", time.Hour)
+		f.set(t, "gatehouse:before:{user:"+long+"}", "1", time.Hour)
+		f.set(t, "gatehouse:dead:{sess:x}", "1\n"+long, time.Hour)
+		e.is(sessionEnded("x", "", authz.FeedReasonRevoked))
 	})
 }
 
