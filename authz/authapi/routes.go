@@ -20,7 +20,7 @@ type operation struct {
 
 	// longest is how long it may take from when its body is there; 0 is quick. All of
 	// them are shorter than the 15 seconds after which our gateway configurations give
-	// up, which count from then, too.
+	// up, which count from then, too; or, with Envoy, the 35 seconds for all of it.
 	longest time.Duration
 	// finishes: what has begun is brought to its end, though the client has
 	// left. Else nothing more is done for nobody.
