@@ -186,7 +186,7 @@ func (a *API) streamDecisions(ctx context.Context, to *events, after string) {
 	last := numberOf(after, list.Replica)
 	leftOut := uint64(0)
 	for first := true; ; first = false {
-		lines := ""
+		var lines strings.Builder
 		list = a.o.Decisions.Since(last)
 		if first || list.LeftOut != leftOut {
 			leftOut = list.LeftOut
@@ -194,14 +194,14 @@ func (a *API) streamDecisions(ctx context.Context, to *events, after string) {
 				Replica string `json:"replica"`
 				LeftOut uint64 `json:"leftOut"`
 			}{list.Replica, leftOut}
-			lines += eventLines("", "state", state)
+			lines.WriteString(eventLines("", "state", state))
 		}
 		for i := range list.Decisions {
 			d := &list.Decisions[i]
-			lines += eventLines(eventID(list.Replica, d.Number), "decision", decisionOf(d, list.Replica))
+			lines.WriteString(eventLines(eventID(list.Replica, d.Number), "decision", decisionOf(d, list.Replica)))
 			last = d.Number
 		}
-		if !to.send(lines) {
+		if !to.send(lines.String()) {
 			return
 		}
 		select {
