@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +15,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
@@ -165,6 +174,41 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 		require.Equal(t, http.StatusSwitchingProtocols, answer.StatusCode)
 		text, _ := rest(answer)
 		require.Contains(t, text, "tick")
+	})
+	t.Run("gRPC", func(t *testing.T) {
+		server := grpc.NewServer()
+		healthv1.RegisterHealthServer(server, health.NewServer())
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		go func() { _ = server.Serve(listener) }()
+		defer server.Stop()
+		route := strings.Replace(bounded, "path_separated_prefix: /streams", "path_separated_prefix: /grpc.health.v1.Health", 1)
+		g := s.gateway(t, routesFirst(route), endpoints("order_service", listener.Addr().String()), inCluster("order_service", func(cluster map[string]any) {
+			each(cluster, func(m map[string]any) {
+				if _, there := m["explicit_http_config"]; there {
+					m["explicit_http_config"] = map[string]any{"http2_protocol_options": map[string]any{}}
+				}
+			})
+		}))
+		conn, err := grpc.NewClient("passthrough:"+g.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(host))
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+		watch := func(headers ...string) (first, ended error) {
+			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), headers...), patience)
+			defer cancel()
+			stream, err := healthv1.NewHealthClient(conn).Watch(ctx, &healthv1.HealthCheckRequest{})
+			require.NoError(t, err)
+			if _, first = stream.Recv(); first != nil {
+				return first, nil
+			}
+			_, ended = stream.Recv()
+			return nil, ended
+		}
+		first, _ := watch()
+		require.Equal(t, codes.Unauthenticated, status.Code(first), "%v", first)
+		first, ended := watch("cookie", newSession("caller"))
+		require.NoError(t, first)
+		require.Equal(t, codes.Internal, status.Code(ended), "%v", ended)
 	})
 	t.Run("the gateway's bound", func(t *testing.T) {
 		cookie := newSession("bounded")

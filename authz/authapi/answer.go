@@ -41,7 +41,7 @@ type reply struct {
 	header  []authz.Header // further ones
 	cache   string         // Cache-Control; "" is no-store
 	// stream writes what follows, for as long as it takes; nil: nothing does.
-	stream func(ctx context.Context, w http.ResponseWriter)
+	stream func(ctx context.Context, to *events)
 }
 
 // write writes the answer; to HEAD, all but the body. What a stream writes comes behind it.

@@ -267,6 +267,9 @@ type Places interface {
 	// Enter takes a place for a call that is there as a whole, so that nobody holds one
 	// by sending slowly. Who serves the call gives it back.
 	Enter() bool
+	// Leave gives it back earlier, if there was one: for a stream, which would hold it for
+	// as long as it goes on. Of streams there are so many as their operation allows.
+	Leave()
 }
 
 // anyNumber are places for any number of calls.
@@ -274,6 +277,7 @@ type anyNumber struct{}
 
 func (anyNumber) Receive() (received func(), ok bool) { return func() {}, true }
 func (anyNumber) Enter() bool                         { return true }
+func (anyNumber) Leave()                              {}
 
 // Serve answers one call where there may be too many at once. What asks nobody, such as
 // the public keys, the console's files and paths that don't exist, needs no place. Shed
@@ -290,7 +294,10 @@ func (a *API) Serve(w http.ResponseWriter, r *http.Request, places Places) {
 	answer.write(w, r.Method)
 	a.note(r.Context(), c, answer.status, time.Since(start))
 	if answer.stream != nil { // whose end may be far away
-		answer.stream(r.Context(), w)
+		places.Leave()
+		to := streamTo(w)
+		answer.stream(r.Context(), to)
+		to.end()
 	}
 }
 
@@ -309,7 +316,7 @@ func (a *API) serve(ctx context.Context, c *call, places Places, err error) (ans
 	if err != nil {
 		return a.refusal(c, reply{}, err)
 	}
-	if !c.receive(places) || !c.op.document && !c.op.stream && !places.Enter() {
+	if !c.receive(places) || !c.op.document && !c.op.placeless && !places.Enter() {
 		return a.refusal(c, reply{}, errShed)
 	}
 	ctx, cancel := c.op.context(ctx) // what sending the body took is no time of ours

@@ -3,12 +3,9 @@ package authapi
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
@@ -20,7 +17,6 @@ import (
 const (
 	feedCall  = "feed"
 	feedBeat  = 10 * time.Second // between two comments; the connection is dead without one
-	feedWrite = 10 * time.Second // that a write may take
 	mostFeeds = 256              // of one replica
 )
 
@@ -49,9 +45,8 @@ func (a *API) feed(_ context.Context, c *call) (reply, error) {
 	if _, err := a.authenticateKey(c); err != nil {
 		return reply{}, err
 	}
-	r := reply{status: http.StatusOK, kind: eventStream}
 	if c.r.Method == http.MethodHead {
-		return r, nil
+		return streaming(nil), nil
 	}
 	select {
 	case <-a.feedsEnd:
@@ -70,8 +65,7 @@ func (a *API) feed(_ context.Context, c *call) (reply, error) {
 	f := &following{events: events, where: where, ended: a.feedsEnd}
 	f.stop = func() { stop(); a.feeds.Add(-1) }
 	f.allowed = func() bool { _, err := a.authenticateKey(c); return err == nil }
-	r.stream = f.serve
-	return r, nil
+	return streaming(f.serve), nil
 }
 
 // EndFeeds ends the streams of the revocation feed, which last as long as nobody ends
@@ -79,12 +73,10 @@ func (a *API) feed(_ context.Context, c *call) (reply, error) {
 func (a *API) EndFeeds() { a.endFeeds() }
 
 // serve sends what happens until the client goes, or is too slow, or the feed ends.
-func (f *following) serve(ctx context.Context, w http.ResponseWriter) {
+func (f *following) serve(ctx context.Context, to *events) {
 	defer f.stop()
-	out := sseWriter{w: w, control: http.NewResponseController(w)}
-	// The server's deadlines are for calls. Clients that wait for the same moment to come
-	// back would all come at once.
-	if !out.begin() || !out.write(fmt.Sprintf("retry: %d\n\n", 500+rand.IntN(1500))) { //nolint:gosec // G404: spreads, and hides nothing
+	// Clients that wait for the same moment to come back would all come at once.
+	if !to.send(fmt.Sprintf("retry: %d\n\n", 500+rand.IntN(1500))) { //nolint:gosec // G404: spreads, and hides nothing
 		return
 	}
 	beat := time.NewTicker(feedBeat)
@@ -94,62 +86,24 @@ func (f *following) serve(ctx context.Context, w http.ResponseWriter) {
 		case <-ctx.Done():
 			return
 		case <-f.ended:
-			out.write(": draining\n\n")
+			to.send(": draining\n\n")
 			return
 		case e, ok := <-f.events:
-			if !ok || !out.write(sseOf(e)) {
+			if !ok || !to.send(feedLines(e)) {
 				return
 			}
 		case <-beat.C:
-			if !f.allowed() || !out.write(cmp.Or(idLine(f.where()), ":\n")+"\n") {
+			if !f.allowed() || !to.send(cmp.Or(idLine(f.where()), ":\n")+"\n") {
 				return
 			}
 		}
 	}
 }
 
-// idLine is the place to go on from, without an event.
-func idLine(place string) string {
-	if place == "" {
-		return ""
-	}
-	return "id: " + place + "\n"
-}
-
-// sseOf is an event on the wire.
-func sseOf(e authz.FeedEvent) string {
-	data, err := json.Marshal(feedEvent{
+// feedLines are an event on the wire.
+func feedLines(e authz.FeedEvent) string {
+	return eventLines(e.ID, string(e.Kind), feedEvent{
 		Session: e.Session, UserID: e.UserID, TokenID: e.TokenID, Reason: e.Reason,
 		Time: moment(e.Time), Before: moment(e.Before), Expires: moment(e.Expires),
 	})
-	if err != nil {
-		panic("authapi: an event has no JSON form: " + err.Error()) // texts and times have one
-	}
-	var b strings.Builder
-	b.WriteString(idLine(e.ID))
-	fmt.Fprintf(&b, "event: %s\ndata: %s\n\n", e.Kind, data)
-	return b.String()
 }
-
-// sseWriter writes a stream.
-type sseWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-}
-
-// begin takes the deadlines of calls away, and reports whether that can be done.
-func (s sseWriter) begin() bool {
-	return supported(s.control.SetReadDeadline(time.Time{}))
-}
-
-// write sends some lines at once, and reports whether the client takes them.
-func (s sseWriter) write(lines string) bool {
-	if !supported(s.control.SetWriteDeadline(time.Now().Add(feedWrite))) {
-		return false
-	}
-	_, err := s.w.Write([]byte(lines))
-	return err == nil && supported(s.control.Flush())
-}
-
-// supported takes it as done what a writer without a connection can't do.
-func supported(err error) bool { return err == nil || errors.Is(err, http.ErrNotSupported) }

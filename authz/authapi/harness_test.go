@@ -111,7 +111,7 @@ type bench struct {
 type places struct {
 	receive, enter    bool
 	received, entered int
-	receiving         int
+	receiving, left   int
 }
 
 func (p *places) Receive() (received func(), ok bool) {
@@ -123,6 +123,8 @@ func (p *places) Receive() (received func(), ok bool) {
 }
 
 func (p *places) Enter() bool { p.entered++; return p.enter }
+
+func (p *places) Leave() { p.left++ }
 
 // newBench returns an API with all of its parts, or with what change makes of
 // them.

@@ -20,16 +20,16 @@ type operation struct {
 
 	// longest is how long it may take from when its body is there; 0 is quick. All of
 	// them are shorter than the 15 seconds after which our gateway configurations give
-	// up, which count from then, too.
+	// up, which count from then, too; or, with Envoy, the 35 seconds for all of it.
 	longest time.Duration
 	// finishes: what has begun is brought to its end, though the client has
 	// left. Else nothing more is done for nobody.
 	finishes bool
 	// document: it asks nobody, so there is place for any number of them.
 	document bool
-	// stream: its answer goes on for as long as the client likes. It has places of its
-	// own.
-	stream bool
+	// placeless: it asks nobody before it refuses or begins a stream, for which it has
+	// places of its own.
+	placeless bool
 	// changes is what the audit log calls the change that it makes; "" for none.
 	changes string
 	// failure is the body, with status 500, that stands for every 503.
@@ -115,7 +115,7 @@ func (a *API) everyOperation() (available, missing []*operation) {
 		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider, changes: "oidc_login"}},
 		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true, changes: "oidc_logout"}},
 
-		{o.Feed != nil, operation{name: feedCall, method: get, path: "/auth/feed", handle: a.feed, stream: true}},
+		{o.Feed != nil, operation{name: feedCall, method: get, path: "/auth/feed", handle: a.feed, placeless: true}},
 
 		{true, operation{name: "jwks", method: get, path: "/.well-known/jwks.json", handle: a.serveJWKS, document: true}},
 		{true, operation{name: "openapi", method: get, path: "/auth/openapi.yaml", handle: a.serveOpenAPI, document: true}},

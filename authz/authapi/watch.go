@@ -2,7 +2,6 @@ package authapi
 
 import (
 	"context"
-	"encoding/json"
 	"math"
 	"net/http"
 	"strconv"
@@ -136,7 +135,6 @@ func (a *API) authenticateReader(ctx context.Context, c *call) error {
 }
 
 const (
-	eventStream = "text/event-stream"
 	// streamTime bounds a stream: below the time after which gateways cut calls, and so
 	// that whoever is no administrator any more is one for no longer. Clients come again,
 	// and go on where they were.
@@ -144,8 +142,6 @@ const (
 	// streamOften is how often a stream is looked after: nobody is waited for, and
 	// nobody wakes it.
 	streamOften = 200 * time.Millisecond
-	// writePatience is how long a client may take to read.
-	writePatience = 5 * time.Second
 )
 
 // decisions answers the last decisions: a list, or a stream to who asks for events.
@@ -165,37 +161,32 @@ func (a *API) decisions(ctx context.Context, c *call) (reply, error) {
 			Decisions []decisionJSON `json:"decisions"`
 		}{list.Replica, list.LeftOut, all}), nil
 	}
-	r := reply{
-		status: http.StatusOK, kind: eventStream,
-		header: []authz.Header{{Name: "X-Accel-Buffering", Value: "no"}}, // nginx would wait for more
-	}
 	if c.r.Method == http.MethodHead {
-		return r, nil
+		return streaming(nil), nil
 	}
 	leave, ok := a.o.Decisions.Listen()
 	if !ok {
 		return reply{}, authz.Refuse(authz.ReasonOverloaded, "too many listen to the decisions")
 	}
 	after := c.header("last-event-id")
-	r.stream = func(ctx context.Context, w http.ResponseWriter) {
+	return streaming(func(ctx context.Context, to *events) {
 		defer leave()
 		ctx, cancel := context.WithTimeout(ctx, streamTime)
 		defer cancel()
-		a.streamDecisions(ctx, events{w, http.NewResponseController(w)}, after)
-	}
-	return r, nil
+		a.streamDecisions(ctx, to, after)
+	}), nil
 }
 
 // streamDecisions sends what is kept and what comes, until ctx ends or the client can't
 // be written to.
-func (a *API) streamDecisions(ctx context.Context, to events, after string) {
+func (a *API) streamDecisions(ctx context.Context, to *events, after string) {
 	tick := time.NewTicker(streamOften)
 	defer tick.Stop()
 	list := a.o.Decisions.Since(math.MaxUint64) // none of them
 	last := numberOf(after, list.Replica)
 	leftOut := uint64(0)
 	for first := true; ; first = false {
-		to.within(writePatience)
+		var lines strings.Builder
 		list = a.o.Decisions.Since(last)
 		if first || list.LeftOut != leftOut {
 			leftOut = list.LeftOut
@@ -203,21 +194,16 @@ func (a *API) streamDecisions(ctx context.Context, to events, after string) {
 				Replica string `json:"replica"`
 				LeftOut uint64 `json:"leftOut"`
 			}{list.Replica, leftOut}
-			if to.send("state", "", state) != nil {
-				return
-			}
+			lines.WriteString(eventLines("", "state", state))
 		}
 		for i := range list.Decisions {
 			d := &list.Decisions[i]
-			if to.send("decision", eventID(list.Replica, d.Number), decisionOf(d, list.Replica)) != nil {
-				return
-			}
+			lines.WriteString(eventLines(eventID(list.Replica, d.Number), "decision", decisionOf(d, list.Replica)))
 			last = d.Number
 		}
-		if to.flush() != nil {
+		if !to.send(lines.String()) {
 			return
 		}
-		to.within(0) // also for what ends the answer, and for the next one on the connection
 		select {
 		case <-ctx.Done():
 			return
@@ -227,37 +213,6 @@ func (a *API) streamDecisions(ctx context.Context, to events, after string) {
 		}
 	}
 }
-
-// events writes server-sent events (HTML Living Standard, section 9.2).
-type events struct {
-	w          http.ResponseWriter
-	controller *http.ResponseController
-}
-
-// send writes one; id "" leaves the client's as it is.
-func (e events) send(name, id string, data any) error {
-	text, err := json.Marshal(data)
-	if err != nil {
-		panic("authapi: an event has no JSON form: " + err.Error()) // as answers
-	}
-	line := "event: " + name + "\n"
-	if id != "" {
-		line += "id: " + id + "\n"
-	}
-	_, err = e.w.Write(append(append([]byte(line+"data: "), text...), "\n\n"...))
-	return err
-}
-
-// within gives the client so long to read what follows; 0: any time.
-func (e events) within(patience time.Duration) {
-	deadline := time.Time{}
-	if patience > 0 {
-		deadline = time.Now().Add(patience)
-	}
-	_ = e.controller.SetWriteDeadline(deadline) // what has none, waits for nobody either
-}
-
-func (e events) flush() error { return e.controller.Flush() }
 
 // accepts reports whether an Accept header names a media type.
 func accepts(header, kind string) bool {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,9 +106,9 @@ func TestOnlyAdministratorsWatch(t *testing.T) {
 	b, d := watched(t)
 	admin, id := b.logIn(t, alice)
 	member, _ := b.logIn(t, bob)
-	stream := []string{"Accept", "text/event-stream"}
+	asStream := []string{"Accept", "text/event-stream"}
 	for _, target := range []string{"/auth/decisions", "/auth/status"} {
-		for _, more := range [][]string{nil, stream} {
+		for _, more := range [][]string{nil, asStream} {
 			requireAnswer(t, b.get(t, target, more...), 401, noToken)
 			requireAnswer(t, b.get(t, target, join(member, more)...), 403, forbidden)
 			requireAnswer(t, b.get(t, target, join(bearer(b.app(t, bob).access), more)...), 403, forbidden)
@@ -140,10 +141,16 @@ func (b *bench) server(t *testing.T) string {
 	return s.URL
 }
 
-// listen opens a stream.
+// listen opens a stream of decisions.
 func listen(ctx context.Context, t *testing.T, url string, headers ...string) *http.Response {
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, "GET", url+"/auth/decisions", http.NoBody)
+	return stream(ctx, t, url+"/auth/decisions", headers...)
+}
+
+// stream opens one.
+func stream(ctx context.Context, t *testing.T, url string, headers ...string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, "GET", url, http.NoBody)
 	require.NoError(t, err)
 	r.Header.Set("Accept", "text/event-stream")
 	for i := 0; i < len(headers); i += 2 {
@@ -181,7 +188,7 @@ func TestDecisionsAreStreamed(t *testing.T) {
 	})
 	from := bufio.NewReader(response.Body)
 	require.Equal(t, "event: state\ndata: {\"replica\":\"0a1b2c3d\",\"leftOut\":0}\n", event(t, from))
-	require.Equal(t, "event: decision\nid: 0a1b2c3d-1\ndata: "+aDecision+"\n", event(t, from))
+	require.Equal(t, "id: 0a1b2c3d-1\nevent: decision\ndata: "+aDecision+"\n", event(t, from))
 	d.decided("/two\nevent: decision\ndata: forged")
 	second := event(t, from)
 	require.Contains(t, second, "id: 0a1b2c3d-2\n")
@@ -209,6 +216,33 @@ func TestDecisionsAreStreamed(t *testing.T) {
 		require.Contains(t, event(t, from), first, after)
 		cancel()
 		require.Eventually(t, func() bool { return d.listeners() == 0 }, time.Minute, time.Millisecond)
+	}
+}
+
+// underWay are places that are counted.
+type underWay struct{ entered, left atomic.Int32 }
+
+func (*underWay) Receive() (received func(), ok bool) { return func() {}, true }
+func (p *underWay) Enter() bool                       { p.entered.Add(1); return true }
+func (p *underWay) Leave()                            { p.left.Add(1) }
+
+// A stream holds no place of a call for as long as it goes on: a few of them would leave
+// none for logins.
+func TestStreamsHoldNoPlace(t *testing.T) {
+	t.Parallel()
+	for path, entered := range map[string]int32{"/auth/decisions": 1, "/auth/feed": 0} {
+		b, _ := watched(t)
+		b.feed.open = true
+		places := &underWay{}
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.api.Serve(w, r, places) }))
+		t.Cleanup(s.Close)
+		ctx, cancel := context.WithCancel(t.Context())
+		response := stream(ctx, t, s.URL+path, key(keyOfBackend)...) //nolint:bodyclose // by stream
+		require.Equal(t, 200, response.StatusCode)
+		require.Equal(t, "no", response.Header.Get("X-Accel-Buffering"), "nginx would hold it back")
+		event(t, bufio.NewReader(response.Body)) // it has begun, and goes on
+		require.Equal(t, []int32{entered, 1}, []int32{places.entered.Load(), places.left.Load()}, path)
+		cancel()
 	}
 }
 

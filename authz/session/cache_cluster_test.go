@@ -109,6 +109,39 @@ func TestSlotThatIsMoving(t *testing.T) {
 	requireReason(t, authz.ReasonSessionUnknown, p.read(t))
 }
 
+// Nor is what was kept of it before: a token that somebody else revokes there meanwhile is
+// known to be, and the revocation feed doesn't claim to tell what ends.
+func TestRevokedInASlotThatIsMoving(t *testing.T) {
+	p := newPair(t, false)
+	ctx := t.Context()
+	store := session.New(p.client, session.Options{Timeout: patience, Feed: true, Cache: &session.CacheOptions{Heartbeat: 100 * time.Millisecond}})
+	run(t, store)
+	awaitLive(t, store)
+	e := listen(t, store, "")
+	e.until(authz.FeedEvent{Kind: authz.FeedLive})
+	revoked := func() bool {
+		st, err := store.TokenStanding(ctx, authz.TokenRef{UserID: "u", TokenID: "jti"}, authz.ReadOptions{})
+		require.NoError(t, err)
+		return st.Revoked
+	}
+	require.Eventually(t, func() bool { return !revoked() && store.CacheStats().Hits > 0 }, 10*time.Second, time.Millisecond)
+	slot := p.first.ClusterKeySlot(ctx, "revoked:jti").Val()
+	require.NoError(t, p.second.Do(ctx, "cluster", "setslot", slot, "importing", p.id(t, p.first)).Err())
+	require.NoError(t, p.first.Do(ctx, "cluster", "setslot", slot, "migrating", p.id(t, p.second)).Err())
+	other, err := session.Open("redis+cluster://"+p.first.Options().Addr, session.OpenOptions{Timeout: patience, Logger: quiet})
+	require.NoError(t, err)
+	defer func() { _ = other.Close() }()
+	require.NoError(t, other.Set(ctx, "revoked:jti", "1", time.Hour).Err())
+	require.Eventually(t, revoked, 20*time.Second, 10*time.Millisecond)
+	e.is(authz.FeedEvent{Kind: authz.FeedLag})
+
+	for _, server := range []*redis.Client{p.second, p.first} {
+		require.NoError(t, server.Do(ctx, "cluster", "setslot", slot, "node", p.id(t, p.second)).Err())
+	}
+	e.until(authz.FeedEvent{Kind: authz.FeedReset, Reason: authz.FeedReasonMissed})
+	require.True(t, revoked())
+}
+
 // Many renewals at once, a slow network: nobody waits for the one connection
 // whose writes are not announced, nor breaks it.
 func TestManyRenewalsAtOnce(t *testing.T) {

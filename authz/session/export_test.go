@@ -35,5 +35,5 @@ func BehindSentinel(client redis.UniversalClient) (name string, sentinels []stri
 // ShareInterest has a replica say, or learn, that somebody follows the feed.
 func ShareInterest(ctx context.Context, s *Store) { s.feed.shareInterest(ctx) }
 
-// FeedBacklog is how far a follower may be behind.
-const FeedBacklog = feedBacklog
+// MostFeedEvents is how far a follower may be behind.
+const MostFeedEvents = mostFeedEvents

@@ -62,15 +62,19 @@ const (
 	feedOverlap = 30 * time.Second
 	// feedMemory is how long events are kept at most.
 	feedMemory = 10 * time.Minute
-	// mostFeedEvents is how many are kept at most, some 250 bytes each.
+	// mostFeedEvents is how many are kept at most, some 250 bytes each. A follower that is
+	// behind by more is cut off.
 	mostFeedEvents = 20_000
 	// mostFeedPending is how many keys may wait to be read. With more of them, reading
 	// them is given up, and followers ask anew.
 	mostFeedPending = 200_000
 	// feedBatch is how many are read in one pipeline.
 	feedBatch = 250
-	// feedBacklog is how far a follower may be behind before it is cut off.
-	feedBacklog = 1024
+	// longestFeedID is how long the id of a user or a token can be that is told. No
+	// request holds a longer one, and a client must be able to bound an event.
+	longestFeedID = 32 << 10
+	// feedPart is how many events are copied for a follower at once.
+	feedPart = 64
 
 	feedTick     = 100 * time.Millisecond
 	feedInterest = 15 * time.Second // between two looks at whether anybody follows
@@ -86,17 +90,18 @@ type FeedStats struct {
 	Live      bool                     // announcements come, and were read; false while nobody listens
 	Listening bool                     // somebody follows, here or elsewhere, or did a short while ago
 	Events    map[authz.FeedKind]int64 // by kind; those to one follower alone not counted
-	Cut       int64                    // followers that were too slow
+	Cut       int64                    // followers that were too far behind
 }
 
 // feedKey is a key that is pending: what it is about.
 type feedKey struct {
-	kind byte // kindSession, kindToken, kindFamily, or one of these
+	kind byte // kindSession for a record, kindToken, kindFamily, or one of these
 	id   string
 }
 
 const (
-	feedMark    = 'b' // a user's mark
+	feedDead    = 'd' // a session's mark
+	feedMark    = 'b' // a user's
 	feedProfile = 'p'
 )
 
@@ -120,6 +125,7 @@ type feed struct {
 	ring      []authz.FeedEvent
 	first     int64     // number of the first event in the ring
 	since     time.Time // everything that was heard of since then is in the ring
+	whole     time.Time // up to when everything was known, when that could be said last
 	followers map[*follower]struct{}
 	ended     map[string]int64 // sessions and families marked dead: the number of their event, in the ring
 	counts    map[authz.FeedKind]int64
@@ -133,9 +139,19 @@ type feedPending struct {
 	since time.Time
 }
 
+// follower is somebody who follows. It holds a place in the ring, and no events of its
+// own but a part of them: many may be far behind at the same time.
 type follower struct {
 	events chan authz.FeedEvent
-	place  int64 // number of the last event that was put there; under the feed's lock
+	wake   chan struct{} // there is something new
+	gone   chan struct{} // it follows no longer
+
+	// Under the feed's lock.
+	place int64            // number of the last event that its goroutine took
+	began int64            // and of the last one when it came
+	reset *authz.FeedEvent // comes first; nil for not
+	state *authz.FeedEvent // comes behind the one that was last then; nil for not, or not any more
+	idle  bool             // it has got everything
 }
 
 func newFeed(s *Store) *feed {
@@ -193,8 +209,11 @@ func (s *Store) feedKeyOf(key string) (feedKey, bool) {
 		return feedKey{feedProfile, id}, s.o.Profiles
 	}
 	n, ok := s.nameOf(key)
-	if n.Kind == kindUser {
-		return feedKey{feedMark, n.ID}, ok
+	switch {
+	case n.Kind == kindUser:
+		n.Kind = feedMark
+	case n.Kind == kindSession && strings.HasPrefix(key, markDead):
+		n.Kind = feedDead
 	}
 	return feedKey{n.Kind, n.ID}, ok
 }
@@ -286,7 +305,7 @@ func (f *feed) listen() {
 		return
 	}
 	f.listening, f.quietAt, f.spoilt = true, f.store.o.Now(), ""
-	f.known, f.live = false, false
+	f.known, f.live, f.whole = false, false, time.Time{}
 	f.listens.Store(true)
 	f.forget()
 	f.judge()
@@ -298,10 +317,15 @@ func (f *feed) unqueue() {
 	clear(f.queued)
 }
 
-// forget empties the ring.
+// forget empties the ring. It leaves a number out: what comes now doesn't follow on what
+// was told last, and who has that for a place has missed something. Those who follow
+// are told so by an event.
 func (f *feed) forget() {
-	f.first += int64(len(f.ring))
+	f.first += int64(len(f.ring)) + 1
 	f.ring = nil
+	for w := range f.followers {
+		w.place, w.state = f.last(), nil
+	}
 	f.since = f.store.o.Now()
 	clear(f.ended)
 }
@@ -334,12 +358,12 @@ func (f *feed) judge() {
 	}
 	if f.spoilt != "" || !f.known {
 		f.forget()
-		reason := f.spoilt
-		f.spoilt, f.epoch = "", epoch
-		if f.known || len(f.followers) > 0 { // who came while Redis was out of reach
-			f.tell(authz.FeedEvent{Kind: authz.FeedReset, Reason: cmp.Or(reason, authz.FeedReasonMissed)})
+		reason := cmp.Or(f.spoilt, authz.FeedReasonMissed)
+		news := f.known || len(f.followers) > 0 // who came while Redis was out of reach
+		f.spoilt, f.epoch, f.known = "", epoch, true
+		if news {
+			f.tell(authz.FeedEvent{Kind: authz.FeedReset, Reason: reason})
 		}
-		f.known = true
 	}
 	if !f.live {
 		f.live = true
@@ -381,23 +405,73 @@ func (f *feed) tell(e authz.FeedEvent) {
 		f.ended[e.Session] = number
 	}
 	for w := range f.followers {
-		f.give(w, *last, number)
+		w.idle = false
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
 	}
 	if len(f.ring) > mostFeedEvents {
 		f.evict()
 	}
 }
 
-// give puts an event where a follower finds it. One that is too far behind is cut off: it
-// can go on from the last event that it got.
-func (f *feed) give(w *follower, e authz.FeedEvent, number int64) {
-	select {
-	case w.events <- e:
-		w.place = number
-	default:
+// last is the number of the last event.
+func (f *feed) last() int64 { return f.first + int64(len(f.ring)) - 1 }
+
+// serve gives a follower what it has not got, until it is dropped.
+func (f *feed) serve(w *follower) {
+	defer close(w.events)
+	for {
+		part, more := f.part(w)
+		if !more {
+			select {
+			case <-w.wake:
+			case <-w.gone:
+				return
+			}
+		}
+		for _, e := range part {
+			select {
+			case w.events <- e:
+			case <-w.gone:
+				return
+			}
+		}
+	}
+}
+
+// part returns what comes next for a follower, and takes it as given; more is false where
+// there was nothing. One that is so far behind that this has been forgotten is cut off.
+func (f *feed) part(w *follower) (part []authz.FeedEvent, more bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := w.place + 1 - f.first
+	if _, there := f.followers[w]; there && n < 0 {
 		f.cut++
 		f.drop(w)
 	}
+	if n < 0 {
+		return nil, false
+	}
+	w.idle = n == int64(len(f.ring)) && w.reset == nil && w.state == nil
+	if w.reset != nil {
+		part, w.reset = append(part, *w.reset), nil
+	}
+	for _, e := range f.ring[n:min(n+feedPart, int64(len(f.ring)))] {
+		if w.place == w.began && w.state != nil {
+			break
+		}
+		w.place++
+		// Of before, only what can be relied on at the end is told.
+		if w.place > w.began || e.Kind != authz.FeedLag && e.Kind != authz.FeedLive {
+			part = append(part, e)
+		}
+	}
+	if w.place == w.began && w.state != nil {
+		part, w.state = append(part, *w.state), nil
+	}
+	return part, !w.idle
 }
 
 func (f *feed) drop(w *follower) {
@@ -405,21 +479,23 @@ func (f *feed) drop(w *follower) {
 		return
 	}
 	delete(f.followers, w)
-	close(w.events)
+	close(w.gone)
 	if len(f.followers) == 0 {
 		f.quietAt = f.store.o.Now()
 	}
 }
 
 // placeOf is the place behind an event. Its time is that up to which everything is known
-// and was told.
+// and was told: while there must be a reset that nobody was told of yet, one of before.
 func (f *feed) placeOf(number int64) string {
-	_, age := f.tracker.Proven()
-	at := f.store.o.Now().Add(-age)
+	if epoch, age := f.tracker.Proven(); f.known && epoch == f.epoch && f.spoilt == "" {
+		f.whole = f.store.o.Now().Add(-age)
+	}
+	at := f.whole
 	if oldest := f.oldest(); !oldest.IsZero() && oldest.Before(at) {
 		at = oldest
 	}
-	return fmt.Sprintf("%d.%s.%d", at.UnixMilli(), f.boot, number)
+	return fmt.Sprintf("%d.%s.%d", max(at.UnixMilli(), 1), f.boot, number)
 }
 
 // parsePlace takes a place apart; ok is false for what is none.
@@ -436,8 +512,8 @@ func parsePlace(text string) (at time.Time, boot string, number int64, ok bool) 
 // Follow tells what has ended behind a place in the revocation feed (the ID of an event,
 // or of where), and goes on until stop is called. The first event is reset where the
 // place is not known, or "", or too much has been forgotten since; then comes what was
-// missed, then live or lag, then what happens. events is closed for who doesn't take
-// them. where returns the place up to which all is in events, "" while that can't be said.
+// missed, then live or lag, then what happens. events is closed for who is behind by more
+// than is kept. where returns the place up to which all was taken from events, "" while that can't be said.
 //
 // [Store.Run] must run, and [Options] Feed be set. The error is [ErrFeedUnsupported].
 func (s *Store) Follow(place string) (events <-chan authz.FeedEvent, where func() string, stop func(), err error) {
@@ -453,22 +529,20 @@ func (s *Store) Follow(place string) (events <-chan authz.FeedEvent, where func(
 	}
 	f.judge()
 	missed, reset := f.behind(place)
-	w := &follower{events: make(chan authz.FeedEvent, len(missed)+feedBacklog)}
+	w := &follower{
+		events: make(chan authz.FeedEvent), wake: make(chan struct{}, 1), gone: make(chan struct{}),
+		place: f.last() - int64(len(missed)), began: f.last(),
+	}
 	now := s.o.Now()
-	last := f.first + int64(len(f.ring)) - 1
 	if reset != "" {
-		w.events <- authz.FeedEvent{ID: f.placeOf(last), Kind: authz.FeedReset, Reason: reset, Time: now}
+		w.reset = &authz.FeedEvent{ID: f.placeOf(w.began), Kind: authz.FeedReset, Reason: reset, Time: now}
 	}
-	for _, e := range missed {
-		w.events <- e
-	}
-	state := authz.FeedEvent{Kind: authz.FeedLag, Time: now}
+	w.state = &authz.FeedEvent{Kind: authz.FeedLag, Time: now}
 	if f.live {
-		state.Kind, state.ID = authz.FeedLive, f.placeOf(last)
+		w.state.Kind, w.state.ID = authz.FeedLive, f.placeOf(w.began)
 	}
-	w.events <- state
-	w.place = last
 	f.followers[w] = struct{}{}
+	go f.serve(w)
 	return w.events, func() string { return f.where(w) }, func() { f.mu.Lock(); defer f.mu.Unlock(); f.drop(w) }, nil
 }
 
@@ -486,25 +560,21 @@ func (f *feed) behind(place string) (missed []authz.FeedEvent, reset string) {
 		if n < 0 || n > int64(len(f.ring)) {
 			return nil, authz.FeedReasonUnknown
 		}
-		missed = f.ring[n:]
+		return f.ring[n:], ""
 	default:
 		from := at.Add(-feedOverlap)
 		if !f.known || from.Before(f.since) {
 			return nil, authz.FeedReasonUnknown
 		}
 		n, _ := slices.BinarySearchFunc(f.ring, from, func(e authz.FeedEvent, t time.Time) int { return e.Time.Compare(t) })
-		missed = f.ring[n:]
+		return f.ring[n:], ""
 	}
-	// What can be relied on is told at the end.
-	return slices.DeleteFunc(slices.Clone(missed), func(e authz.FeedEvent) bool {
-		return e.Kind == authz.FeedLag || e.Kind == authz.FeedLive
-	}), ""
 }
 
 func (f *feed) where(w *follower) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, there := f.followers[w]; !there || !f.live || f.spoilt != "" || len(w.events) > 0 {
+	if _, there := f.followers[w]; !there || !f.live || f.spoilt != "" || !w.idle {
 		return ""
 	}
 	if epoch, live := f.tracker.Live(); !live || epoch != f.epoch {
@@ -558,6 +628,12 @@ func (f *feed) readSome(ctx context.Context) bool {
 		if _, told := f.ended[e.Session]; told && e.Session != "" {
 			continue // its record was announced behind its mark
 		}
+		if max(len(e.UserID), len(e.TokenID)) > longestFeedID {
+			if e.Session == "" {
+				continue
+			}
+			e.UserID = ""
+		}
 		f.tell(e)
 	}
 	return len(f.pending) > 0
@@ -594,7 +670,7 @@ func (f *feed) read(ctx context.Context, keys []feedPending) (events []authz.Fee
 func (f *feed) ask(ctx context.Context, pipe redis.Pipeliner, k feedKey) func() (authz.FeedEvent, bool) {
 	s := f.store
 	switch k.kind {
-	case kindSession:
+	case kindSession, feedDead:
 		keys, ok := s.keys(k.id)
 		if !ok {
 			return nil
@@ -607,7 +683,9 @@ func (f *feed) ask(ctx context.Context, pipe redis.Pipeliner, k feedKey) func() 
 				e.Reason = authz.FeedReasonGone
 			}
 			e.UserID = cmp.Or(markUser(mark), s.lastUser(k.id))
-			return e, marked || record.Val() == 0
+			// A late save of a record brings nothing back, and ends nothing again. Nor does a
+			// mark that has run out.
+			return e, marked && k.kind == feedDead || record.Val() == 0 && k.kind == kindSession
 		}
 	case kindFamily:
 		dead := revokedFamilyKey(k.id)

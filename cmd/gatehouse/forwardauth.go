@@ -72,9 +72,10 @@ func (p *places) Receive() (received func(), ok bool) {
 	return func() { p.receiving.Add(-1) }, p.take(p.receiving, receivingMore*p.most)
 }
 
-// leave gives back what Enter took.
-func (p *places) leave() {
+// Leave implements [authapi.Places].
+func (p *places) Leave() {
 	if p.entered {
+		p.entered = false
 		p.all.Add(-1)
 	}
 }
@@ -86,7 +87,7 @@ func (d *httpDoor) serve(w http.ResponseWriter, r *http.Request, all *underWay) 
 	if forward {
 		p.all = &all.forward
 	}
-	defer p.leave()
+	defer p.Leave()
 	switch {
 	case !forward:
 		d.auth.Serve(w, r, p)

@@ -58,7 +58,7 @@ func TestForwardAuthIsServed(t *testing.T) {
 // More requests at once than the http listener takes are refused at its door, each
 // in the form that it asked for, and those under way are not harmed.
 func TestHTTPListenerSheds(t *testing.T) {
-	started, release := make(chan struct{}), make(chan struct{})
+	started, leave, left, release := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	sheds := 0
 	l := &live{shedHTTP: func() { sheds++ }}
 	l.replace(&generation{leases: &leases{}, http: &httpDoor{
@@ -69,6 +69,9 @@ func TestHTTPListenerSheds(t *testing.T) {
 				return
 			}
 			close(started)
+			<-leave
+			places.Leave()
+			close(left)
 			<-release
 			w.WriteHeader(http.StatusNoContent)
 		}),
@@ -110,6 +113,10 @@ func TestHTTPListenerSheds(t *testing.T) {
 	require.Equal(t, "503", w.Header().Get("X-Gatehouse-Status"))
 	require.Equal(t, "overloaded", w.Header().Get("X-Gatehouse-Reason"))
 	require.Equal(t, `{"error":"Authentication unavailable"}`, w.Header().Get("X-Gatehouse-Body"))
+
+	leave <- struct{}{} // what streams on
+	<-left
+	require.Zero(t, l.http.auth.Load())
 
 	close(release)
 	require.Equal(t, http.StatusNoContent, (<-done).Code)

@@ -275,7 +275,7 @@ var (
 	}
 	FeedCut = &Metric{
 		Name: "gatehouse_feed_cut_total", Type: TypeCounter,
-		Help: "Followers that were cut off since they were too slow. They come back and go on.",
+		Help: "Followers that were cut off since they were further behind than events are kept. They come back, and are told of a `reset`.",
 	}
 )
 

@@ -27,7 +27,8 @@
 // is lost by that. Events may come twice. When it can't know what it missed (Redis failed
 // over, or it was away for more than some minutes), the feed says so by a reset, and all
 // streams end, spread over some seconds: their clients come back through the gate, which
-// checks them anew.
+// checks them anew. A stream that is registered right after the reset counts as one of
+// those: register streams as soon as their requests arrive.
 //
 // While it hears nothing it is blind: [Feed.Blind] says since when, [Options.OnBlind] is
 // told, and after [Options.MaxBlind] streams end.

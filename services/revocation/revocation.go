@@ -99,8 +99,12 @@ const (
 
 	// silence is when a connection counts as dead: the feed says something every 10 s.
 	silence = 25 * time.Second
-	// longestWait is the longest between two attempts, but for jitter.
-	longestWait = 15 * time.Second
+	// longestWait is the longest between two attempts, but for jitter, and shortestWait
+	// the least that the feed can ask for.
+	longestWait, shortestWait = 15 * time.Second, 100 * time.Millisecond
+	// largestEvent is what an event can have, in bytes: more than the longest token that
+	// the gate takes, were all of it an id. largestPlace is what a place can.
+	largestEvent, largestPlace = 256 << 10, 1 << 10
 	// A stream may be registered a while after the gate admitted it: what ended in
 	// between is remembered for so long. Of a user that is less, since who logs in again
 	// must not be taken for the one who was revoked.
@@ -220,6 +224,7 @@ func (f *Feed) connect(ctx context.Context, on func(Event)) (retry time.Duration
 		return retry, false, err
 	}
 	request.Header.Set("Accept", "text/event-stream")
+	request.Header.Set("Accept-Encoding", "identity") // what is packed on the way comes when there is enough of it
 	request.Header.Set("X-Internal-Api-Key", f.o.CurrentKey())
 	f.mu.Lock()
 	if f.lastID != "" {
@@ -236,10 +241,13 @@ func (f *Feed) connect(ctx context.Context, on func(Event)) (retry time.Duration
 	}
 	var block sse
 	lines := bufio.NewScanner(answer.Body)
+	lines.Buffer(nil, largestEvent)
 	for lines.Scan() {
 		dead.Reset(silence)
 		if line := strings.TrimSuffix(lines.Text(), "\r"); line != "" {
-			block.add(line)
+			if !block.add(line) {
+				return retry, live, errLarge
+			}
 			continue
 		}
 		if block.retry > 0 {
@@ -247,7 +255,7 @@ func (f *Feed) connect(ctx context.Context, on func(Event)) (retry time.Duration
 		}
 		if block.event != "" {
 			e := Event{Kind: Kind(block.event)}
-			if err := json.Unmarshal([]byte(block.data), &e); err != nil {
+			if err := json.Unmarshal([]byte(strings.Join(block.data, "\n")), &e); err != nil {
 				return retry, live, fmt.Errorf("revocation feed: an event that is no JSON object: %w", err)
 			}
 			live = live || e.Kind == Live
@@ -265,6 +273,8 @@ func (f *Feed) connect(ctx context.Context, on func(Event)) (retry time.Duration
 	}
 	return retry, live, cmp.Or(silent(ctx), lines.Err(), io.EOF)
 }
+
+var errLarge = fmt.Errorf("revocation feed: an event of more than %d KiB", largestEvent>>10)
 
 var errSilent = errors.New("revocation feed: nothing came for too long")
 
@@ -290,30 +300,40 @@ func hint(status int) string {
 
 // sse is a block of lines (WHATWG HTML, section 9.2.6).
 type sse struct {
-	id, event, data string
-	retry           time.Duration
+	id, event string
+	data      []string // lines
+	size      int
+	retry     time.Duration
 }
 
-func (b *sse) add(line string) {
+// add reports whether that is not too much.
+func (b *sse) add(line string) bool {
+	if b.size += len(line); b.size > largestEvent {
+		return false
+	}
 	name, value, _ := strings.Cut(line, ":")
 	value = strings.TrimPrefix(value, " ")
 	switch name {
 	case "id":
-		if !strings.Contains(value, "\x00") {
+		if isPlace(value) { // else one of before does
 			b.id = value
 		}
 	case "event":
 		b.event = value
 	case "data":
-		if b.data != "" {
-			b.data += "\n"
-		}
-		b.data += value
+		b.data = append(b.data, value)
 	case "retry":
 		if ms, err := strconv.Atoi(value); err == nil && ms > 0 {
-			b.retry = min(time.Duration(ms)*time.Millisecond, longestWait)
+			b.retry = max(min(time.Duration(ms)*time.Millisecond, longestWait), shortestWait)
 		}
 	}
+	return true
+}
+
+// isPlace reports whether a place can be sent back: one that can't would keep the client
+// away for ever.
+func isPlace(id string) bool {
+	return len(id) <= largestPlace && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // take does what an event asks for.

@@ -68,7 +68,9 @@ func newLink(ctx context.Context, server *redis.Client, t *Tracker, broken chan<
 	return l, l.track(ctx)
 }
 
-// slotMap is who has which slots, as the server sees it; "" without a Cluster.
+// slotMap is who has which slots, as the server sees it; "" without a Cluster. It is an
+// error that one of the server's slots is moving to a server that has none yet: nobody
+// tracks that, and keys which are not here any more, or never were, are written there.
 func (l *link) slotMap(ctx context.Context) (string, error) {
 	if _, ok := l.t.client.(*redis.ClusterClient); !ok {
 		return "", nil
@@ -78,15 +80,45 @@ func (l *link) slotMap(ctx context.Context) (string, error) {
 		return "", err
 	}
 	lines := make([]string, len(slots))
+	masters := map[string]bool{}
 	for i, s := range slots {
 		master := ""
 		if len(s.Nodes) > 0 {
 			master = s.Nodes[0].ID
+			masters[master] = true
 		}
 		lines[i] = fmt.Sprint(s.Start, "-", s.End, " ", master)
 	}
 	slices.Sort(lines)
+	nodes, err := l.server.ClusterNodes(ctx).Result()
+	if err != nil && !redis.HasErrorPrefix(err, "NOPERM") { // an ACL may know of the slots alone
+		return "", err
+	}
+	for _, to := range movingTo(nodes) {
+		if !masters[to] {
+			return "", errMoving
+		}
+	}
 	return strings.Join(lines, "\n"), nil
+}
+
+var errMoving = errors.New("a slot is moving to a server of the cluster that has none yet: its changes are not announced")
+
+// movingTo are the servers to which slots of the one are moving that answered CLUSTER
+// NODES so: its own line has [93->-id] for such a slot, behind eight fields and its slots.
+func movingTo(nodes string) (ids []string) {
+	for line := range strings.Lines(nodes) {
+		fields := strings.Fields(line)
+		if len(fields) <= 8 || !slices.Contains(strings.Split(fields[2], ","), "myself") {
+			continue
+		}
+		for _, slot := range fields[8:] {
+			if _, id, moving := strings.Cut(strings.Trim(slot, "[]"), "->-"); moving {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
 }
 
 // client returns a client of one connection to the server: when that is gone,
