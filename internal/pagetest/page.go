@@ -28,16 +28,18 @@
 //	<!-- run: needs=envoy,redis-server ports=8080,9001 -->
 //
 // What a reader does without being told, or needn't do, is a comment of one of these kinds.
-// What the page works by may not be hidden in them, and is refused:
+// Each takes few forms, and refuses others: what the page works by may not be hidden.
 //
-//	<!-- wait: COMMAND -->    people are slow: goes on when the command, which changes
-//	                          nothing, succeeds, and fails when it doesn't within a minute
+//	<!-- wait: LOOK -->       people are slow: goes on when an address answers or a file
+//	                          holds a text (hidden.go has the forms), and fails when that
+//	                          isn't so within a minute
 //	<!-- here: COMMANDS -->   this machine is another one than the reader's: exchange FILE…
 //	                          exchanges the ports in files that a program has written,
 //	                          patient FILE lets a gate wait longer for its store; and
 //	                          mkdir, cd and ln -s put in place what the reader has
-//	<!-- hand: COMMAND -->    the reader does by hand what the page says: takes a value out
-//	                          of what came out, looks with a browser, ends a program
+//	<!-- hand: STEP -->       the reader does by hand what the page says: end PORT ends the
+//	                          program of a terminal, NAME=$(after LINE BEFORE) takes a value
+//	                          out of what the demo printed, node -e '…' looks as a browser
 //	<!-- check: COMMANDS -->  proves what the page claims, in a copy of the directory, which
 //	                          is gone afterwards, as are the programs that it started
 //	<!-- demo: PORT -->       the demo, which the page tells its reader to start

@@ -35,7 +35,7 @@ two
 ~~~sh background port=8080
 serve
 ~~~
-<!-- wait: true -->
+<!-- wait: grep -q b a -->
 
 <!-- not run: it is a sketch -->
 
@@ -64,7 +64,7 @@ said
 			{Line: 4, Kind: Shell, Text: "one\ntwo\n"},
 			{Line: 11, Kind: File, Text: "key:\n  deep: 1\n", Name: "a/b.yaml"},
 			{Line: 16, Kind: Background, Text: "serve\n", Port: "8080"},
-			{Line: 19, Kind: Shell, Text: "waited 'true'\n"},
+			{Line: 19, Kind: Shell, Text: "waited 'grep -q b a'\n"},
 			{Line: 36, Kind: Console, Text: "$ say\nsaid\n"},
 		},
 		Others: []Other{

@@ -42,6 +42,13 @@ waited() { # a command, for as long as it fails
 patient() { # a gate's configuration: a busy machine answers late
 	sed -i 's|^redis:|&\n  timeout: 5s|' "$1"
 }
+after() { # a line of what the demo printed, and what stands before a value in the next one
+	grep -A 1 "^# $1" demo.txt | sed -n "s/.*\($2\)\([^']*\)'.*/\2/p" | head -1
+}
+end() { # a program, and where it listens
+	kill "$1"
+	while listening "$2"; do sleep 0.1; done
+}
 # Where what comes out is no terminal, curl shows how far it is.
 printf '%s\n' silent show-error >"$HOME/.curlrc"
 CHECKED=$(mktemp -d "$HOME/checked.XXXX")
