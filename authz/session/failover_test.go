@@ -139,27 +139,31 @@ func (h *history) look(ctx context.Context, id string) {
 }
 
 // settled waits until lookups see what is written now, from the cache, and have for
-// some writes.
-func (h *history) settled(t *testing.T) {
+// some writes. Meanwhile it does something else, too.
+func (h *history) settled(t *testing.T, meanwhile func()) {
 	t.Helper()
 	awaitLive(t, h.store)
 	defer func() {
 		const some = 20
 		enough := h.writesSoFar() + some
-		require.Eventually(t, func() bool { return h.writesSoFar() >= enough }, 30*time.Second, time.Millisecond, "writes go on")
+		require.Eventually(t, func() bool {
+			meanwhile()
+			return h.writesSoFar() >= enough
+		}, 30*time.Second, 10*time.Millisecond, "writes go on")
 	}()
 	for _, id := range h.ids {
 		h.mu.Lock()
 		least := len(h.acked[id])
 		h.mu.Unlock()
 		require.Eventually(t, func() bool {
+			meanwhile()
 			s, err := h.store.Session(t.Context(), id, authz.ReadOptions{})
 			if err != nil {
 				return false
 			}
 			seen, err := strconv.Atoi(s.Roles[0])
 			return err == nil && seen >= least
-		}, 30*time.Second, time.Millisecond, "lookups see new writes")
+		}, 30*time.Second, 10*time.Millisecond, "lookups see new writes")
 	}
 	hits := h.store.CacheStats().Hits
 	require.Eventually(t, func() bool { return h.store.CacheStats().Hits > hits }, 30*time.Second, time.Millisecond)
@@ -230,6 +234,13 @@ func TestCacheFollowsTheMaster(t *testing.T) {
 		defer mu.Unlock()
 		master, replicas = n, itsReplicas
 	}
+	// Where the machine stands still for a second, the Sentinels replace the heir, too.
+	asks := func() {
+		n := set.Master()
+		mu.Lock()
+		defer mu.Unlock()
+		master = n
+	}
 	h, stop := follow(t, store, []string{"id"}, func(ctx context.Context, id, record string) error {
 		mu.Lock()
 		server, all := master.Client(), replicas
@@ -237,12 +248,12 @@ func TestCacheFollowsTheMaster(t *testing.T) {
 		return confirmed(ctx, server, "sess:"+id, record, all)
 	})
 	defer stop()
-	h.settled(t)
+	h.settled(t, asks)
 	h.judge(t, "nothing happens")
 
 	old := set.Master()
 	is(set.Failover(), 2)
-	h.settled(t)
+	h.settled(t, asks)
 	h.judge(t, "a failover that was asked for")
 	require.Eventually(t, func() bool { // of the client and of the cache
 		clients, err := old.Client().ClientList(t.Context()).Result()
@@ -252,16 +263,16 @@ func TestCacheFollowsTheMaster(t *testing.T) {
 	old = set.Master()
 	old.Kill()
 	is(set.AwaitOther(old), 1)
-	h.settled(t)
+	h.settled(t, asks)
 	h.judge(t, "a master that dies")
 
 	old = set.Master()
 	old.Freeze()
 	is(set.AwaitOther(old), 0)
-	h.settled(t)
+	h.settled(t, asks)
 	h.judge(t, "a master that is frozen")
 	old.Thaw()
-	h.settled(t)
+	h.settled(t, asks)
 	time.Sleep(3 * failoverLease)
 	h.judge(t, "and goes on")
 	stop()
@@ -370,11 +381,11 @@ func TestCacheCoversEveryMaster(t *testing.T) {
 	}
 	h, stop := follow(t, store, ids, w.write)
 	defer stop()
-	h.settled(t)
+	h.settled(t, func() {})
 	h.judge(t, "nothing happens")
 
 	cluster.Failover("sess:" + ids[0])
-	h.settled(t)
+	h.settled(t, func() {})
 	h.judge(t, "a failover that was asked for")
 
 	w.set(func() { w.moving = true })
@@ -390,7 +401,7 @@ func TestCacheCoversEveryMaster(t *testing.T) {
 		time.Sleep(failoverHeartbeat / 4) // while it is still coherent
 		from, to = to, from
 	}
-	h.settled(t)
+	h.settled(t, func() {})
 	h.judge(t, "a slot that moves, three times")
 	w.set(func() { w.moving = false })
 
@@ -398,18 +409,18 @@ func TestCacheCoversEveryMaster(t *testing.T) {
 	old.Kill()
 	cluster.AwaitOther("sess:"+ids[0], old)
 	w.set(func() { w.replicas[ids[0]] = 0 })
-	h.settled(t)
+	h.settled(t, func() {})
 	h.judge(t, "a master that dies")
 
 	old = cluster.Owner("sess:" + ids[2])
 	old.Freeze()
 	cluster.AwaitOther("sess:"+ids[2], old)
 	w.set(func() { w.replicas[ids[2]] = 0; w.replicas[ids[1]] = 0 }) // where the slot may be now
-	h.settled(t)
+	h.settled(t, func() {})
 	h.judge(t, "a master that is frozen")
 	old.Thaw()
 	time.Sleep(3 * failoverLease)
-	h.settled(t)
+	h.settled(t, func() {})
 	h.judge(t, "and goes on")
 	stop()
 }
