@@ -156,8 +156,8 @@ func redirectPolicy(own func(*http.Request, []*http.Request) error) func(*http.R
 func (r *RemoteKeys) Snapshot() Snapshot { return r.state.Load().Snapshot }
 
 // Keys implements [KeySet]. It blocks only when no known key matches, and then
-// for one fetch at most. Its error means that the last fetch failed, so that
-// nobody knows whether the issuer has such a key.
+// for one fetch at most, which a ctx that has ended doesn't begin. Its error means
+// that the last fetch failed, so that nobody knows whether the issuer has such a key.
 func (r *RemoteKeys) Keys(ctx context.Context, kid, alg string) ([]*Key, error) {
 	s := r.state.Load()
 	found, _ := s.keys.Keys(ctx, kid, alg)
@@ -166,6 +166,9 @@ func (r *RemoteKeys) Keys(ctx context.Context, kid, alg string) ([]*Key, error) 
 			r.begin(context.Background(), false) //nolint:contextcheck // in the background: nobody waits for it, and it is in nobody's trace
 		}
 		return found, nil
+	}
+	if err := ctx.Err(); err != nil { // who doesn't wait has nobody asked, and learns nothing by luck
+		return nil, fmt.Errorf("waiting for them: %w", err)
 	}
 	if f := r.begin(ctx, true); f != nil {
 		select {

@@ -108,6 +108,21 @@ func TestRemoteKeysAreFetchedWhenNeeded(t *testing.T) {
 	}
 }
 
+// Nobody is asked for one who doesn't wait: 'tokens inspect --offline' says so.
+func TestNoKeysAreFetchedForWhoIsGone(t *testing.T) {
+	p := publish(t, jwk(rsaKey(), kid("old")))
+	keys, v, _ := p.remote(t, token.RemoteOptions{})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		_, err := keys.Keys(ended, "old", "RS256")
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.Zero(t, keys.Snapshot())
+	accepted(t, v, rs256(object{"kid": `"old"`}, nil))
+	require.EqualValues(t, 1, p.fetches.Load())
+}
+
 // A fetch that somebody waits for is in his trace. Not so one that was due, of which a
 // request was only the occasion.
 func TestOnlyFetchesThatAreWaitedForAreTraced(t *testing.T) {
