@@ -144,7 +144,7 @@ func familyOf(id string, fields []any, ttl time.Duration, now time.Time) (f auth
 	if errors.Join(errs[:]...) != nil || err != nil || copy(f.Hash[:], hash) != len(hash) || len(hash) != sha256.Size || f.UserID == "" {
 		return authz.Family{}, false
 	}
-	if ttl > 0 {
+	if ttl >= 0 {
 		f.Expires = now.Add(ttl)
 	}
 	return f, true

@@ -721,9 +721,10 @@ func (f *feed) ask(ctx context.Context, pipe redis.Pipeliner, k feedKey) func() 
 	return nil
 }
 
-// expiry is when a mark ends that has so much left; zero for never.
+// expiry is when a mark ends that has so much left; zero for never. In its last
+// millisecond a mark has nothing left, which is not never.
 func (s *Store) expiry(ttl time.Duration) time.Time {
-	if ttl <= 0 {
+	if ttl < 0 {
 		return time.Time{}
 	}
 	return s.o.Now().Add(ttl)

@@ -58,3 +58,11 @@ func FuzzFeedPlace(f *testing.F) {
 		require.Len(t, missed, heard, "nothing since then is left out")
 	})
 }
+
+func TestAMarksLastMillisecondIsAnEnd(t *testing.T) {
+	now := time.UnixMilli(1_800_000_000_000)
+	s := &Store{o: Options{Now: func() time.Time { return now }}}
+	for ttl, want := range map[time.Duration]time.Time{ttlAbsent: {}, ttlNever: {}, 0: now, time.Second: now.Add(time.Second)} {
+		require.Equal(t, want, s.expiry(ttl), "%d", ttl)
+	}
+}
