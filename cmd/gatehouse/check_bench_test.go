@@ -30,6 +30,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authz/extauthz"
 	"github.com/gatehouse-auth/gatehouse/authz/session"
 	"github.com/gatehouse-auth/gatehouse/authz/token"
+	"github.com/gatehouse-auth/gatehouse/internal/logging"
 	"github.com/gatehouse-auth/gatehouse/internal/proc"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 	"github.com/gatehouse-auth/gatehouse/internal/recent"
@@ -46,6 +47,12 @@ type checkBench struct {
 const benchAPIKey = "a-key-that-only-the-benchmark-has"
 
 func newCheckBench(tb testing.TB, policies ...string) *checkBench {
+	tb.Helper()
+	return newLoggedCheckBench(tb, slog.New(slog.DiscardHandler), policies...)
+}
+
+// newLoggedCheckBench is newCheckBench with a log.
+func newLoggedCheckBench(tb testing.TB, log *slog.Logger, policies ...string) *checkBench {
 	tb.Helper()
 	proctest.Need(tb, "redis-server")
 	r, err := proc.StartRedis(tb.Context(), proc.RedisOptions{Dir: tb.TempDir()})
@@ -76,19 +83,18 @@ policies:
 `+strings.Join(policies, "\n")+`
 rate_limits: {many: {by: user, limit: 1000000, per: 1s}}
 default_policy: session
-`)
+`, log)
 	b.key = key
 	return b
 }
 
 // newChecks is what answers checks by a configuration. Its cache is coherent.
-func newChecks(tb testing.TB, config string) *checkBench {
+func newChecks(tb testing.TB, config string, log *slog.Logger) *checkBench {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "gatehouse.yaml")
 	require.NoError(tb, os.WriteFile(file, []byte(config), 0o600))
 	c, err := configFile{file, func(string) (string, bool) { return "", false }}.load()
 	require.NoError(tb, err)
-	log := slog.New(slog.DiscardHandler)
 	g, err := newGeneration(c, nil, instrumentsFor(log, prometheus.NewRegistry()))
 	require.NoError(tb, err)
 	current := &live{}
@@ -117,26 +123,26 @@ func instrumentsFor(log *slog.Logger, reg *prometheus.Registry) instruments {
 }
 
 // session makes a session and returns a check that shows it, as Envoy sends it.
-func (b *checkBench) session(tb testing.TB, user int) []byte {
+func (c *checkBench) session(tb testing.TB, user int) []byte {
 	tb.Helper()
-	return b.sessionUnder(tb, "session", user)
+	return c.sessionUnder(tb, "session", user)
 }
 
 // sessionUnder is session, under a policy.
-func (b *checkBench) sessionUnder(tb testing.TB, policy string, user int) []byte {
+func (c *checkBench) sessionUnder(tb testing.TB, policy string, user int) []byte {
 	tb.Helper()
 	l := session.NewSession{}
 	l.ID, l.Email, l.Organization = fmt.Sprint("user-", user), fmt.Sprintf("user-%d@example.com", user), "org-1"
 	l.Roles = []string{"member", "sales"}
-	id, err := b.gate.store.Create(tb.Context(), l)
+	id, err := c.gate.store.Create(tb.Context(), l)
 	require.NoError(tb, err)
-	return benchCheck(tb, policy, "cookie", "theme=dark; sessionId="+b.gate.signer.Sign(id))
+	return benchCheck(tb, policy, "cookie", "theme=dark; sessionId="+c.gate.signer.Sign(id))
 }
 
 // bearer makes a token and returns a check that shows it.
-func (b *checkBench) bearer(tb testing.TB, user int) []byte {
+func (c *checkBench) bearer(tb testing.TB, user int) []byte {
 	tb.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: b.key}, nil)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: c.key}, nil)
 	require.NoError(tb, err)
 	token, err := jwt.Signed(signer).Claims(map[string]any{
 		"iss": "https://idp.example.com", "aud": "api", "sub": fmt.Sprint("user-", user), "jti": fmt.Sprint("token-", user),
@@ -177,9 +183,9 @@ func benchCheck(tb testing.TB, policy, header, value string) []byte {
 }
 
 // commands is how many commands Redis has executed.
-func (b *checkBench) commands(tb testing.TB) (n int) {
+func (c *checkBench) commands(tb testing.TB) (n int) {
 	tb.Helper()
-	info, err := b.gate.client.Info(tb.Context(), "stats").Result()
+	info, err := c.gate.client.Info(tb.Context(), "stats").Result()
 	require.NoError(tb, err)
 	for line := range strings.Lines(info) {
 		if _, err := fmt.Sscanf(line, "total_commands_processed:%d", &n); err == nil {
@@ -308,27 +314,7 @@ func BenchmarkCheck(b *testing.B) {
 	for _, sessions := range []int{1000, 200_000} {
 		b.Run(fmt.Sprint(sessions), func(b *testing.B) {
 			bench := newCheckBench(b)
-			requests := make([][]byte, min(sessions, 5000))
-			for i := range requests {
-				requests[i] = bench.session(b, i)
-			}
-			reply := make([]byte, 0, 4096)
-			for range 2 {
-				for _, r := range requests {
-					_, err := bench.server.Answer(b.Context(), r, reply)
-					require.NoError(b, err)
-				}
-			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				if _, err := bench.server.Answer(b.Context(), requests[i], reply); err != nil {
-					b.Fatal(err)
-				}
-				if i++; i == len(requests) {
-					i = 0
-				}
-			}
+			bench.measure(b.Context(), b, many(min(sessions, 5000), func(i int) []byte { return bench.session(b, i) }))
 		})
 	}
 }
@@ -338,27 +324,7 @@ func BenchmarkSignedCheck(b *testing.B) {
 	for _, policy := range []string{"session", "signed"} {
 		b.Run(policy, func(b *testing.B) {
 			bench := newCheckBench(b)
-			requests := make([][]byte, 1000)
-			for i := range requests {
-				requests[i] = bench.sessionUnder(b, policy, i)
-			}
-			reply := make([]byte, 0, 4096)
-			for range 2 {
-				for _, r := range requests {
-					_, err := bench.server.Answer(b.Context(), r, reply)
-					require.NoError(b, err)
-				}
-			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				if _, err := bench.server.Answer(b.Context(), requests[i], reply); err != nil {
-					b.Fatal(err)
-				}
-				if i++; i == len(requests) {
-					i = 0
-				}
-			}
+			bench.measure(b.Context(), b, many(1000, func(i int) []byte { return bench.sessionUnder(b, policy, i) }))
 		})
 	}
 }
@@ -366,26 +332,52 @@ func BenchmarkSignedCheck(b *testing.B) {
 // One check of a cached session under a rate limit: its one round trip included.
 func BenchmarkLimitedCheck(b *testing.B) {
 	bench := newCheckBench(b)
-	requests := make([][]byte, 1000)
-	for i := range requests {
-		requests[i] = bench.sessionUnder(b, "limited", i)
-	}
-	reply := make([]byte, 0, 4096)
-	for range 2 {
-		for _, r := range requests {
-			_, err := bench.server.Answer(b.Context(), r, reply)
-			require.NoError(b, err)
+	bench.measure(b.Context(), b, many(1000, func(i int) []byte { return bench.sessionUnder(b, "limited", i) }))
+}
+
+// One check that is refused, by what becomes of its line in the log.
+func BenchmarkRefusedCheck(b *testing.B) {
+	nowhere, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	require.NoError(b, err)
+	defer func() { require.NoError(b, nowhere.Close()) }()
+	for name, log := range map[string]*slog.Logger{
+		"not logged": slog.New(slog.DiscardHandler), "json": logging.New(nowhere, logging.Options{}), "text": logging.New(nowhere, logging.Options{Text: true}),
+	} {
+		for credential, cookie := range map[string]string{"none": "theme=dark", "forged": "sessionId=s%3Abm90LWEtc2Vzc2lvbi1vZi1vdXJz.Zm9yZ2VkLWJ5LXNvbWVib2R5LXdobw"} {
+			b.Run(credential+"/"+name, func(b *testing.B) {
+				bench := newLoggedCheckBench(b, log)
+				bench.measure(b.Context(), b, [][]byte{benchCheck(b, "session", "cookie", cookie)})
+			})
 		}
+	}
+}
+
+// many are so many requests.
+func many(n int, request func(int) []byte) [][]byte {
+	requests := make([][]byte, n)
+	for i := range requests {
+		requests[i] = request(i)
+	}
+	return requests
+}
+
+// measure answers requests in turn, after each was answered twice.
+func (c *checkBench) measure(ctx context.Context, b *testing.B, requests [][]byte) {
+	b.Helper()
+	reply := make([]byte, 0, 4096)
+	answer := func(i int) {
+		if _, err := c.server.Answer(ctx, requests[i%len(requests)], reply); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range 2 * len(requests) {
+		answer(i)
 	}
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		if _, err := bench.server.Answer(b.Context(), requests[i], reply); err != nil {
-			b.Fatal(err)
-		}
-		if i++; i == len(requests) {
-			i = 0
-		}
+		answer(i)
+		i++
 	}
 }
 
@@ -436,21 +428,11 @@ func BenchmarkTracedCheck(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			bench := newCheckBench(b, strings.TrimPrefix(c.config, "\n"))
-			request, reply := bench.session(b, 1), make([]byte, 0, 4096)
 			ctx := b.Context()
 			if c.flags != "" {
 				ctx = fromGateway(b, c.flags)
 			}
-			for range 3 {
-				_, err := bench.server.Answer(ctx, request, reply)
-				require.NoError(b, err)
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := bench.server.Answer(ctx, request, reply); err != nil {
-					b.Fatal(err)
-				}
-			}
+			bench.measure(ctx, b, [][]byte{bench.session(b, 1)})
 		})
 	}
 }

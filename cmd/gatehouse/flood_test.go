@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -61,7 +62,7 @@ issuers: [{issuer: "`+issuer.URL+`", jwks_url: "`+issuer.URL+`/jwks", algorithms
 policies:
   either: {credentials: [session, bearer]}
 default_policy: either
-`)
+`, slog.New(slog.DiscardHandler))
 	f.began = time.Now()
 	return f
 }
