@@ -340,8 +340,10 @@ func BenchmarkRefusedCheck(b *testing.B) {
 	nowhere, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	require.NoError(b, err)
 	defer func() { require.NoError(b, nowhere.Close()) }()
+	queue := logging.NewQueue(nowhere)
+	defer func() { require.NoError(b, queue.Close(patience)) }()
 	for name, log := range map[string]*slog.Logger{
-		"not logged": slog.New(slog.DiscardHandler), "json": logging.New(nowhere, logging.Options{}), "text": logging.New(nowhere, logging.Options{Text: true}),
+		"queued": logging.New(queue, logging.Options{}), "not logged": slog.New(slog.DiscardHandler), "json": logging.New(nowhere, logging.Options{}), "text": logging.New(nowhere, logging.Options{Text: true}),
 	} {
 		for credential, cookie := range map[string]string{"none": "theme=dark", "forged": "sessionId=s%3Abm90LWEtc2Vzc2lvbi1vZi1vdXJz.Zm9yZ2VkLWJ5LXNvbWVib2R5LXdobw"} {
 			b.Run(credential+"/"+name, func(b *testing.B) {

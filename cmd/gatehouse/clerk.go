@@ -17,15 +17,15 @@ import (
 )
 
 // openAudit opens the audit log of a server.
-func openAudit(cfg *config.Config, log *slog.Logger, env environment) (*audit.Log, error) {
+func openAudit(cfg *config.Config, log *slog.Logger, out *streams) (*audit.Log, error) {
 	o := audit.Options{Strict: cfg.Audit.OnFailure == config.AuditRefuse, Log: log}
 	switch cfg.Audit.File {
 	case "":
-		o.Writer, o.Text = env.stderr, cfg.Log.Format == config.LogText
+		o.Writer, o.Text = out.sureStderr, cfg.Log.Format == config.LogText
 	case config.AuditStdout:
-		o.Writer = env.stdout
+		o.Writer = out.sureStdout
 	case config.AuditStderr:
-		o.Writer = env.stderr
+		o.Writer = out.sureStderr
 	default:
 		o.File = cfg.Audit.File
 	}

@@ -127,13 +127,20 @@ func start(t *testing.T, text string) *running {
 // startAt is start for a configuration that is there already.
 func startAt(t *testing.T, path string) *running {
 	t.Helper()
+	log := &buffer{}
+	return startLogging(t, path, log, log)
+}
+
+// startLogging is startAt with a standard error. What is written there gets into log.
+func startLogging(t *testing.T, path string, stderr io.Writer, log *buffer) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	r := &running{file: path, log: &buffer{}, signal: cancel, done: make(chan struct{})}
+	r := &running{file: path, log: log, signal: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		r.code = run(ctx, []string{"serve", path}, environment{
 			lookup: func(string) (string, bool) { return "", false },
-			stdin:  strings.NewReader(""), stdout: io.Discard, stderr: r.log,
+			stdin:  strings.NewReader(""), stdout: io.Discard, stderr: stderr,
 		})
 	}()
 	t.Cleanup(func() {

@@ -124,9 +124,14 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 	if err != nil {
 		return err
 	}
-	log, level := newLogger(c.cfg.Log, env.stderr)
+	out := newStreams(env)
+	defer out.close()
+	log, level := newLogger(c.cfg.Log, out.stderr)
 	log = slog.New(traced.LogHandler(log.Handler()))
-	changes, err := openAudit(c.cfg, log, env)
+	out.onDropped(func(lines int64) {
+		log.Warn("lines of the log were dropped: nobody read it, or it could not be written", slog.Int64("lines", lines))
+	})
+	changes, err := openAudit(c.cfg, log, out)
 	if err != nil {
 		return err
 	}
@@ -165,7 +170,7 @@ func serve(ctx context.Context, file configFile, env environment, hangup <-chan 
 		return err
 	}
 	auditLoad(ctx, changes, file.path, first)
-	registry.MustRegister(changes, cacheMetrics{current}, feedMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
+	registry.MustRegister(changes, logMetrics{out}, cacheMetrics{current}, feedMetrics{current}, storeMetrics{current}, issuerMetrics{current}, certificateMetrics{current})
 
 	check := newCheckServer(extauthz.NewDoor(current), admission, c.cfg.Server.Check, current.checkTLS())
 	health := newConfigHealth(registry, first)

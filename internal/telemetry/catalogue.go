@@ -378,6 +378,10 @@ var (
 		Name: "gatehouse_audit_failures_total", Type: TypeCounter, Help: "Lines of the audit log that could not be written.",
 		Use: "Is the disk full? Each line is in the usual log instead; with `audit.on_failure: refuse` changes are refused. See [logging](logging.md).",
 	}
+	LogDropped = &Metric{
+		Name: "gatehouse_log_dropped_lines_total", Type: TypeCounter, Help: "Lines of the log that were dropped, because nobody read it or it could not be written.",
+		Use: "Is what collects the logs stuck, or the disk full? Checks and calls don't wait for it. See [logging](logging.md).",
+	}
 	TraceSpans = &Metric{
 		Name: "gatehouse_trace_spans_total", Type: TypeCounter,
 		Help:   "Spans that were recorded, by what became of them.",
@@ -439,7 +443,7 @@ func Catalogue() []Group {
 			StoreUp, StoreCommands, StoreCommandDuration, StoreSilent, StoreSilences, StoreWaiting, StoreRefused, StoreSkipped,
 		}},
 		{"Issuers", []*Metric{IssuerKeys, IssuerLastFetch, IssuerFailures}},
-		{"Audit log and traces", []*Metric{AuditLines, AuditFailures, TraceSpans}},
+		{"Logs and traces", []*Metric{LogDropped, AuditLines, AuditFailures, TraceSpans}},
 		{"Process and configuration", []*Metric{BuildInfo, Ready, ConfigReloads, ConfigGood, ConfigLoaded, ConfigPending, CertificateExpiry, CertificateStart}},
 	}
 }
