@@ -276,6 +276,7 @@ func TestVerdictsWithoutAnEcho(t *testing.T) {
 		"a preflight":                  {refused, outcome{answer: answer{status: 204}, method: "OPTIONS"}, Held},
 		"HEAD":                         {refused, outcome{answer: answer{status: 200}, method: "HEAD"}, Broken},
 		"HEAD, refused":                {refused, outcome{answer: answer{status: 403}, method: "HEAD"}, Held},
+		"HEAD of the login page":       {refused, outcome{answer: answer{status: 203}, method: "HEAD"}, Inconclusive},
 		"too often":                    {refused, outcome{answer: answer{status: 429}}, Inconclusive},
 		"an error":                     {refused, outcome{answer: answer{status: 502}}, Inconclusive},
 		"late":                         {refused, outcome{answer: answer{late: true}}, Inconclusive},
