@@ -226,7 +226,7 @@ token nor its signature is printed. --json prints {"valid", "kind", "reason", "p
 unchecked.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := readToken(cmd.Context(), env, args)
+			raw, err := readToken(cmd, env, args)
 			if err != nil {
 				return err
 			}
@@ -587,7 +587,7 @@ All tokens of a user: 'sessions revoke USER --all', or --before TIME.`,
 				if expires != "" {
 					return usageError{errors.New("--expires belongs to --jti: a token says itself when it expires")}
 				}
-				raw, err := readToken(cmd.Context(), env, args)
+				raw, err := readToken(cmd, env, args)
 				if err != nil {
 					return err
 				}
