@@ -502,7 +502,11 @@ func (o *operator) writeFinding(f *finding) error {
 	d.add("user", f.UserID)
 	d.add("refresh family", f.Family)
 	for _, date := range []struct{ name, claim string }{{"issued", "iat"}, {"not before", "nbf"}, {"authenticated", "auth_time"}, {"expires", "exp"}} {
-		d.add(date.name, claimClock(f.Claims[date.claim], now))
+		when := claimClock(f.Claims[date.claim], now)
+		if date.claim == "exp" && f.Valid && strings.HasSuffix(when, " ago)") {
+			when += ", which doesn't count yet: clocks differ"
+		}
+		d.add(date.name, when)
 	}
 	f.Standing.describe(&d, now)
 	if err := d.write(o.env.stdout); err != nil {
