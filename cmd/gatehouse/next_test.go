@@ -33,6 +33,7 @@ func TestErrorsSayWhatToRunNext(t *testing.T) {
 		{"flag of a command below", []string{"sessions", "list", "bob", "--jsn"}, exitUsage, "unknown flag: --jsn; did you mean --json?"},
 		{"flag that is near nothing", []string{"serve", "--xyzzy"}, exitUsage, "unknown flag: --xyzzy; see 'gatehouse serve --help'"},
 		{"short word that is near nothing", []string{"init", "--dir", "gate"}, exitUsage, "unknown flag: --dir; see 'gatehouse init --help'"},
+		{"number without a unit", []string{"tokens", "mint", "--user", "bob", "--ttl", "5"}, exitUsage, `gatehouse: --ttl "5": it is a number with a unit, such as 500ms, 90s, 15m or 24h`},
 		{"two letters swapped", []string{"demo", "--prot", "1"}, exitUsage, "unknown flag: --prot; did you mean --port?"},
 		{"short flag", []string{"serve", "-x"}, exitUsage, "see 'gatehouse serve --help'"},
 		{"no configuration", []string{"serve"}, exitFailed, "gatehouse: 'gatehouse init' writes one to begin with"},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
@@ -115,6 +116,9 @@ why.`,
 	root.SetVersionTemplate(telemetry.ReadBuild().String() + "\n")
 	root.Flags().BoolP("version", "v", false, "say which version this is")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Value.Type() == "duration" {
+			return usageError{fmt.Errorf("--%s %q: it is a number with a unit, such as 500ms, 90s, 15m or 24h", invalid.GetFlag().Name, invalid.GetValue())}
+		}
 		return usageError{fmt.Errorf("%w; %s", err, orHelp(cmd, suggestedFlag(cmd, err)))}
 	})
 	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), initCommand(env), demoCommand(env), readyCommand(env))
