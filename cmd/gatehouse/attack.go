@@ -367,7 +367,10 @@ should reach it. Ctrl-C stops it.`,
 		Example: `  gatehouse attack echo --listen 127.0.0.1:8101`,
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			listener, err := new(net.ListenConfig).Listen(cmd.Context(), "tcp", address)
+			if _, _, err := net.SplitHostPort(address); err != nil && !strings.HasPrefix(address, "unix://") {
+				return usageError{fmt.Errorf("--listen %q: write HOST:PORT, as in 127.0.0.1:8101", address)}
+			}
+			listener, err := listen(cmd.Context(), "--listen", address)
 			if err != nil {
 				return err
 			}

@@ -43,6 +43,8 @@ func TestErrorsSayWhatToRunNext(t *testing.T) {
 		{"directory", []string{"config", "check", filepath.Dir(typo)}, exitFailed, "gatehouse: name the file in it: " + typo},
 		{"no Redis", []string{"sessions", "list", "bob", "-c", nobody}, exitFailed, "connection refused; start it, or correct redis.url; of a server that runs, 'gatehouse ready' says whether it has reached it"},
 		{"port in use", []string{"serve", inUse}, exitFailed, "is in use: stop the program that has it ('gatehouse ready' says whether it is a Gatehouse), or choose another one"},
+		{"port of the echo in use", []string{"attack", "echo", "--listen", taken.Addr().String()}, exitFailed, "--listen: address " + taken.Addr().String() + " is in use: stop the program that has it ('gatehouse ready' says whether it is a Gatehouse), or choose another one"},
+		{"no host to listen on", []string{"attack", "echo", "--listen", "3000"}, exitUsage, `--listen "3000": write HOST:PORT, as in 127.0.0.1:8101`},
 		{"no server", []string{"ready", "--ops", "127.0.0.1:1"}, exitFailed, "is the server running ('gatehouse serve'), and is that its server.ops.listen?"},
 		{"no server to explain", []string{"explain", "--server", "127.0.0.1:1", "http://gw/"}, exitUsage, "is the server running ('gatehouse serve'), and is that its server.ops.listen?"},
 		{"no gateway's configuration", []string{"envoy", "lint", "nowhere.yaml"}, exitFailed, "no such file or directory; 'gatehouse init' writes one to begin with"},
