@@ -576,28 +576,37 @@ func measureExpiry(ctx context.Context, s *stack, rdb *redis.Client, tries int) 
 		lanes = 20
 		early = 30 * time.Millisecond // before the end, from when on it is asked
 		every = 2 * time.Millisecond
+
+		mostMissed = 10
 	)
 	r := expiryReport{Grace: ms(grace)}
 	var mu sync.Mutex
 	err := inLanes(ctx, s, rdb, "frozen", min(lanes, tries), func(ctx context.Context, lane int, u *subject) error {
 		key := sessionPrefix + u.id
-		for range share(tries, min(lanes, tries), lane) {
+		missed := 0
+		for done := 0; done < share(tries, min(lanes, tries), lane); {
 			record, err := newRecord(u.sessionUser, time.Now(), life)
 			if err != nil {
 				return err
 			}
+			written := time.Now()
 			if err := rdb.Set(ctx, key, record, life).Err(); err != nil {
 				return err
 			}
 			end, err := endOf(ctx, rdb, key)
+			if err == nil {
+				// Into the cache; the refusal of the session before it is there yet.
+				begun := change{write: "SET of a short session", asker: &u.session, want: u.session.known}
+				_, _, err = begun.honoured(ctx, time.Now(), 0)
+			}
+			if err != nil && time.Since(written) > life && missed < mostMissed {
+				missed++ // this machine stood still, and it has ended before it was asked for
+				continue
+			}
 			if err != nil {
 				return err
 			}
-			// Into the cache; the refusal of the session before it is there yet.
-			begun := change{write: "SET of a short session", asker: &u.session, want: u.session.known}
-			if _, _, err := begun.honoured(ctx, time.Now(), 0); err != nil {
-				return err
-			}
+			done++
 			if !pause(ctx, time.Until(end)-early) {
 				return ctx.Err()
 			}

@@ -43,6 +43,10 @@ policies:
 default_policy: user
 `
 
+// patientConfig is that of a Gatehouse to which a Redis that stands still for a moment is no
+// outage.
+const patientConfig = `redis: {timeout: 5s}`
+
 // The key of internal callers, and whose tokens are accepted beside Gatehouse's
 // own.
 const (

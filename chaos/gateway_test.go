@@ -37,13 +37,32 @@ const (
 // replicas healthy.
 func startGateway(t *testing.T, gates ...*gate) *gateway {
 	t.Helper()
+	return startGatewayOf(t, envoy.Config, gates...)
+}
+
+// patientEnvoy is the shipped configuration, but for how long checks are waited for.
+func patientEnvoy(t *testing.T) string {
+	t.Helper()
+	config := envoy.Config
+	for _, edit := range [][2]string{
+		{"\n                timeout: 1s\n", "\n                timeout: 8s\n"}, {"max_interval: 0.5s}", "max_interval: 4s}"}, {"connect_timeout: 0.25s", "connect_timeout: 4s"},
+	} {
+		require.Equal(t, 1, strings.Count(config, edit[0]), "the shipped file has another form: adapt the test")
+		config = strings.Replace(config, edit[0], edit[1], 1)
+	}
+	return config
+}
+
+// startGatewayOf is startGateway with a configuration of the shipped form.
+func startGatewayOf(t *testing.T, config string, gates ...*gate) *gateway {
+	t.Helper()
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.Header.Get("x-user-id"))
 	}))
 	t.Cleanup(service.Close)
 
 	const endpoint = "        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9001}}}\n"
-	require.Equal(t, 1, strings.Count(envoy.Config, endpoint), "the shipped file has another form: adapt the test")
+	require.Equal(t, 1, strings.Count(config, endpoint), "the shipped file has another form: adapt the test")
 	var endpoints strings.Builder
 	addresses := map[string]string{
 		shippedHTTP:  gates[0].http,
@@ -55,7 +74,7 @@ func startGateway(t *testing.T, gates ...*gate) *gateway {
 	}
 	ports := proctest.FreePorts(t, 2)
 	addresses[shippedGateway], addresses[shippedAdmin] = proc.Local(ports[0]), proc.Local(ports[1])
-	text, err := proc.RewriteAddresses([]byte(strings.Replace(envoy.Config, endpoint, endpoints.String(), 1)), addresses)
+	text, err := proc.RewriteAddresses([]byte(strings.Replace(config, endpoint, endpoints.String(), 1)), addresses)
 	require.NoError(t, err)
 	gw := &gateway{
 		Envoy: proctest.StartEnvoy(t, text, proc.EnvoyOptions{}), addr: proc.Local(ports[0]),

@@ -87,7 +87,7 @@ func beginLong(t *testing.T, why string, programs ...string) {
 
 // of returns how much of something there is to be: in the short form, or in the
 // long one.
-func of[T int | time.Duration](short, long T) T {
+func of[T int | string | time.Duration](short, long T) T {
 	if *full {
 		return long
 	}

@@ -225,7 +225,7 @@ const (
 func TestWaysOfRevoking(t *testing.T) {
 	begin(t, "redis-server")
 	s := newSecrets(t)
-	g := startGate(t, s, "redis://"+proctest.StartRedis(t).Addr, s.passwords(t, len(ways)), graceConfig)
+	g := startGate(t, s, "redis://"+proctest.StartRedis(t).Addr, s.passwords(t, len(ways)), graceConfig, patientConfig)
 	for i, prepare := range ways {
 		v := prepare(t, g, i)
 		for _, c := range v.shown {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/gatehouse-auth/gatehouse/envoy"
 	"github.com/gatehouse-auth/gatehouse/internal/proc/proctest"
 )
 
@@ -26,8 +27,10 @@ func TestRollingRestart(t *testing.T) {
 	s := newSecrets(t)
 	r := proctest.StartRedis(t)
 	const drains = `server: {drain: 3s, check: {max_connection_age: 2s}}`
-	gates := []*gate{startGate(t, s, "redis://"+r.Addr, drains), startGate(t, s, "redis://"+r.Addr, drains)}
-	gw := startGateway(t, gates...)
+	start := func() *gate { return startGate(t, s, "redis://"+r.Addr, drains, of(patientConfig, "")) }
+	gates := []*gate{start(), start()}
+	// In the short form a machine that stands still for a second doesn't count.
+	gw := startGatewayOf(t, of(patientEnvoy(t), envoy.Config), gates...)
 	all := gates[0].sessions(t, 20)
 	for _, c := range all[:10] {
 		all = append(all, s.token(t, c.user))
@@ -285,22 +288,28 @@ func TestConnectionAgeHasJitter(t *testing.T) {
 	begin(t, "redis-server")
 	const age, connections = 2 * time.Second, 100
 	r := proctest.StartRedis(t)
-	g := startGate(t, newSecrets(t), "redis://"+r.Addr, fmt.Sprintf("server: {check: {max_connection_age: %v}}", age))
+	g := startGate(t, newSecrets(t), "redis://"+r.Addr, fmt.Sprintf("server: {check: {max_connection_age: %v}}", age), patientConfig)
 	l := startLoad(t, g, loadOptions{rate: 200}, g.sessions(t, 5)...)
 	began := now()
 	peers := make([]*peer, connections)
-	for i := range peers {
-		peers[i] = newPeer(t, g.check)
+	var least, most time.Duration
+	for tries := 0; ; tries++ {
+		for i := range peers {
+			peers[i] = newPeer(t, g.check)
+		}
+		ages := make([]time.Duration, connections)
+		for i, p := range peers {
+			told, _, code := p.ends(t)
+			require.NotZero(t, told, "closed without GOAWAY")
+			require.Equal(t, http2.ErrCodeNo, code)
+			ages[i] = told - p.opened
+		}
+		least, most = slices.Min(ages), slices.Max(ages)
+		if least < age { // without jitter none can; but all may, where it is read late
+			break
+		}
+		require.Less(t, tries, 5, "none comes back before its age")
 	}
-	ages := make([]time.Duration, connections)
-	for i, p := range peers {
-		told, _, code := p.ends(t)
-		require.NotZero(t, told, "closed without GOAWAY")
-		require.Equal(t, http2.ErrCodeNo, code)
-		ages[i] = told - p.opened
-	}
-	least, most := slices.Min(ages), slices.Max(ages)
-	require.Less(t, least, age, "none comes back before its age") // without jitter none can
 	require.Greater(t, most, age)
 	result := l.finish(t, fmt.Sprintf("%d connections reach their age of %v", connections, age), began, 0)
 	require.Zero(t, result.refused)

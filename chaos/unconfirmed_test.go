@@ -26,30 +26,48 @@ func strictly(t *testing.T, g *gate, c *credential) (status int) {
 // master died.
 func TestUnconfirmedRevocationsCanBeLost(t *testing.T) {
 	begin(t, "redis-server")
+	for range 5 {
+		if unconfirmedIsLost(t) {
+			return
+		}
+	}
+	t.Skip("no verdict: this machine is so busy that the Sentinels change the master again and again")
+}
+
+// unconfirmedIsLost has a revocation be lost. It is false where the Sentinels chose another
+// master before, though nothing was wrong.
+func unconfirmedIsLost(t *testing.T) bool {
+	t.Helper()
 	n := startNetwork(t)
 	s := newSecrets(t)
-	careless := startGate(t, s, n.url())
-	careful := startGate(t, s, n.url(), "redis: {confirm_replicas: 1}")
+	careless := startGate(t, s, n.url(), patientConfig)
+	careful := startGate(t, s, n.url(), patientConfig, "redis: {confirm_replicas: 1}")
 	n.ownUsers(t)
+	master := n.Master()
 	lost, doubted, kept := careless.session(t, "lost"), careless.session(t, "doubted"), careless.session(t, "kept")
 	n.replicated(t)
-	revoke := func(g *gate, c *credential) (int, string) {
+	type said struct {
+		status int
+		answer string
+	}
+	revoke := func(g *gate, c *credential) said {
 		status, answer, err := g.send(t.Context(), http.MethodPost, "/auth/logout", nil, c.headers)
 		require.NoError(t, err)
-		return status, string(answer)
+		return said{status, string(answer)}
 	}
-	status, _ := revoke(careless, kept)
-	require.Equal(t, http.StatusOK, status)
+	toKept := revoke(careless, kept)
 	n.replicated(t)
-	master := n.Master()
 	for _, r := range n.Replicas() {
 		n.detach(t, r)
 	}
-	status, _ = revoke(careless, lost)
-	require.Equal(t, http.StatusOK, status, "nobody waits for a replica")
-	status, answer := revoke(careful, doubted)
-	require.Equal(t, http.StatusInternalServerError, status, "and this one says that it isn't confirmed")
-	require.JSONEq(t, `{"error":"Logout failed"}`, answer)
+	toLost, toDoubted := revoke(careless, lost), revoke(careful, doubted)
+	if n.Master() != master {
+		return false
+	}
+	require.Equal(t, http.StatusOK, toKept.status)
+	require.Equal(t, http.StatusOK, toLost.status, "nobody waits for a replica")
+	require.Equal(t, http.StatusInternalServerError, toDoubted.status, "and this one says that it isn't confirmed")
+	require.JSONEq(t, `{"error":"Logout failed"}`, toDoubted.answer)
 	for _, c := range []*credential{lost, doubted, kept} {
 		require.Equal(t, http.StatusUnauthorized, strictly(t, careless, c), "all of them count")
 	}
@@ -60,6 +78,7 @@ func TestUnconfirmedRevocationsCanBeLost(t *testing.T) {
 		require.Equal(t, http.StatusOK, strictly(t, g, doubted), "as was said")
 		require.Equal(t, http.StatusUnauthorized, strictly(t, g, kept))
 	}
+	return true
 }
 
 // Which number makes the promise true, with two replicas: the sentences of

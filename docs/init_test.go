@@ -92,7 +92,7 @@ func TestInit(t *testing.T) {
 				"[[ $(curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:" + ports["8080"] + "/shop/v1) != 503 ]] && break\n  sleep 0.1\ndone\n```\n"
 			page = strings.Replace(page, "## Try it\n", "## Try it\n\n"+wait, 1)
 			file := filepath.Join(dir, "page.md")
-			require.NoError(t, os.WriteFile(file, []byte("<!-- run: needs=envoy -->\n<!-- here: cd '"+gate+"' -->\n"+page), 0o600))
+			require.NoError(t, os.WriteFile(file, []byte("<!-- run: needs=envoy -->\n<!-- here: cd '"+gate+"'; patient gatehouse.yaml; patient envoy.yaml -->\n"+page), 0o600))
 			pagetest.Run(t, file, pagetest.Options{Path: []string{binDir}})
 		})
 	}

@@ -190,6 +190,7 @@ func (s *stack) newWeakGateway(t *testing.T, edits ...edit) (*gateway, error) {
 	t.Helper()
 	ports := proctest.FreePorts(t, 2)
 	text, err := edited(envoy.Config, append([]edit{
+		s.waits,
 		endpoints("gatehouse", s.checks()...), endpoints("gatehouse_http", s.replicas[0].http),
 	}, edits...)...)
 	if err != nil {

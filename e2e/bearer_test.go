@@ -249,8 +249,6 @@ func TestAttackTokens(t *testing.T) {
 			"exp negative":      signed(head, with(claims, object{"exp": -1})),
 			"expired":           signed(head, with(claims, object{"exp": now - 31})),
 			"expired long ago":  signed(head, with(claims, object{"exp": now - 86400})),
-			"not yet":           signed(head, with(claims, object{"nbf": now + 90})),
-			"from the future":   signed(head, with(claims, object{"iat": now + 90})),
 			"nbf a text":        signed(head, with(claims, object{"nbf": "0"})),
 
 			// Size.
@@ -268,6 +266,14 @@ func TestAttackTokens(t *testing.T) {
 				requireBadToken(t, g.get(t, "/users/me", bearer(token)))
 				requireAllowed(t, g.get(t, "/public/hello", bearer(token)), nobody)
 			})
+		}
+		// All those took a while: what is about the present is made now.
+		now = time.Now().Unix()
+		for name, token := range map[string]string{
+			"not yet":         signed(head, with(claims, object{"nbf": now + 90})),
+			"from the future": signed(head, with(claims, object{"iat": now + 90})),
+		} {
+			t.Run(name, func(t *testing.T) { requireBadToken(t, g.get(t, "/users/me", bearer(token))) })
 		}
 		for name, token := range map[string]string{
 			"within the leeway": signed(head, with(claims, object{"exp": now - 5})),
@@ -363,13 +369,14 @@ func TestKeyRotation(t *testing.T) {
 		requireAllowed(t, g.get(t, "/users/me", bearer(second.issue(claimsOf(issuer, alice)))), alice)
 		requireAllowed(t, g.get(t, "/users/me", bearer(first.issue(claimsOf(issuer, bob)))), bob)
 	}
-	fetches := s.idp.fetches.Load()
+	fetches, began := s.idp.fetches.Load(), time.Now()
 	for range 50 {
 		for _, issuer := range issuers {
 			requireBadToken(t, g.get(t, "/users/me", bearer(newKid(first, newSessionID()).issue(claimsOf(issuer, bob)))))
 		}
 	}
-	require.LessOrEqual(t, s.idp.fetches.Load(), fetches+int64(len(issuers)))
+	const cool = 10 * time.Second // the default
+	require.LessOrEqual(t, s.idp.fetches.Load(), fetches+int64(len(issuers))*(1+int64(time.Since(began)/cool)))
 
 	// The issuer's outage changes nothing for keys that are known.
 	require.NoError(t, s.idp.stop())

@@ -47,7 +47,7 @@ func (s *stack) exampleGateway(t *testing.T, path string, edits ...edit) *gatewa
 	t.Helper()
 	ports, err := proc.FreePorts(2)
 	require.NoError(t, err)
-	text, err := edited(example(t, path), append(edits, endpoints("gatehouse", s.checks()...), endpoints("services", s.recorder.addr()))...)
+	text, err := edited(example(t, path), append(edits, s.waits, endpoints("gatehouse", s.checks()...), endpoints("services", s.recorder.addr()))...)
 	require.NoError(t, err)
 	text, err = proc.RewritePorts(text, map[int]int{portGateway: ports[0], portAdmin: ports[1]})
 	require.NoError(t, err)

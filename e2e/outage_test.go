@@ -58,7 +58,7 @@ func (g *gateway) requireUnavailable(t *testing.T, c everyCredential) {
 // answer is honest all the way, also where Envoy would rather let requests
 // pass, and nobody has to be restarted.
 func TestRedisOutage(t *testing.T) {
-	s := start(t, options{config: `
+	s := start(t, options{hurried: true, config: `
 redis: {timeout: 200ms}
 policies:
   tolerant: {credentials: [bearer, session], on_store_outage: accept_bearer}

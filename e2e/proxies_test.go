@@ -51,6 +51,8 @@ var nginx = proxy{
 		// Packages keep these where only root may write.
 		"http {\n":               "http {\n client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n",
 		"worker_processes auto;": "worker_processes 1;",
+		// A machine that stands still is no outage.
+		"proxy_read_timeout 3s;": "proxy_read_timeout 20s;", "proxy_next_upstream_timeout 4s;": "proxy_next_upstream_timeout 20s;",
 		"        # A path that nothing above names": `
         location ~ ^/p(/|$) { proxy_pass http://user_service; }
         location ~ ^/misnamed(/|$) { auth_request /_gatehouse/no-such-policy; proxy_pass http://user_service; }

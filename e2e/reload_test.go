@@ -39,7 +39,7 @@ redis: {timeout: %dms}
 identity: {headers: {user_id: %s}}
 policies: {flips: {credentials: [session], roles: {any: [%s]}}}
 routes: [{path: /p/flips, policy: flips}, {path: /p/any, policy: any}, {path: /p/open, policy: open}]
-`, 2000+n/2%2, header[n%2], []string{"a", "b"}[n%2])
+`, 5000+n/2%2, header[n%2], []string{"a", "b"}[n%2])
 	}
 	s := start(t, options{config: changes(0)})
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -42,7 +42,7 @@ const baseConfig = `
 server:
   http: {public_url: "https://gateway.example.com", trusted_hops: 1}
   drain: 0s
-redis: {timeout: 400ms}
+redis: {timeout: 5s}
 log: {level: debug, format: json}
 tokens: {issuer: "https://gateway.example.com", audiences: [api]}
 policies:
@@ -99,6 +99,7 @@ const extraRoutes = `
 type options struct {
 	config   string   // YAML over baseConfig
 	replicas int      // of Gatehouse; 0 for 1
+	hurried  bool     // gateways wait for Gatehouse no longer than the shipped files say
 	socket   bool     // the check listener is a Unix socket
 	env      []string // of the replicas, beside the test's
 }
@@ -107,6 +108,7 @@ type options struct {
 // gateways, which are started by need.
 type stack struct {
 	dir      string
+	hurried  bool // see options
 	redis    *proc.Redis
 	store    *redis.Client // the tests' own way into Redis
 	replicas []*replica
@@ -152,7 +154,7 @@ func tryStack(ctx context.Context, o options) (_ *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{dir: dir, gateways: map[string]*gateway{}}
+	s := &stack{dir: dir, hurried: o.hurried, gateways: map[string]*gateway{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -323,6 +325,7 @@ func (s *stack) newGateway(ctx context.Context, shipped string, edits ...edit) (
 		listeners[portTLS] = ports[2]
 	}
 	edits = append([]edit{
+		s.waits,
 		routesFirst(extraRoutes),
 		endpoints("user_service", s.recorder.addr()),
 		endpoints("order_service", s.recorder.addr()),
@@ -353,6 +356,29 @@ func (s *stack) newGateway(ctx context.Context, shipped string, edits ...edit) (
 		}
 	}
 	return g, nil
+}
+
+// waits has Envoy wait for its checks for longer than the second that it has as shipped: a
+// machine that stands still for so long is no outage that a test is about, unless it says so.
+func (s *stack) waits(config map[string]any) error {
+	if s.hurried {
+		return nil
+	}
+	found := 0
+	each(config, func(m map[string]any) {
+		if to, ok := m["envoy_grpc"].(map[string]any); !ok || to["cluster_name"] != "gatehouse" {
+			return
+		}
+		m["timeout"] = "20s"
+		if policy, ok := m["retry_policy"].(map[string]any); ok {
+			policy["retry_back_off"].(map[string]any)["max_interval"] = "10s" // the time of one try
+		}
+		found++
+	})
+	if found != 1 {
+		return fmt.Errorf("the Envoy configuration has %d services named gatehouse, not one: adapt the test", found)
+	}
+	return inCluster("gatehouse", func(cluster map[string]any) { cluster["connect_timeout"] = "5s" })(config)
 }
 
 func (s *stack) checks() []string {

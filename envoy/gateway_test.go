@@ -40,6 +40,9 @@ const (
 	portDemo    = 8103
 )
 
+// patience bounds every wait in these tests.
+const patience = 30 * time.Second
+
 // check is what a stand-in for Gatehouse answers.
 type check func(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error)
 
@@ -163,7 +166,26 @@ func cut(from, upTo string) edit {
 	}
 }
 
+// waits is an edit that has Envoy wait for its checks for longer than a second: a machine
+// that stands still for so long is no outage.
+func waits(t *testing.T, config string) string {
+	t.Helper()
+	for old, text := range map[string]string{
+		"\n                timeout: 1s\n": "\n                timeout: 20s\n",
+		"max_interval: 0.5s}":             "max_interval: 20s}", "connect_timeout: 0.25s": "connect_timeout: 5s",
+	} {
+		config = replace(old, text)(t, config)
+	}
+	return config
+}
+
 func startGateway(t *testing.T, edits ...edit) *gateway {
+	t.Helper()
+	return startHurriedGateway(t, append([]edit{waits}, edits...)...)
+}
+
+// startHurriedGateway is startGateway for one that waits no longer than the shipped file says.
+func startHurriedGateway(t *testing.T, edits ...edit) *gateway {
 	t.Helper()
 	g := newGateway(t, portGateway, portAdmin, portCheck, portAuthAPI, portUsers, portOrders, portDemo)
 	g.stopCheck = g.serve(t, g.ports[portCheck])
@@ -223,7 +245,7 @@ func (g *gateway) send(t *testing.T, request string) reply {
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", g.addr)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
 	head, body, _ := strings.Cut(request, "\n\n")
 	if !strings.Contains(strings.ToLower(head), "\nhost:") {
 		head += "\nHost: gateway.example.com"

@@ -72,7 +72,7 @@ func startTLSGateway(t *testing.T, p pki, check grpc.ServerOption) *gateway {
 	t.Helper()
 	g := newGateway(t, portTLS, portGateway, portAdmin, portCheck, portAuthAPI, portUsers, portOrders, portDemo)
 	g.stopCheck = g.serve(t, g.ports[portCheck], check)
-	g.start(t, envoy.ConfigTLS, replace("envoy/certs/", p.dir+"/"))
+	g.start(t, envoy.ConfigTLS, waits, replace("envoy/certs/", p.dir+"/"))
 	return g
 }
 

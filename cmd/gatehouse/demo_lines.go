@@ -133,10 +133,35 @@ type demoClient struct {
 	jars map[string]http.CookieJar // by the names of their files
 }
 
+// demoPatience is how long a line is tried again while a server says that it can't tell: a
+// machine that is starting all of this may stand still for longer than a store is waited for.
+const demoPatience = 15 * time.Second
+
 // do sends a line's request and returns the cookies and the body of the answer,
 // an error for any other status than the line's.
 func (c *demoClient) do(ctx context.Context, l demoLine) ([]*http.Cookie, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	const pause = 200 * time.Millisecond
+	for end := time.Now().Add(demoPatience); ; {
+		status, cookies, body, err := c.send(ctx, l)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case status == l.status:
+			return cookies, body, nil
+		case status < http.StatusInternalServerError || time.Now().After(end):
+			return nil, nil, fmt.Errorf("%s answers %d instead of %d: %s", l.path, status, l.status, bytes.TrimSpace(body))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// send sends a line's request once.
+func (c *demoClient) send(ctx context.Context, l demoLine) (status int, cookies []*http.Cookie, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
 	method := l.method
 	switch {
@@ -147,7 +172,7 @@ func (c *demoClient) do(ctx context.Context, l demoLine) ([]*http.Cookie, []byte
 	}
 	request, err := http.NewRequestWithContext(ctx, method, c.base+l.path, strings.NewReader(l.body))
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	if l.body != "" {
 		request.Header.Set("Content-Type", "application/json")
@@ -159,21 +184,15 @@ func (c *demoClient) do(ctx context.Context, l demoLine) ([]*http.Cookie, []byte
 	}
 	jar, err := c.jar(l.jar)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	response, err := (&http.Client{Jar: jar}).Do(request)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	if err != nil {
-		return nil, nil, err
-	}
-	if response.StatusCode != l.status {
-		return nil, nil, fmt.Errorf("%s answers %d instead of %d: %s", l.path, response.StatusCode, l.status, bytes.TrimSpace(body))
-	}
-	return response.Cookies(), body, nil
+	body, err = io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	return response.StatusCode, response.Cookies(), body, err
 }
 
 // jar returns the cookie jar that stands for a file, nil for "".

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +49,27 @@ func TestDemoTellsTheTruth(t *testing.T) {
 			require.Equal(t, exitOK, gatehouse(t, nil, "config", "check", dir+"/gatehouse.yaml").code)
 		})
 	}
+}
+
+// A store that stood still for a moment has the demo ask once more. Any other answer than
+// that of the line is one too many.
+func TestDemoTriesAgainWhatCouldNotBeTold(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if asked++; asked < 3 || string(body) != "all of it" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer gateway.Close()
+	c := demoClient{base: gateway.URL}
+	_, _, err := c.do(t.Context(), demoLine{path: "/", body: "all of it", status: http.StatusOK})
+	require.NoError(t, err)
+	require.Equal(t, 3, asked)
+	_, _, err = c.do(t.Context(), demoLine{path: "/x", body: "all of it", status: http.StatusUnauthorized})
+	require.ErrorContains(t, err, "/x answers 200 instead of 401")
+	require.Equal(t, 4, asked)
 }
 
 // What somebody else made stays as it is; what a demo made is made anew, for its owner

@@ -160,6 +160,7 @@ routes: [{path: /limited, policy: limited}, {path: /watched, policy: watched}]
 		d.config = strings.Replace(d.config, before, after, 1)
 	}
 	g := d.serve(t)
+	until(t, "the cache answers", func() bool { return g.metric(t, "gatehouse_cache_coherent") == "1" })
 	conn := g.dial(t, grpc.WithTransportCredentials(credentials.NewTLS(ca.clientTLS(t))))
 	status, _, line := g.call(t, "POST", "/auth/login", `{"email":"bob@example.com","password":"`+deskPassword+`"}`, nil)
 	require.Equal(t, 200, status)
@@ -184,6 +185,10 @@ routes: [{path: /limited, policy: limited}, {path: /watched, policy: watched}]
 	require.Equal(t, 401, status)
 	status, _, _ = g.call(t, "POST", "/auth/logout", ``, bob)
 	require.Equal(t, 200, status)
+	until(t, "the issuer was asked for its keys", func() bool {
+		failures := g.metric(t, `gatehouse_issuer_fetch_failures{issuer="https://idp.example.com"}`)
+		return failures != "" && failures != "0"
+	})
 	return g, conn
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,7 +87,11 @@ func TestReadyAsksTheOpsListener(t *testing.T) {
 			var stdout strings.Builder
 			cmd := readyCommand(environment{stdout: &stdout})
 			cmd.SilenceErrors, cmd.SilenceUsage = true, true
-			cmd.SetArgs(c.args)
+			args := c.args
+			if !slices.Contains(args, "--timeout") { // this machine may be busy
+				args = append(args, "--timeout", "20s")
+			}
+			cmd.SetArgs(args)
 			err := cmd.ExecuteContext(t.Context())
 			if c.err == "" {
 				require.NoError(t, err)

@@ -217,6 +217,7 @@ func TestTokensInspect(t *testing.T) {
 		})
 	}
 
+	access, _ = g.app(t, "bob") // all that took a while
 	text := d.pipe(t, access, "tokens", "inspect").stdout
 	require.Regexp(t, `issued +20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \(\d+s ago\)\n`, text)
 	require.Regexp(t, `expires +20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \(in 14m\)\n`, text)

@@ -35,8 +35,9 @@
 //	                          isn't so within a minute
 //	<!-- here: COMMANDS -->   this machine is another one than the reader's: exchange FILE…
 //	                          exchanges the ports in files that a program has written,
-//	                          patient FILE lets a gate wait longer for its store; and
-//	                          mkdir, cd and ln -s put in place what the reader has
+//	                          patient FILE lets a gate wait longer for its store, or its
+//	                          Envoy for it; and mkdir, cd and ln -s put in place what the
+//	                          reader has
 //	<!-- hand: STEP -->       the reader does by hand what the page says: end PORT ends the
 //	                          program of a terminal, NAME=$(after LINE BEFORE) takes a value
 //	                          out of what the demo printed, node -e '…' looks as a browser

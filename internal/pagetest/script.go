@@ -39,8 +39,9 @@ waited() { # a command, for as long as it fails
 	eval "$1"
 	return 1
 }
-patient() { # a gate's configuration: a busy machine answers late
-	sed -i 's|^redis:|&\n  timeout: 5s|' "$1"
+patient() { # the configuration of a gate, or of its Envoy: a busy machine answers late
+	sed -i -e '/^redis: {/!s|^redis:|&\n  timeout: 5s|' -e 's|^redis: {|&timeout: 5s, |' -e 's|^                timeout: 1s$|                timeout: 5s|' \
+		-e 's|{cluster_name: gatehouse}, timeout: 1s}|{cluster_name: gatehouse}, timeout: 5s}|' -e 's|max_interval: 0.5s|max_interval: 5s|' -e 's|connect_timeout: 0.25s|connect_timeout: 5s|' "$1"
 }
 after() { # a line of what the demo printed, and what stands before a value in the next one
 	grep -A 1 "^# $1" demo.txt | sed -n "s/.*\($2\)\([^']*\)'.*/\2/p" | head -1
