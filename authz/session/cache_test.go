@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -538,16 +537,6 @@ func TestStormOfTouches(t *testing.T) {
 	f.session(t, "id")
 }
 
-// awaitFrozen waits until a process stands still that got SIGSTOP: the signal takes a
-// moment.
-func awaitFrozen(t *testing.T, pid int) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		return errors.Is(err, os.ErrNotExist) || strings.Contains(string(stat), ") T ") // no /proc: as good as known
-	}, 10*time.Second, time.Millisecond)
-}
-
 // A frozen server answers nobody from the cache for longer than the lease.
 func TestFrozenServerIsNotTrusted(t *testing.T) {
 	proctest.Need(t, "redis-server")
@@ -581,9 +570,8 @@ func TestFrozenServerIsNotTrusted(t *testing.T) {
 		}
 		return err == nil && store.CacheStats().Hits > 0 && held
 	}, 10*time.Second, time.Millisecond)
-	require.NoError(t, r.Signal(syscall.SIGSTOP))
+	proctest.Freeze(t, r.Process)
 	defer func() { _ = r.Signal(syscall.SIGCONT) }()
-	awaitFrozen(t, r.PID())
 	frozen := time.Now()
 	for {
 		// However slow this machine is: what is asked when the lease is over is refused.

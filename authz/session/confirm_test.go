@@ -172,7 +172,7 @@ func TestRevocationsWaitForReplicas(t *testing.T) {
 	f, patient := openConfirming(t, "redis://"+master.Addr, confirming)
 	prepareRevocations(t, patient)
 
-	require.NoError(t, replica.Signal(syscall.SIGSTOP))
+	proctest.Freeze(t, replica.Process)
 	for name, revoke := range revocations(f) {
 		for range 2 { // once more finds its work done, and must not take that for confirmed
 			start := time.Now()
@@ -247,7 +247,7 @@ func TestRevocationAtAMasterThatHangs(t *testing.T) {
 	t.Cleanup(func() { _ = master.Signal(syscall.SIGCONT) })
 	f, patient := openConfirming(t, "redis://"+master.Addr, confirming)
 	prepareRevocations(t, patient)
-	require.NoError(t, master.Signal(syscall.SIGSTOP))
+	proctest.Freeze(t, master.Process)
 	for name, revoke := range revocations(f) {
 		start := time.Now()
 		err := inTime(t, func() error { _, err := revoke(t.Context()); return err })
@@ -306,7 +306,7 @@ func TestRevocationsWaitForTheReplicasOfACluster(t *testing.T) {
 	require.Len(t, f.allKeys(t, "gatehouse:dead:*"), n)
 
 	// All but one: what lies at that one's master is in doubt, the rest is not.
-	require.NoError(t, replicas[0].Signal(syscall.SIGSTOP))
+	proctest.Freeze(t, replicas[0].Process)
 	confirmed, doubted := 0, 0
 	for i := range 12 {
 		_, err := answered(t, func(ctx context.Context) (string, error) { return "", f.Revoke(ctx, fmt.Sprint("id", i)) })
