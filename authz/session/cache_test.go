@@ -928,7 +928,12 @@ func TestTheAgeOfTheProofIsTheStaleness(t *testing.T) {
 		require.Positive(t, age)
 		return age
 	}
-	require.Eventually(t, func() bool { before := age(); return age() < before }, 20*time.Second, time.Millisecond, "a proof came")
+	last := age()
+	require.Eventually(t, func() bool {
+		before := last
+		last = age()
+		return last < before
+	}, 20*time.Second, time.Millisecond, "a proof came")
 	f.cut()
 	require.Eventually(t, func() bool { return age() > 5*heartbeat }, 20*time.Second, time.Millisecond)
 	st, _ := f.CacheState()
