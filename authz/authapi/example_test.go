@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authz"
 	"github.com/gatehouse-auth/gatehouse/authz/authapi"
@@ -26,7 +27,8 @@ func (directory) Authenticate(_ context.Context, email, password string) (*authz
 
 // A team brings its own users with one method.
 func Example() {
-	client, err := session.Open("embedded://", session.OpenOptions{}) // or redis://…
+	const timeout = 10 * time.Second
+	client, err := session.Open("embedded://", session.OpenOptions{Timeout: timeout}) // or redis://…
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -38,7 +40,7 @@ func Example() {
 		return
 	}
 	api, err := authapi.New(authapi.Options{
-		Store:     session.New(client, session.Options{Profiles: true}),
+		Store:     session.New(client, session.Options{Profiles: true, Timeout: timeout}),
 		Cookies:   signer,
 		UserStore: directory{},
 	})

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -202,20 +203,22 @@ func TestHeaderNamesOfAnyCase(t *testing.T) {
 // of it, and lets the request pass under failure_mode_allow.
 func TestRefusalComesBeforeTheCallersDeadline(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
-	for _, patience := range []time.Duration{time.Second, 2 * time.Second} {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		response, err := s.Check(ctx, get("/", "cookie", "sessionId=signed.slow").asMap())
-		require.NoError(t, err)
-		require.NoError(t, ctx.Err(), "too late")
-		require.Equal(t, storeOut, answer(response))
-	}
+	synctest.Test(t, func(t *testing.T) { // where this machine stands still, time does so, too
+		s := newServer(t)
+		for _, patience := range []time.Duration{time.Second, 2 * time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			response, err := s.Check(ctx, get("/", "cookie", "sessionId=signed.slow").asMap())
+			require.NoError(t, err)
+			require.NoError(t, ctx.Err(), "too late")
+			require.Equal(t, storeOut, answer(response))
+		}
 
-	// A caller without a deadline gets an answer too.
-	response, err := s.Check(t.Context(), get("/", "cookie", "sessionId=signed.slow").asMap())
-	require.NoError(t, err)
-	require.Equal(t, storeOut, answer(response))
+		// A caller without a deadline gets an answer too.
+		response, err := s.Check(t.Context(), get("/", "cookie", "sessionId=signed.slow").asMap())
+		require.NoError(t, err)
+		require.Equal(t, storeOut, answer(response))
+	})
 }
 
 func TestAllowSetsTheIdentity(t *testing.T) {

@@ -224,9 +224,9 @@ func TestATryComesBackWithTime(t *testing.T) {
 }
 
 func TestGuessesWithoutTheStoreAreRefused(t *testing.T) {
-	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, DialerRetries: 1})
 	defer func() { _ = client.Close() }()
-	g := limit.NewGuesses(client, limit.GuessOptions{})
+	g := limit.NewGuesses(client, limit.GuessOptions{Timeout: patient})
 	_, err := g.Attempt(t.Context(), "bob", "192.0.2.1")
 	require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err), "%v", err)
 	require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(g.Succeeded(t.Context(), "bob", "192.0.2.1")))

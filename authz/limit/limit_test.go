@@ -328,12 +328,12 @@ func TestWhatIsCountedTogether(t *testing.T) {
 }
 
 func TestOutageIsChosenPerLimit(t *testing.T) {
-	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, DialerRetries: 1})
 	defer func() { require.NoError(t, client.Close()) }()
 	l, err := limit.New(client, map[string]limit.Limit{
 		"strict": {Requests: 1, Per: time.Second},
 		"open":   {Requests: 1, Per: time.Second, AllowOnOutage: true},
-	}, limit.Options{})
+	}, limit.Options{Timeout: patient})
 	require.NoError(t, err)
 	_, err = l.Allow(t.Context(), "strict", from("192.0.2.1"), nil)
 	require.Equal(t, authz.ReasonStoreUnavailable, authz.ReasonOf(err))

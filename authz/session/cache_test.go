@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -326,26 +325,31 @@ func TestNothingOutlivesItsTTL(t *testing.T) {
 	// Redis looks for what has expired once a second, and announces it as late.
 	require.NoError(t, f.client.ConfigSet(ctx, "hz", "1").Err())
 	const life = 400 * time.Millisecond
-	f.set(t, "user:u", `{"email":"x"}`, life)
-	f.set(t, "revoked:j", "", life)
 	f.set(t, "sess:never", `{"userId":"v"}`, 0)
-	f.set(t, "sess:id", `{"userId":"w"}`, life) // another user, whose end would be the session's
-	over := time.Now().Add(life)
 	standing := func() (authz.Standing, error) {
 		return f.TokenStanding(ctx, authz.TokenRef{UserID: "u", TokenID: "j"}, authz.ReadOptions{})
 	}
-	hits := f.CacheStats().Hits
-	for now := time.Now(); now.Before(over.Add(300 * time.Millisecond)); now = time.Now() {
-		_, err := f.Session(ctx, "id", authz.ReadOptions{})
-		_, errToken := standing()
-		require.NoError(t, errToken)
-		if err != nil {
-			require.Contains(t, []authz.Reason{authz.ReasonSessionUnknown, authz.ReasonSessionExpired}, authz.ReasonOf(err))
-		} else {
-			require.True(t, now.Before(over.Add(50*time.Millisecond)))
+	hits := 0
+	for tries := 0; hits == 0; tries++ { // where this machine stands still for longer than they live, once more
+		require.Less(t, tries, 10, "nothing was kept")
+		f.set(t, "user:u", `{"email":"x"}`, life)
+		f.set(t, "revoked:j", "", life)
+		f.set(t, "sess:id", `{"userId":"w"}`, life) // another user, whose end would be the session's
+		over := time.Now().Add(life)
+		for now := time.Now(); now.Before(over.Add(300 * time.Millisecond)); now = time.Now() {
+			_, err := f.Session(ctx, "id", authz.ReadOptions{})
+			if _, kept := f.CachedSession("id", authz.ReadOptions{}, &authz.Memory{}); kept {
+				hits++
+			}
+			_, errToken := standing()
+			require.NoError(t, errToken)
+			if err != nil {
+				require.Contains(t, []authz.Reason{authz.ReasonSessionUnknown, authz.ReasonSessionExpired}, authz.ReasonOf(err))
+			} else {
+				require.True(t, now.Before(over.Add(50*time.Millisecond)))
+			}
 		}
 	}
-	require.Greater(t, f.CacheStats().Hits, hits)
 	_, err := f.Session(ctx, "id", authz.ReadOptions{})
 	requireReason(t, authz.ReasonSessionUnknown, err)
 	st, err := standing()
@@ -533,16 +537,6 @@ func TestStormOfTouches(t *testing.T) {
 	f.session(t, "id")
 }
 
-// awaitFrozen waits until a process stands still that got SIGSTOP: the signal takes a
-// moment.
-func awaitFrozen(t *testing.T, pid int) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		return errors.Is(err, os.ErrNotExist) || strings.Contains(string(stat), ") T ") // no /proc: as good as known
-	}, 10*time.Second, time.Millisecond)
-}
-
 // A frozen server answers nobody from the cache for longer than the lease.
 func TestFrozenServerIsNotTrusted(t *testing.T) {
 	proctest.Need(t, "redis-server")
@@ -556,23 +550,28 @@ func TestFrozenServerIsNotTrusted(t *testing.T) {
 	store := quickStore{session.New(client, session.Options{Timeout: 100 * time.Millisecond, Profiles: true, Cache: &session.CacheOptions{Heartbeat: 100 * time.Millisecond}})}
 	run(t, store.Store)
 	awaitLive(t, store.Store)
-	require.NoError(t, client.Set(t.Context(), "sess:id", `{"userId":"u"}`, time.Hour).Err())
-	require.NoError(t, client.Set(t.Context(), "user:broken", `{`, time.Hour).Err())
+	other, err := session.Open("redis://"+r.Addr, session.OpenOptions{Timeout: patience})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = other.Close() })
+	require.NoError(t, other.Set(t.Context(), "sess:id", `{"userId":"u"}`, time.Hour).Err())
+	require.NoError(t, other.Set(t.Context(), "user:broken", `{`, time.Hour).Err())
 	broken := func(o authz.ReadOptions) error {
 		_, err := store.TokenStanding(t.Context(), authz.TokenRef{UserID: "broken"}, o)
 		return err
 	}
-	requireReason(t, authz.ReasonProfileMalformed, broken(authz.ReadOptions{}))
 	read := func(o authz.ReadOptions) (*authz.Session, error) { return store.Session(t.Context(), "id", o) }
 	require.Eventually(t, func() bool {
 		_, err := read(authz.ReadOptions{})
 		_, held := session.CachedUser(store.Store, "broken")
-		requireReason(t, authz.ReasonProfileMalformed, broken(authz.ReadOptions{}))
+		reason := authz.ReasonOf(broken(authz.ReadOptions{}))
+		if reason != authz.ReasonProfileMalformed { // this machine is busy
+			require.Contains(t, noAnswer, reason)
+			return false
+		}
 		return err == nil && store.CacheStats().Hits > 0 && held
 	}, 10*time.Second, time.Millisecond)
-	require.NoError(t, r.Signal(syscall.SIGSTOP))
+	proctest.Freeze(t, r.Process)
 	defer func() { _ = r.Signal(syscall.SIGCONT) }()
-	awaitFrozen(t, r.PID())
 	frozen := time.Now()
 	for {
 		// However slow this machine is: what is asked when the lease is over is refused.
@@ -929,7 +928,12 @@ func TestTheAgeOfTheProofIsTheStaleness(t *testing.T) {
 		require.Positive(t, age)
 		return age
 	}
-	require.Eventually(t, func() bool { before := age(); return age() < before }, 20*time.Second, time.Millisecond, "a proof came")
+	last := age()
+	require.Eventually(t, func() bool {
+		before := last
+		last = age()
+		return last < before
+	}, 20*time.Second, time.Millisecond, "a proof came")
 	f.cut()
 	require.Eventually(t, func() bool { return age() > 5*heartbeat }, 20*time.Second, time.Millisecond)
 	st, _ := f.CacheState()

@@ -13,13 +13,14 @@ import (
 // From a login to the end of the session, in a store within the process.
 func Example() {
 	ctx := context.Background()
-	client, err := session.Open("embedded://", session.OpenOptions{Logger: slog.New(slog.DiscardHandler)})
+	const timeout = 10 * time.Second
+	client, err := session.Open("embedded://", session.OpenOptions{Timeout: timeout, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer func() { _ = client.Close() }()
-	store := session.New(client, session.Options{Rolling: true, Timeout: time.Second})
+	store := session.New(client, session.Options{Rolling: true, Timeout: timeout})
 	signer, err := session.NewSigner([]string{"keep me secret"})
 	if err != nil {
 		fmt.Println(err)

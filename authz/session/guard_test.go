@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,6 +106,18 @@ func (g guardedStore) silence(t *testing.T) {
 //
 // It is not parallel: others would make a busy machine's Gatehouse as slow as Redis.
 func TestFewWaitForASlowRedis(t *testing.T) {
+	for range 5 {
+		if fewWait(t) {
+			return
+		}
+	}
+	t.Skip("no verdict: this machine is so busy that Redis seemed silent each time")
+}
+
+// fewWait doesn't count where the machine stood still for longer than a revocation has
+// beside its round trips.
+func fewWait(t *testing.T) (counts bool) {
+	t.Helper()
 	const timeout, slow = 2 * time.Second, 700 * time.Millisecond
 	g := newGuarded(t, session.Options{Timeout: timeout, Cache: &session.CacheOptions{Heartbeat: 5 * time.Second}})
 	g.put(t, "known", `{"userId":"u"}`)
@@ -129,8 +142,10 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 	require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "other"}))
 
 	g.lag.Delay(slow)
+	longest := g.lag.Watch(t)
 	var asking sync.WaitGroup
 	var mostWaiting int
+	var unknowable error // why what is known was not told
 	var unknown, refused, other atomic.Int64
 	const beats, learnt, perBeat = 700, 500, 10 // some 2,000 a second
 	revoked := make(chan error, 1)
@@ -152,13 +167,22 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 		if beat > learnt { // how slow Redis is; and who came before that has gone
 			mostWaiting = max(mostWaiting, g.GuardStats().Waiting)
 		}
-		got, err := g.Session(t.Context(), "known", authz.ReadOptions{})
-		require.NoError(t, err)
-		require.Equal(t, "u", got.ID)
+		if got, err := g.Session(t.Context(), "known", authz.ReadOptions{}); err == nil {
+			require.Equal(t, "u", got.ID)
+		} else {
+			unknowable = err
+		}
 		time.Sleep(5 * time.Millisecond)
 	}
 	asking.Wait()
-	require.NoError(t, <-revoked)
+	err := <-revoked
+	stood := longest() - slow
+	if stood >= timeout/8 && (err != nil || unknowable != nil || other.Load() > 0 || g.GuardStats().Opened > 0) {
+		t.Logf("the line stood still for %v", stood)
+		return false
+	}
+	require.NoError(t, err)
+	require.NoError(t, unknowable, "the cache has it")
 	require.Zero(t, other.Load())
 	require.Positive(t, unknown.Load(), "as many as can be are answered")
 	require.Positive(t, refused.Load())
@@ -187,6 +211,7 @@ func TestFewWaitForASlowRedis(t *testing.T) {
 		return unanswered.Load() == 0
 	}, 3*patience, time.Millisecond, "all are answered again")
 	require.Empty(t, g.told.answers(), "it answered all the time")
+	return true
 }
 
 // Nobody waits for a Redis that is silent.
@@ -229,11 +254,14 @@ func TestASilentRedisIsNotWaitedFor(t *testing.T) {
 		requireReason(t, authz.ReasonStoreUnavailable, <-ended)
 
 		g.lag.Release()
-		require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
-		require.Zero(t, g.GuardStats().Silent)
-		for range 100 {
-			require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
-		}
+		require.Eventually(t, func() bool {
+			for range 100 {
+				if g.knock(t.Context()) != authz.ReasonSessionUnknown { // this machine is busy, too
+					return false
+				}
+			}
+			return g.GuardStats().Silent == 0
+		}, 3*patience, time.Millisecond, "all are answered again")
 		g.put(t, "known", `{"userId":"u"}`)
 		require.NoError(t, g.direct.Del(t.Context(), "gatehouse:dead:{sess:known}").Err())
 		awaitLive(t, g.Store)
@@ -243,7 +271,13 @@ func TestASilentRedisIsNotWaitedFor(t *testing.T) {
 			return err == nil && g.CacheStats().Hits > hits
 		}, patience, time.Millisecond)
 	}
-	require.Equal(t, []bool{false, true, false, true}, g.told.answers())
+	// Where the machine stands still there is an outage more, which ends, too.
+	require.Eventually(t, func() bool {
+		return g.knock(t.Context()) == authz.ReasonSessionUnknown && g.GuardStats().Silent == 0
+	}, patience, time.Millisecond)
+	opened := g.GuardStats().Opened
+	require.GreaterOrEqual(t, opened, int64(2))
+	require.Equal(t, slices.Repeat([]bool{false, true}, int(opened)), g.told.answers())
 	for _, change := range g.told.all {
 		require.Equal(t, g.lag.Addr, change.Server)
 		require.Equal(t, change.Answers, change.Err == nil)
@@ -255,12 +289,16 @@ func TestASilentRedisIsNotWaitedFor(t *testing.T) {
 func TestAnyAnswerEndsTheSilence(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, session.Options{Timeout: 100 * time.Millisecond})
-	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+	answered := func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }
+	require.Eventually(t, answered, patience, time.Millisecond)
 	g.silence(t)
 	g.lag.Release()
 	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
 	require.Zero(t, g.GuardStats().Silent)
-	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+	broken := g.GuardStats().Broken
+	answered() // in time or not: it is asked
+	require.Equal(t, broken, g.GuardStats().Broken)
+	require.Eventually(t, answered, patience, time.Millisecond)
 }
 
 // Requests that have hardly waited, and keys of a type that nobody expects, say nothing
@@ -300,18 +338,20 @@ func TestWhoAsksFirstGivesUpInTime(t *testing.T) {
 	require.NoError(t, g.direct.Set(t.Context(), "revoked:j", "", time.Hour).Err())
 	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context())) // brings the scripts there
 	g.lag.Hold()
-	ctx, cancel := context.WithTimeout(t.Context(), 160*time.Millisecond)
-	defer cancel()
-	told := make(chan error, 2)
-	go func() { _, err := g.Session(ctx, "id", authz.ReadOptions{}); told <- err }()
-	go func() { _, err := g.TokenStanding(ctx, ref, authz.ReadOptions{}); told <- err }()
-	for range cap(told) {
-		select {
-		case err := <-told:
-			requireReason(t, authz.ReasonOverloaded, err) // an outage would open what on_store_outage says
-		case <-time.After(patience):
-			g.lag.Release()
-			require.Fail(t, "they wait for the store")
+	for g.GuardStats().Waiting < 2 { // on a busy machine somebody's time is over before they ask
+		ctx, cancel := context.WithTimeout(t.Context(), 160*time.Millisecond)
+		defer cancel()
+		told := make(chan error, 2)
+		go func() { _, err := g.Session(ctx, "id", authz.ReadOptions{}); told <- err }()
+		go func() { _, err := g.TokenStanding(ctx, ref, authz.ReadOptions{}); told <- err }()
+		for range cap(told) {
+			select {
+			case err := <-told:
+				requireReason(t, authz.ReasonOverloaded, err) // an outage would open what on_store_outage says
+			case <-time.After(patience):
+				g.lag.Release()
+				require.Fail(t, "they wait for the store")
+			}
 		}
 	}
 	before := g.CacheStats()
@@ -370,8 +410,10 @@ func TestWhoGivesUpWaitingForAnother(t *testing.T) {
 		return authz.ReasonOf(err)
 	}
 	shared := g.CacheStats().Shared
-	require.Equal(t, authz.ReasonOverloaded, join())
-	require.Equal(t, shared+1, g.CacheStats().Shared)
+	require.Eventually(t, func() bool { // on a busy machine its time may be over before it joins
+		require.Equal(t, authz.ReasonOverloaded, join())
+		return g.CacheStats().Shared == shared+1
+	}, timeout, time.Millisecond)
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	require.Equal(t, authz.ReasonOverloaded, g.knock(gone), "it was never asked")
@@ -433,7 +475,7 @@ func TestARestartedRedisIsAskedAtOnce(t *testing.T) {
 	t.Parallel()
 	r := proctest.StartRedis(t)
 	told := &changes{}
-	client, err := session.Open("redis://"+r.Addr, session.OpenOptions{Timeout: 100 * time.Millisecond, PoolSize: 2, OnServer: told.add})
+	client, err := session.Open("redis://"+r.Addr, session.OpenOptions{Timeout: patience, PoolSize: 2, OnServer: told.add})
 	require.NoError(t, err)
 	defer func() { _ = client.Close() }()
 	g := guardedStore{Store: session.New(client, session.Options{Timeout: patience})}
@@ -524,11 +566,14 @@ func TestNoWriteWaitsForASilentRedis(t *testing.T) {
 	require.Eventually(t, func() bool {
 		misses := g.CacheStats().Misses
 		for i := range sessions {
-			require.NoError(t, read(i))
+			if read(i) != nil { // on a busy machine it may come late
+				return false
+			}
 		}
 		return g.CacheStats().Misses == misses
 	}, patience, time.Millisecond)
 	g.silence(t)
+	used := time.Now()
 	ahead.Store(int64(2 * time.Minute)) // all were used a while ago
 	before, failed := g.GuardStats(), len(g.writes.all())
 	for i := range sessions {
@@ -539,7 +584,10 @@ func TestNoWriteWaitsForASilentRedis(t *testing.T) {
 	require.Len(t, g.writes.all(), failed)
 	g.lag.Release()
 	require.Eventually(t, func() bool { return g.Ping(t.Context()) == nil }, patience, time.Millisecond)
-	ahead.Add(int64(2 * time.Second)) // when it is tried again
-	require.NoError(t, read(0))
-	require.NotZero(t, g.direct.Exists(t.Context(), "gatehouse:seen:{sess:0}").Val())
+	require.Eventually(t, func() bool { // a busy machine may be too late for it once more
+		ahead.Add(int64(2 * time.Second)) // when it is tried again
+		_ = read(0)
+		seen, err := g.direct.Get(t.Context(), "gatehouse:seen:{sess:0}").Int64()
+		return err == nil && time.UnixMilli(seen).After(used.Add(time.Minute))
+	}, patience, time.Millisecond)
 }

@@ -293,10 +293,10 @@ func TestConcurrentProfileUpdatesAllCount(t *testing.T) {
 
 // A store that is out of reach acknowledges nothing.
 func TestWritesToAStoreOutOfReach(t *testing.T) {
-	client, err := session.Open("redis://127.0.0.1:1", session.OpenOptions{})
+	client, err := session.Open("redis://127.0.0.1:1", session.OpenOptions{Timeout: patience})
 	require.NoError(t, err)
 	defer func() { _ = client.Close() }()
-	store := session.New(client, session.Options{})
+	store := session.New(client, session.Options{Timeout: patience})
 	_, errCreate := store.Create(t.Context(), session.NewSession{Identity: authz.Identity{ID: "u"}})
 	_, _, errProfile := store.Profile(t.Context(), "u")
 	change := func(*session.Record) error { return errors.New("must not be called") }

@@ -1057,10 +1057,13 @@ func TestDeadlineBoundsTheWholeCall(t *testing.T) {
 					},
 					func() error { return store.SwitchOrganization(t.Context(), "id", "o") },
 				} {
-					start := time.Now()
-					err := call()
-					require.Contains(t, []authz.Reason{authz.ReasonStoreUnavailable, authz.ReasonOverloaded}, authz.ReasonOf(err), "%v", err) // that one where this process stood still meanwhile
-					require.Less(t, time.Since(start), patience/4)
+					// Where this process stands still meanwhile it takes longer, once.
+					for tries, took := 0, patience; took >= patience/4; tries++ {
+						require.Less(t, tries, 5, "it takes %v", took)
+						start := time.Now()
+						requireNoAnswer(t, call())
+						took = time.Since(start)
+					}
 				}
 			}
 		})
@@ -1079,10 +1082,10 @@ func silentServer(t *testing.T) (addr string) {
 // opened anew, and says nothing but "unavailable" in between.
 func TestStoreComesBack(t *testing.T) {
 	port := proctest.FreePort(t)
-	client, err := session.Open("redis://"+proc.Local(port), session.OpenOptions{})
+	client, err := session.Open("redis://"+proc.Local(port), session.OpenOptions{Timeout: patience})
 	require.NoError(t, err)
 	defer func() { _ = client.Close() }()
-	store := session.New(client, session.Options{})
+	store := session.New(client, session.Options{Timeout: patience})
 	proctest.Need(t, "redis-server")
 	for range 2 {
 		for range 50 { // more often than there are connections in the pool
@@ -1436,7 +1439,7 @@ func TestErrorsHoldNoIDs(t *testing.T) {
 	_, unknown := f.Session(t.Context(), id+"x", authz.ReadOptions{})
 	require.NoError(t, f.Revoke(t.Context(), id))
 	_, revoked := f.Session(t.Context(), id, authz.ReadOptions{})
-	_, cut := s.connect(t, 0)
+	_, cut := s.connect(t, patience)
 	cut()
 	_, out := f.Session(t.Context(), id, authz.ReadOptions{})
 	errs := []error{malformed, profile, unknown, revoked, out, f.Revoke(t.Context(), id)}

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -68,17 +69,19 @@ func TestAFloodHoldsUpNobodyElse(t *testing.T) {
 			// All scripts and connections are there, and it is known how slow Redis is.
 			g.lag.Delay(slow)
 			longest := g.lag.Watch(t)
-			for range 3 {
+			ready := 0
+			require.Eventually(t, func() bool {
 				var all sync.WaitGroup
 				for range guardedPool {
 					all.Go(func() { g.knock(t.Context()) })
 				}
 				all.Wait()
 				_, err := guesses.Attempt(t.Context(), "user", "192.0.2.1")
-				require.NoError(t, err)
-				require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: "nobody"}))
-			}
-			require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+				if errors.Join(err, g.End(t.Context(), authz.Ending{SessionID: "nobody"})) == nil && g.knock(t.Context()) == authz.ReasonSessionUnknown {
+					ready++ // else this machine is busy
+				}
+				return ready == 3
+			}, 3*patience, time.Millisecond)
 
 			ctx, stop := context.WithCancel(t.Context())
 			var flood sync.WaitGroup
@@ -116,22 +119,23 @@ func TestAFloodHoldsUpNobodyElse(t *testing.T) {
 					}
 				})
 			}
+			var undone error
 			for i := range 10 {
 				id := fmt.Sprint("revoked-", i)
-				require.NoError(t, g.End(t.Context(), authz.Ending{SessionID: id, Family: id}))
+				undone = errors.Join(undone, g.End(t.Context(), authz.Ending{SessionID: id, Family: id}))
 			}
 			ended, err := g.RevokeUser(t.Context(), "victim")
-			require.NoError(t, err)
-			require.Equal(t, 1, ended)
-			require.NoError(t, g.Ping(t.Context()), "the store is in reach")
+			undone = errors.Join(undone, err, g.Ping(t.Context()))
 			checks.Wait()
 			stats, stood := g.GuardStats(), longest()
 			late := answered.Load() - early
 			t.Logf("flood: %d answered, %d not; checks: %d answered, %d not: %+v; the line stood still for %v", late, unanswered.Load(), known.Load(), refused.Load(), stats, stood)
 			other.Range(func(err, _ any) bool { t.Log(err); return true })
-			if stood >= timeout/8 && (refused.Load() > 0 || stats.Opened > 0) {
+			if stood >= timeout/8 && (undone != nil || known.Load() == 0 || late == 0 || refused.Load() > 0 || stats.Opened > 0) {
 				return false // Redis was as slow for a moment as nobody would wait for
 			}
+			require.NoError(t, undone, "and the store is in reach")
+			require.Equal(t, 1, ended)
 			require.Positive(t, known.Load())
 			require.Zero(t, refused.Load())
 			require.Zero(t, stats.Opened)
@@ -336,7 +340,7 @@ func TestWhoWaitsForReplicasHoldsUpNoCheck(t *testing.T) {
 func TestImpatientCallersNoticeASilence(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, session.Options{Timeout: 200 * time.Millisecond})
-	require.Equal(t, authz.ReasonSessionUnknown, g.knock(t.Context()))
+	require.Eventually(t, func() bool { return g.knock(t.Context()) == authz.ReasonSessionUnknown }, patience, time.Millisecond)
 	g.lag.Hold()
 	for _, end := range []func() (context.Context, context.CancelFunc){
 		func() (context.Context, context.CancelFunc) {

@@ -188,6 +188,6 @@ func TestPagesThatAreWrong(t *testing.T) {
 	}
 	_, err := do(t, "~~~sh background port=6399\necho why; exit 3\n~~~")
 	require.ErrorContains(t, err, "why", "what it said is shown")
-	_, err = do(t, "~~~sh background\necho alone\n~~~\n~~~sh\nsleep 1; false\n~~~")
+	_, err = do(t, "~~~sh background\necho alone\n~~~\n~~~sh\nuntil grep -qs alone \"$TERMINALS/0\"; do sleep 0.1; done; false\n~~~")
 	require.ErrorContains(t, err, "terminal 0:\nalone", "and what others said")
 }

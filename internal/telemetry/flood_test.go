@@ -125,17 +125,19 @@ func TestFloodsHideNoRefusal(t *testing.T) {
 		}, false, many, "WARN"},
 		"observed, and unknowable": {authz.Decision{Reason: authz.ReasonAnonymous, Observed: authz.Refuse(authz.ReasonStoreUnavailable, "x")}, false, 10, "INFO"},
 	} {
-		out := &lines{}
-		r := telemetry.NewRecorder(slog.New(slog.NewJSONHandler(out, nil)), prometheus.NewRegistry())
-		var err error
-		if tc.refused {
-			err = authz.Refuse(tc.decision.Reason, "x")
-		}
-		for range many {
-			r.Record(t.Context(), &authz.Request{Headers: authz.HeaderMap(nil)}, &tc.decision, err, time.Millisecond)
-		}
-		seen, _ := out.take(t)
-		require.Equal(t, map[string]int{tc.level + " check " + string(tc.decision.Reason): tc.lines}, seen, name)
+		synctest.Test(t, func(t *testing.T) { // all of them within a second
+			out := &lines{}
+			r := telemetry.NewRecorder(slog.New(slog.NewJSONHandler(out, nil)), prometheus.NewRegistry())
+			var err error
+			if tc.refused {
+				err = authz.Refuse(tc.decision.Reason, "x")
+			}
+			for range many {
+				r.Record(t.Context(), &authz.Request{Headers: authz.HeaderMap(nil)}, &tc.decision, err, time.Millisecond)
+			}
+			seen, _ := out.take(t)
+			require.Equal(t, map[string]int{tc.level + " check " + string(tc.decision.Reason): tc.lines}, seen, name)
+		})
 	}
 }
 

@@ -184,14 +184,15 @@ func (n *Node) Kill() { n.Process().Kill() }
 
 // Freeze stops the server by SIGSTOP: it keeps its connections, accepts new ones
 // (the kernel does), and answers nothing until [Node.Thaw].
-func (n *Node) Freeze() { n.signal(syscall.SIGSTOP) }
+func (n *Node) Freeze() {
+	n.tb.Helper()
+	proctest.Freeze(n.tb, n.Process())
+}
 
 // Thaw lets a frozen server go on.
-func (n *Node) Thaw() { n.signal(syscall.SIGCONT) }
-
-func (n *Node) signal(s syscall.Signal) {
+func (n *Node) Thaw() {
 	n.tb.Helper()
-	if err := n.Process().Signal(s); err != nil {
+	if err := n.Process().Signal(syscall.SIGCONT); err != nil {
 		n.tb.Fatal(err)
 	}
 }

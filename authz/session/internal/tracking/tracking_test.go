@@ -198,7 +198,7 @@ func TestAFrozenServerEndsTheLease(t *testing.T) {
 	w.await(t, "live", w.live)
 	known := time.Now()
 	_, proven := tr.Proven()
-	require.NoError(t, server.Signal(syscall.SIGSTOP))
+	proctest.Freeze(t, server.Process)
 	defer func() { _ = server.Signal(syscall.SIGCONT) }()
 	var age time.Duration
 	require.Eventually(t, func() bool { // an answer from before may lie here unread where this machine is busy
