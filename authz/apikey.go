@@ -53,6 +53,8 @@ func (*APIKeys) Kind() Kind { return KindAPIKey }
 // Credential returns the presented key.
 func (*APIKeys) Credential(r *Request) (string, bool) { return r.Headers.Header(HeaderAPIKey) }
 
+func (*APIKeys) looks() string { return "no header " + HeaderAPIKey }
+
 // Lookup returns the key that was presented, ReasonAPIKeyUnknown or
 // ReasonAPIKeyExpired. It compares hashes, all of them, in constant time.
 func (a *APIKeys) Lookup(presented string) (APIKey, error) {

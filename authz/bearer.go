@@ -36,6 +36,8 @@ func (*Bearer) Credential(r *Request) (string, bool) {
 	return trimOWS(token), strings.EqualFold(scheme, "Bearer")
 }
 
+func (*Bearer) looks() string { return `no header authorization with "Bearer"` }
+
 // ShowsBearer reports whether the request shows a bearer token that its policy
 // accepts, be it that another credential decided: what a door takes out that keeps
 // credentials from services. Another scheme, or a token that only the service

@@ -1,6 +1,9 @@
 package authz
 
-import "context"
+import (
+	"context"
+	"strconv"
+)
 
 // Sessions authenticates by session cookie. Safe for concurrent use.
 type Sessions struct {
@@ -29,6 +32,8 @@ func (s *Sessions) Credential(r *Request) (string, bool) {
 	}
 	return FirstCookie(header, s.cookie)
 }
+
+func (s *Sessions) looks() string { return "no cookie is named " + strconv.Quote(s.cookie) }
 
 // Authenticate implements [Authenticator]. The signature is checked before
 // the store is asked, so guessed ids never get there.

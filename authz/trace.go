@@ -126,6 +126,10 @@ func (t *Trace) chosen(r *Request, p *Policy, route int, err error) {
 	}
 }
 
+// looker is an [Authenticator] that says what it looked for and didn't find: who reads that
+// sees when the client sends something else.
+type looker interface{ looks() string }
+
 // shown tells which kinds of credential a request shows, and what the policy
 // makes of them.
 func (a *Authorizer) shown(t *Trace, r *Request, p *Policy) {
@@ -140,7 +144,11 @@ func (a *Authorizer) shown(t *Trace, r *Request, p *Policy) {
 		}
 		switch _, present := auth.Credential(r); {
 		case !present:
-			t.None(StageCredential, string(kind), "not shown")
+			detail := "not shown"
+			if l, ok := auth.(looker); ok {
+				detail += ": " + l.looks()
+			}
+			t.None(StageCredential, string(kind), "%s", detail)
 		case decided:
 			t.None(StageCredential, string(kind), "shown, too, and not looked at: the first kind that is shown decides")
 		default:

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -259,4 +261,50 @@ func TestRoutesOfTheConfiguration(t *testing.T) {
 			requireDenied(t, r, tc.status, forbidden)
 		}
 	})
+}
+
+// Over HTTP/2, bytes beyond ASCII come in without an escape. Those that are no UTF-8 Envoy
+// shows to the check as "!", in either form of its headers: the one difference between what
+// is judged and what arrives. It must lead to no other policy.
+func TestBytesInPathsAreJudgedAsEnvoyShowsThem(t *testing.T) {
+	s := start(t, options{})
+	for variant, cases := range map[string][]struct {
+		target, judged, arrives string // "" where nothing does
+	}{
+		asShipped: {
+			{"/users/\xff", "/users/%FF", "/users/%FF"},
+			{"/users/\xc3\xa9", "/users/%C3%A9", "/users/%C3%A9"},
+			{"/users/me?q=\xff", "/users/me?q=!", "/users/me?q=\xff"},
+			{"/users/admin/\xff", "/users/admin/%FF", ""},
+		},
+		defenceOff: {
+			{"/users/\xff", "/users/!", "/users/\xff"},
+			{"/users/\xc3\xa9", "/users/\xc3\xa9", "/users/\xc3\xa9"},
+			{"/users/admin/\xff", "/users/admin/!", ""},
+			{"/users/admin/\xc3\xa9?\xff", "/users/admin/\xc3\xa9?!", ""},
+		},
+	} {
+		w := s.watchedGateway(t, variants[variant]...)
+		session := w.login(t, bob)
+		for _, tc := range cases {
+			t.Run(fmt.Sprintf("%s/%q", variant, tc.target), func(t *testing.T) {
+				s.recorder.every() // what came before
+				status, arrives := http.StatusOK, []string{tc.arrives}
+				if tc.arrives == "" {
+					status, arrives = http.StatusForbidden, nil
+				}
+				out := newWire2()
+				out.headers(1, true, replaced(head2("sessionId="+session), ":path", tc.target)...)
+				statuses, err := w.statuses2(t.Context(), out.out.Bytes(), firstWait([]int{status}))
+				require.NoError(t, err)
+				require.Equal(t, map[uint32]int{1: status}, statuses)
+				require.True(t, slices.ContainsFunc(w.every(), func(j judged) bool { return j.target == tc.judged && j.status == status }))
+				var arrived []string
+				for _, a := range s.recorder.every() {
+					arrived = append(arrived, a.target)
+				}
+				require.Equal(t, arrives, arrived)
+			})
+		}
+	}
 }

@@ -176,7 +176,7 @@ func TestReplicas(t *testing.T) {
 	for _, r := range s.replicas {
 		require.NoError(t, r.Signal(syscall.SIGTERM))
 		<-r.Done()
-		require.Contains(t, r.Output(), "draining")
+		require.Contains(t, r.Output(), "draining: another signal ends the program at once")
 		require.Contains(t, r.Output(), "stopped")
 		traffic.flows(50)
 		require.NoError(t, r.restart(t, "/readyz"))

@@ -561,7 +561,7 @@ all)
 	fi
 	;;
 *)
-	sed -n '2,30p' "$0" | sed 's/^# \{0,1\}//' >&2
+	sed -n '2,/^set/{ /^#/p; }' scripts/tools.sh | sed 's/^# \{0,1\}//' >&2
 	exit 2
 	;;
 esac

@@ -189,6 +189,7 @@ func providerName(name string) bool {
 type API struct {
 	o          Options
 	operations []*operation
+	missing    []*operation // what the configuration has no parts for
 	authorizer *authz.Authorizer
 	bearer     *authz.Bearer // nil where there is no verifier
 	finder     UserFinder    // nil where the user store finds nobody
@@ -251,7 +252,7 @@ func New(o Options) (*API, error) {
 		return nil, fmt.Errorf("auth API: %w", err)
 	}
 	a.authorizer = authz.NewAuthorizer(policies, authz.Options{TrustedOrigins: o.TrustedOrigins, Now: o.Now}, authenticators...)
-	a.operations = a.available()
+	a.operations, a.missing = a.available()
 	return a, nil
 }
 

@@ -529,8 +529,9 @@ func (r refreshTokens) Descendant(t authz.RefreshToken, n int, hash [32]byte) (a
 
 // accessTokens issue and verify, by keeping what they issued.
 type accessTokens struct {
-	clock *authztest.Clock
-	life  time.Duration
+	clock  *authztest.Clock
+	life   time.Duration
+	leeway time.Duration // behind the end of a token, in which it is still taken
 
 	mu     sync.Mutex
 	issued map[string]authz.Token
@@ -574,7 +575,7 @@ func (a *accessTokens) Verify(_ context.Context, raw string) (*authz.Token, erro
 		return nil, a.err
 	case !ok:
 		return nil, authz.Refuse(authz.ReasonTokenInvalid, "no such token")
-	case !a.clock.Now().Before(t.Expires):
+	case !a.clock.Now().Before(t.Expires.Add(a.leeway)):
 		return nil, authz.Refuse(authz.ReasonTokenExpired, "expired")
 	}
 	return &t, nil

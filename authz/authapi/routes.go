@@ -2,6 +2,7 @@ package authapi
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -34,6 +35,20 @@ type operation struct {
 	changes string
 	// failure is the body, with status 500, that stands for every 503.
 	failure string
+	// needs are the parts of the configuration without which it isn't there.
+	needs string
+}
+
+// absent is the answer to a call that this configuration doesn't have: the client's is
+// that of any other path, and the log says what it lacks.
+func (op *operation) absent() error {
+	if op.needs == "" {
+		return errNotFound
+	}
+	return &answered{
+		status: http.StatusNotFound, body: bodyNotFound, reason: errNotFound.reason,
+		err: fmt.Errorf("the call %s is not there: it needs %s in the configuration", op.name, op.needs),
+	}
 }
 
 const (
@@ -49,18 +64,18 @@ func (op *operation) deadline() time.Duration {
 	return op.longest
 }
 
-// available returns the operations that the parts allow.
-func (a *API) available() []*operation {
-	available, missing := a.everyOperation()
+// available returns the operations that the parts allow, and those that are missing.
+func (a *API) available() (available, missing []*operation) {
+	available, missing = a.everyOperation()
 	for _, op := range missing {
 		// Where the path has another call, the answer would be that the method
 		// is wrong.
 		if slices.ContainsFunc(available, func(other *operation) bool { return other.path == op.path }) {
-			op.handle = func(context.Context, *call) (reply, error) { return reply{}, errNotFound }
+			op.handle = func(context.Context, *call) (reply, error) { return reply{}, op.absent() }
 			available = append(available, op)
 		}
 	}
-	return available
+	return available, missing
 }
 
 // CallNames are the names that a [Recorder] is told, sorted.
@@ -89,9 +104,9 @@ func (a *API) everyOperation() (available, missing []*operation) {
 		on bool
 		operation
 	}{
-		{sessions && passwords, operation{name: "login", method: post, path: "/auth/login", handle: a.login, changes: "login"}},
-		{tokens && passwords, operation{name: "token", method: post, path: "/auth/token", handle: a.token, changes: "token_login"}},
-		{tokens, operation{name: "refresh", method: post, path: "/auth/refresh", handle: a.refresh, finishes: true, changes: "refresh"}},
+		{sessions && passwords, operation{name: "login", method: post, path: "/auth/login", handle: a.login, changes: "login", needs: "sessions and users"}},
+		{tokens && passwords, operation{name: "token", method: post, path: "/auth/token", handle: a.token, changes: "token_login", needs: "tokens.signing_keys and users"}},
+		{tokens, operation{name: "refresh", method: post, path: "/auth/refresh", handle: a.refresh, finishes: true, changes: "refresh", needs: "tokens.signing_keys"}},
 		{true, operation{name: "logout", method: post, path: "/auth/logout", handle: a.logout, finishes: true, failure: bodyLogoutFailed, changes: "logout"}},
 		{true, operation{name: "revoke_all", method: post, path: "/auth/revoke-all-sessions", handle: a.revokeAll, longest: sweep, finishes: true, changes: "revoke_all"}},
 		{true, operation{name: "revoke", method: post, path: "/auth/revoke", handle: a.revoke, finishes: true, changes: "revoke"}},
@@ -101,9 +116,9 @@ func (a *API) everyOperation() (available, missing []*operation) {
 		{true, operation{name: "switch_organization", method: patch, path: "/auth/session", handle: a.switchOrganization, finishes: true, changes: "switch_organization"}},
 		{true, operation{name: "sessions", method: get, path: "/auth/sessions", handle: a.ownSessions}},
 		{true, operation{name: "end_session", method: del, path: "/auth/sessions/{handle}", handle: a.endOwnSession, finishes: true, changes: "end_session"}},
-		{sessions, operation{name: "create_session", method: post, path: "/auth/sessions", handle: a.createSession, changes: "create_session"}},
+		{sessions, operation{name: "create_session", method: post, path: "/auth/sessions", handle: a.createSession, changes: "create_session", needs: "sessions"}},
 
-		{a.finder != nil, operation{name: "find_users", method: get, path: "/auth/users", handle: a.findUsers}},
+		{a.finder != nil, operation{name: "find_users", method: get, path: "/auth/users", handle: a.findUsers, needs: "users"}},
 		{true, operation{name: "user_sessions", method: get, path: userSessions, handle: a.userSessions, longest: sweep}},
 		{true, operation{name: "change_user", method: patch, path: userSessions, handle: a.changeUser, longest: sweep, finishes: true, changes: "change_user"}},
 		{true, operation{name: "end_user_session", method: del, path: userSessions + "/{handle}", handle: a.endUserSession, longest: sweep, finishes: true, changes: "end_session"}},
@@ -111,11 +126,11 @@ func (a *API) everyOperation() (available, missing []*operation) {
 		{o.Decisions != nil, operation{name: "decisions", method: get, path: "/auth/decisions", handle: a.decisions}},
 		{o.Status != nil, operation{name: "status", method: get, path: "/auth/status", handle: a.status}},
 
-		{single, operation{name: "oidc_login", method: get, path: "/auth/oidc/{provider}/login", handle: a.oidcLogin, longest: provider}},
-		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider, changes: "oidc_login"}},
-		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true, changes: "oidc_logout"}},
+		{single, operation{name: "oidc_login", method: get, path: "/auth/oidc/{provider}/login", handle: a.oidcLogin, longest: provider, needs: "sessions and oidc"}},
+		{single, operation{name: "oidc_callback", method: get, path: "/auth/oidc/{provider}/callback", handle: a.oidcCallback, longest: provider, changes: "oidc_login", needs: "sessions and oidc"}},
+		{single, operation{name: "oidc_logout", method: post, path: "/auth/oidc/{provider}/backchannel-logout", handle: a.backchannelLogout, longest: provider, finishes: true, changes: "oidc_logout", needs: "sessions and oidc"}},
 
-		{o.Feed != nil, operation{name: feedCall, method: get, path: "/auth/feed", handle: a.feed, placeless: true}},
+		{o.Feed != nil, operation{name: feedCall, method: get, path: "/auth/feed", handle: a.feed, placeless: true, needs: "a Redis that announces changes"}},
 
 		{true, operation{name: "jwks", method: get, path: "/.well-known/jwks.json", handle: a.serveJWKS, document: true}},
 		{true, operation{name: "openapi", method: get, path: "/auth/openapi.yaml", handle: a.serveOpenAPI, document: true}},
@@ -157,6 +172,11 @@ func (a *API) route(c *call) (*operation, map[string]string, error) {
 		return op, params, nil
 	}
 	if allow == nil {
+		for _, op := range a.missing {
+			if _, ok := op.match(c.request.Path); ok && op.method == c.r.Method {
+				return nil, nil, op.absent()
+			}
+		}
 		return nil, nil, errNotFound
 	}
 	slices.Sort(allow)

@@ -144,6 +144,9 @@ func TestInstallationsThatAreNotSetUpForEverything(t *testing.T) {
 				method, target, _ := strings.Cut(call, " ")
 				a := b.call(t, method, target, nil)
 				requireAnswer(t, a, 404, notFound)
+				if name != "the console" && name != "anything" { // which has no log
+					require.Regexp(t, "^the call [a-z_]+ is not there: it needs [a-z_. ]+ in the configuration$", b.log.last(t, "auth")["error"], call)
+				}
 			}
 			for _, call := range tt.there {
 				method, target, _ := strings.Cut(call, " ")

@@ -399,6 +399,13 @@ func TestIntrospect(t *testing.T) {
 	require.Equal(t, inactive, introspect(app.refresh))
 	b.clock.Advance(time.Hour)
 	require.Equal(t, inactive, introspect(app.access), "expired")
+
+	// The gate's leeway is for clocks that differ; exp says when a token ends.
+	b.access.leeway = 30 * time.Second
+	app = b.app(t, bob)
+	b.clock.Advance(b.access.life + time.Second)
+	require.True(t, b.works(t, bearer(app.access)))
+	require.Equal(t, inactive, introspect(app.access))
 }
 
 func TestIntrospectIsForInternalCallers(t *testing.T) {

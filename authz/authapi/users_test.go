@@ -78,6 +78,20 @@ func TestOutsideIssuersMakeNoAdministrators(t *testing.T) {
 	for _, call := range administration {
 		requireAnswer(t, b.call(t, call.method, call.target, call.body, bearer(outside)...), 403, forbidden)
 	}
+
+	// Nor where there are no tokens of our own: then no token is an administrator's.
+	b = newBench(t, func(o *authapi.Options) { o.AccessTokens, o.RefreshTokens, o.AdminIssuers = nil, nil, nil })
+	outside = b.outside(t, "outside.admin.token", "jti of an outside admin")
+	require.Equal(t, []any{"admin"}, b.get(t, "/auth/me", bearer(outside)...).json(t)["roles"])
+	before := b.store.snapshot(t)
+	for _, call := range administration {
+		requireAnswer(t, b.call(t, call.method, call.target, call.body, bearer(outside)...), 401, noToken)
+	}
+	require.Equal(t, before, b.store.snapshot(t))
+	admin, _ := b.logIn(t, alice)
+	for _, call := range administration {
+		require.NotContains(t, []int{401, 403}, b.call(t, call.method, call.target, call.body, admin...).status, "%s %s: a session is", call.method, call.target)
+	}
 }
 
 func TestRevokeAll(t *testing.T) {

@@ -266,7 +266,7 @@ type Tokens struct {
 	Issuer       string        `yaml:"issuer" format:"issuer" doc:"The iss claim; where it isn't given, server.http.public_url."`
 	Audiences    []string      `yaml:"audiences" unique:"true" doc:"The aud claim; where it isn't given, the issuer."`
 	SigningKeys  []SigningKey  `yaml:"signing_keys" doc:"The first signs, all are published and verify."`
-	AccessTTL    time.Duration `yaml:"access_ttl" default:"15m" min:"1s" doc:"Life of an access token; less than refresh_ttl."`
+	AccessTTL    time.Duration `yaml:"access_ttl" default:"15m" min:"1s" doc:"Life of an access token; less than refresh_ttl. The gate takes it for 30s more, since clocks differ."`
 	RefreshTTL   time.Duration `yaml:"refresh_ttl" default:"168h" min:"1s" doc:"Life of a refresh token, renewed with each rotation."`
 	RefreshGrace time.Duration `yaml:"refresh_grace" default:"10s" doc:"For so long after its first use a refresh token gets the same successor again; later it revokes its family. Less than refresh_ttl."`
 }

@@ -195,6 +195,54 @@ func TestQueueStands(t *testing.T) {
 	}
 }
 
+// While the queue stands, who waited long and needs more than memory is shed; who did
+// not wait, or is answered from memory, is not.
+func TestAQueueThatStandsIsShed(t *testing.T) {
+	t.Parallel()
+	policies, err := authz.NewPolicySet(authz.PolicySetOptions{
+		Policies: []authz.Policy{{Name: "p", Credentials: []authz.Kind{authz.KindBearer}}, {Name: "open", Anonymous: true}}, Default: "p",
+	})
+	require.NoError(t, err)
+	asks := func(policy string) []byte {
+		request, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+			ContextExtensions: map[string]string{"policy": policy},
+			Request:           &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"}},
+		}})
+		require.NoError(t, err)
+		return request
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var shed []string
+		a := &extauthz.Admission{Shed: func(why string) { shed = append(shed, why) }}
+		slow := &held{let: make(chan struct{})}
+		close(slow.let)
+		server := extauthz.NewServer(authz.NewAuthorizer(policies, authz.Options{}, slow), extauthz.Options{Admission: a})
+		check := func(policy string, waits time.Duration) *authv3.CheckResponse {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			ctx, err := extauthz.Arrive(a, ctx, authv3.Authorization_Check_FullMethodName)
+			require.NoError(t, err)
+			time.Sleep(waits)
+			reply, err := extauthz.Handle(a, server, ctx, asks(policy))
+			require.NoError(t, err)
+			var answered authv3.CheckResponse
+			require.NoError(t, proto.Unmarshal(reply, &answered))
+			return &answered
+		}
+		check("p", 60*time.Millisecond)
+		require.EqualValues(t, 1, slow.begun.Load(), "a burst is no queue that stands")
+		extauthz.Stand(a)
+		requireShed(t, check("p", 60*time.Millisecond))
+		require.Equal(t, []string{extauthz.ShedQueue}, shed)
+		require.EqualValues(t, 1, slow.begun.Load(), "nobody was asked")
+		require.Zero(t, a.Waiting())
+		require.NotNil(t, check("open", 60*time.Millisecond).GetOkResponse(), "memory answers who is in time")
+		check("p", 30*time.Millisecond)
+		require.EqualValues(t, 2, slow.begun.Load(), "who waited for less is answered")
+		require.Len(t, shed, 1)
+	})
+}
+
 // serveAdmission serves a door behind an admission, and returns a client.
 func serveAdmission(t *testing.T, a *extauthz.Admission, o extauthz.Options, kinds ...authz.Authenticator) authv3.AuthorizationClient {
 	t.Helper()

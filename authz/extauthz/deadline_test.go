@@ -103,7 +103,23 @@ func TestPanicOfARecorderRefuses(t *testing.T) {
 	policies, err := authz.NewPolicySet(authz.PolicySetOptions{Policies: []authz.Policy{{Name: "open", Anonymous: true}}, Default: "open"})
 	require.NoError(t, err)
 	server := extauthz.NewServer(authz.NewAuthorizer(policies, authz.Options{}), extauthz.Options{Recorder: buggy{}})
-	response, err := server.Check(t.Context(), &authv3.CheckRequest{})
-	require.NoError(t, err)
-	require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode())
+	for name, message := range map[string]*authv3.CheckRequest{
+		"of nothing": {},
+		"of what memory would allow": {Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{
+			Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/"},
+		}}},
+	} {
+		response, err := server.Check(t.Context(), message)
+		require.NoError(t, err, name)
+		require.EqualValues(t, 503, response.GetDeniedResponse().GetStatus().GetCode(), name)
+
+		// And by the way that serve takes: a panic there would end the process.
+		request, err := proto.Marshal(message)
+		require.NoError(t, err)
+		reply, err := server.Answer(t.Context(), request, nil)
+		require.NoError(t, err, name)
+		var answered authv3.CheckResponse
+		require.NoError(t, proto.Unmarshal(reply, &answered))
+		require.EqualValues(t, 503, answered.GetDeniedResponse().GetStatus().GetCode(), name)
+	}
 }

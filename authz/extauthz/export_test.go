@@ -2,6 +2,7 @@ package extauthz
 
 import (
 	"context"
+	"math"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -69,3 +70,9 @@ func (q *Queue) Note(now, waited time.Duration) { q.q.note(now, waited) }
 
 // Stands reports whether the queue stands.
 func (q *Queue) Stands() bool { return q.q.standing.Load() }
+
+// Stand has the queue of an admission stand, whatever comes.
+func Stand(a *Admission) {
+	a.queue.until.Store(math.MaxInt64)
+	a.queue.standing.Store(true)
+}

@@ -106,6 +106,19 @@ func fixedFlow() flow {
 	return f
 }
 
+// Two states may have one name: it is short, and says of which cookie to look, not which
+// login it is.
+func TestAFlowIsOfItsStateAlone(t *testing.T) {
+	p := &Provider{sealer: newTestSealer(t, "secret"), o: Options{Now: func() time.Time { return now }}}
+	ours, another := fixedFlow(), newFlow(now, "/")
+	state := text(ours.state[:])
+	f, err := p.resume(callback{state: state}, p.sealer.seal(flowName(state), ours))
+	require.NoError(t, err)
+	require.Equal(t, ours, f)
+	_, err = p.resume(callback{state: state}, p.sealer.seal(flowName(state), another))
+	require.EqualError(t, err, "the state of another login")
+}
+
 // sealedBefore are texts that earlier versions have sealed, with first-secret
 // and with second-secret: replicas of two versions share logins.
 var sealedBefore = []string{

@@ -239,6 +239,31 @@ func TestRevocationsWithoutAReplicaAreNotConfirmed(t *testing.T) {
 	}
 }
 
+// One replica of two is not enough, however quickly it confirms.
+func TestOneReplicaOfTwoDoesNotConfirm(t *testing.T) {
+	t.Parallel()
+	master := proctest.StartRedis(t)
+	_, first := replica(t, master)
+	both := confirming
+	both.ConfirmReplicas = 2
+	f, patient := openConfirming(t, "redis://"+master.Addr, both)
+	prepareRevocations(t, patient)
+	for name, revoke := range revocations(f) {
+		mark, err := answered(t, revoke)
+		requireReason(t, authz.ReasonNotConfirmed, err)
+		require.True(t, mark == "" || f.exists(t, mark), name)
+	}
+	_, second := replica(t, master)
+	for name, revoke := range revocations(f) {
+		mark := acknowledged(t, name, revoke)
+		for _, on := range []*redis.Client{first, second} {
+			n, err := on.Exists(t.Context(), mark).Result()
+			require.NoError(t, err)
+			require.True(t, mark == "" || n == 1, "%s is acknowledged: both have it", name)
+		}
+	}
+}
+
 // A server that hangs is an outage, not a doubt, and takes no longer than
 // three times the timeout.
 func TestRevocationAtAMasterThatHangs(t *testing.T) {
@@ -285,6 +310,12 @@ func TestRevocationsWaitForTheReplicasOfACluster(t *testing.T) {
 	url := startCluster(t).url
 	f, patient := openConfirming(t, url, confirming)
 	prepareRevocations(t, patient)
+	const users, sessions = 4, 12
+	for user := range users { // whose sessions lie at every master
+		for i := range sessions {
+			f.foreign(t, fmt.Sprintf("%d-of-many%d", i, user), fmt.Sprint("many", user))
+		}
+	}
 	for name, revoke := range revocations(f) {
 		mark, err := answered(t, revoke)
 		requireReason(t, authz.ReasonNotConfirmed, err)
@@ -319,9 +350,25 @@ func TestRevocationsWaitForTheReplicasOfACluster(t *testing.T) {
 	}
 	require.Positive(t, confirmed)
 	require.Positive(t, doubted)
-	_, err := answered(t, func(ctx context.Context) (string, error) { _, err := f.RevokeUser(ctx, "u"); return "", err })
-	if err != nil {
+	// Nor is it enough that the other masters' replicas confirm their part, or a later one.
+	for user := range users {
+		n, tries := 0, 0
+		_, err := answered(t, func(ctx context.Context) (_ string, err error) {
+			tries++
+			n, err = f.RevokeUser(ctx, fmt.Sprint("many", user))
+			return "", err
+		})
 		requireReason(t, authz.ReasonNotConfirmed, err)
+		if tries == 1 { // else some had ended before
+			require.Equal(t, sessions, n)
+		}
+	}
+	require.NoError(t, replicas[0].Signal(syscall.SIGCONT))
+	for user := range users {
+		acknowledged(t, "RevokeUser", func(ctx context.Context) (string, error) {
+			_, err := f.RevokeUser(ctx, fmt.Sprint("many", user))
+			return "", err
+		})
 	}
 }
 

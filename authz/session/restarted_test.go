@@ -3,6 +3,7 @@ package session_test
 import (
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -17,27 +18,42 @@ import (
 func TestConnectionsThatHaveEndedCostNobodyAnAnswer(t *testing.T) {
 	certificates := redistest.NewTLS(t)
 	for name, test := range map[string]struct {
-		server redistest.Options
-		login  session.OpenOptions
+		server    redistest.Options
+		login     session.OpenOptions
+		sentinels bool
 	}{
-		"plain": {},
-		"TLS":   {redistest.Options{TLS: certificates}, session.OpenOptions{TLS: session.TLSOptions{CAFile: certificates.CAFile}}},
+		"plain":                {},
+		"TLS":                  {redistest.Options{TLS: certificates}, session.OpenOptions{TLS: session.TLSOptions{CAFile: certificates.CAFile}}, false},
+		"behind Sentinels":     {sentinels: true},
+		"TLS behind Sentinels": {redistest.Options{TLS: certificates}, session.OpenOptions{TLS: session.TLSOptions{CAFile: certificates.CAFile}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "TLS" && runtime.GOOS != "linux" {
+			if test.server.TLS != nil && runtime.GOOS != "linux" {
 				t.Skip("skipped: here it is not known whether a connection with TLS has ended")
 			}
-			n := redistest.StartRedis(t, test.server)
+			var n *redistest.Node
+			var url string
+			if test.sentinels {
+				set := redistest.StartSentinels(t, redistest.SentinelOptions{Options: test.server, DownAfter: time.Minute})
+				n, url = set.Nodes[0], set.URL()
+			} else {
+				n = redistest.StartRedis(t, test.server)
+				url = n.URL()
+			}
 			login := test.login
 			login.Timeout, login.PoolSize = patience, 20
-			client, err := session.Open(n.URL(), login)
+			client, err := session.Open(url, login)
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = client.Close() })
 			store := session.New(client, session.Options{Timeout: patience})
+			master, ok := client.(*redis.Client)
+			if !ok {
+				master = client.(interface{ Inner() *redis.Client }).Inner()
+			}
 			for range 10 {
 				var idle []*redis.Conn
 				for range 8 {
-					c := client.(*redis.Client).Conn()
+					c := master.Conn()
 					idle = append(idle, c)
 					require.NoError(t, c.Ping(t.Context()).Err())
 				}

@@ -127,6 +127,9 @@ func (p *placed) SetDeadline(t time.Time) error {
 	return p.Conn.SetDeadline(t)
 }
 
+// NetConn is what is below, for who looks at the socket.
+func (p *placed) NetConn() net.Conn { return p.Conn }
+
 // cut closes it at once: TLS would say goodbye first, to whom may be frozen.
 func (p *placed) cut() {
 	if c, ok := p.Conn.(*tls.Conn); ok {

@@ -197,7 +197,11 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*authz.Token, error)
 		return nil, err
 	}
 	if trace := authz.TraceFrom(ctx); trace != nil {
-		trace.Add(authz.StageProof, "exp", time.Time{}, nil, "%s", e.token.Expires.UTC().Format(time.RFC3339))
+		late := ""
+		if !now.Before(e.token.Expires) {
+			late = fmt.Sprintf(", which has passed, and for %v more doesn't count: clocks differ", e.issuer.leeway)
+		}
+		trace.Add(authz.StageProof, "exp", time.Time{}, nil, "%s%s", e.token.Expires.UTC().Format(time.RFC3339), late)
 	}
 	t := e.token
 	return &t, nil

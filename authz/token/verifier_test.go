@@ -385,7 +385,14 @@ func TestVerifyLeeway(t *testing.T) {
 			v := verifier(t, o)
 			accepted(t, v, rs256(nil, object{"nbf": at(test.inside)}))
 			refused(t, v, rs256(nil, object{"nbf": at(test.outside)}), authz.ReasonTokenInvalid, "nbf")
-			accepted(t, v, rs256(nil, object{"exp": at(time.Second - test.inside)}))
+			late := rs256(nil, object{"exp": at(time.Second - test.inside)})
+			accepted(t, v, late)
+			trace := &authz.Trace{}
+			_, err := v.Verify(authz.WithTrace(t.Context(), trace), late)
+			require.NoError(t, err)
+			told := trace.Steps[len(trace.Steps)-1]
+			require.Equal(t, "exp", told.Name)
+			require.Equal(t, test.inside > 0, strings.Contains(told.Detail, ", which has passed, and for "+test.inside.String()+" more doesn't count"), told.Detail)
 			refused(t, v, rs256(nil, object{"exp": at(-test.inside)}), authz.ReasonTokenExpired, "expired")
 		})
 	}

@@ -72,7 +72,12 @@ Exits 0 when nothing is broken (with --strict: when all held), 1 when something 
   gatehouse attack --target http://127.0.0.1:8080 --only path-confusion,spoof-underscores
   gatehouse attack --list
   gatehouse attack echo --listen 127.0.0.1:8101`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && strings.Contains(args[0], "://") {
+				return usageError{errors.New("attack: name the gateway by --target, as in --target http://127.0.0.1:8080")}
+			}
+			return usageArgs(cobra.NoArgs)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags.format != "text" && flags.format != "json" {
 				return usageError{fmt.Errorf("--format %s: it is text or json", flags.format)}
@@ -362,7 +367,10 @@ should reach it. Ctrl-C stops it.`,
 		Example: `  gatehouse attack echo --listen 127.0.0.1:8101`,
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			listener, err := new(net.ListenConfig).Listen(cmd.Context(), "tcp", address)
+			if _, _, err := net.SplitHostPort(address); err != nil && !strings.HasPrefix(address, "unix://") {
+				return usageError{fmt.Errorf("--listen %q: write HOST:PORT, as in 127.0.0.1:8101", address)}
+			}
+			listener, err := listen(cmd.Context(), "--listen", address)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/hex"
@@ -89,6 +90,32 @@ func digestOf(file string) (d digest, err error) {
 		return d, err
 	}
 	return digest(h.Sum(nil)), nil
+}
+
+// textShape is what tells a file of YAML from its beginning.
+type textShape struct {
+	size int64
+	// line: it ends in a whole line, or is of the kind of which no beginning can be read.
+	line bool
+}
+
+// shapeOf is that of a file; of none that can be read, or read once only, nothing is known.
+func shapeOf(file string) (s textShape) {
+	if readableAgain(file) != nil {
+		return s
+	}
+	text, err := os.ReadFile(file) //nolint:gosec // G304: the operator names the file
+	if err != nil {
+		return s
+	}
+	flow := bytes.HasPrefix(bytes.TrimSpace(text), []byte("{"))
+	return textShape{int64(len(text)), flow || bytes.HasSuffix(text, []byte("\n"))}
+}
+
+// cutOff reports whether a file looks as if not all of it were there: it is shorter than
+// before, and its last line has no end now.
+func (s textShape) cutOff(before textShape) bool {
+	return before.line && !s.line && s.size < before.size
 }
 
 // fingerprint is what people compare to see whether two replicas run the same

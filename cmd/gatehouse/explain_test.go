@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +132,11 @@ func TestExplain(t *testing.T) {
 		"a signed identity, for a service without a name": {
 			[]string{"--policy", "signed", "--audience", "", "gw/x", "-H", e.session}, exitFailed, []string{"DENIED: no_audience", "NO assertion"},
 		},
+		"a cookie of another name": {
+			[]string{"https://gw/orders/1", "-b", "connect.sid=s%3Ax.y"},
+			exitFailed,
+			[]string{"DENIED: no_credential", `session        not shown: no cookie is named "sessionId"`, `bearer         not shown: no header authorization with "Bearer"`},
+		},
 		"a forged cookie": {
 			[]string{"curl", "https://gw/orders/1", "-b", "sessionId=s%3Ax.y", "-H", e.bearer},
 			exitFailed,
@@ -166,7 +172,7 @@ func TestExplain(t *testing.T) {
 		"nobody":        {[]string{"--policy", "public", "gw/x"}, exitOK, []string{"ALLOWED: anonymous", "without x-user-id"}},
 		"an odd path":   {[]string{"--policy", "public", "gw/a//b"}, exitFailed, []string{"DENIED: bad_path", "the request is refused", "empty segment", "400"}},
 		"no such name":  {[]string{"--policy", "nobody", "gw/a"}, exitFailed, []string{"DENIED: policy_unknown", `NO policy`}},
-		"no route":      {[]string{"gw/nothing"}, exitFailed, []string{"DENIED: no_policy"}},
+		"no route":      {[]string{"gw/nothing"}, exitFailed, []string{"DENIED: no_policy", "\n     (where the gateway's route names another, as in Envoy's context_extensions: --policy NAME)\n"}},
 		"to a login":    {[]string{"--policy", "web", "gw/a?x=query-secret", "-H", "accept: text/html"}, exitFailed, []string{"302", "location: /login?return_to=%2Fa%3F…"}},
 		"a bare token":  {[]string{"--policy", "public", "gw/reset?query-secret"}, exitOK, []string{"query, without its values: …"}},
 		"a JSON report": {[]string{"--json", "--policy", "public", "gw/x"}, exitOK, []string{`"decision": "allow"`}},
@@ -178,6 +184,9 @@ func TestExplain(t *testing.T) {
 			require.NotRegexp(t, `eyJ\S*\.eyJ\S*\.`, c.stdout, "nothing that could be shown to a service")
 			for _, part := range tt.want {
 				require.Contains(t, c.stdout, part)
+			}
+			if slices.Contains(tt.args, "--policy") {
+				require.NotContains(t, c.stdout, "--policy NAME")
 			}
 		})
 	}

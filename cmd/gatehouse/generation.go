@@ -38,6 +38,7 @@ type generation struct {
 	loaded time.Time
 	files  contents
 	sum    digest // of all files
+	shape  textShape
 	hash   string // of the same, for people
 	leases *leases
 }
@@ -73,6 +74,7 @@ type loadedConfig struct {
 	warnings []config.Warning
 	files    contents
 	sum      digest
+	shape    textShape // of the YAML file
 }
 
 // newGeneration builds the generation after before, nil for the first one. It
@@ -80,7 +82,7 @@ type loadedConfig struct {
 func newGeneration(c loadedConfig, before *generation, in instruments) (_ *generation, err error) {
 	g := &generation{
 		cfg: c.cfg, asked: c.cfg, number: 1, loaded: time.Now(),
-		files: c.files, sum: c.sum, hash: fingerprint(c.sum), leases: &leases{},
+		files: c.files, sum: c.sum, shape: c.shape, hash: fingerprint(c.sum), leases: &leases{},
 	}
 	var old warm
 	if before != nil {

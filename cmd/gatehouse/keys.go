@@ -269,6 +269,9 @@ owner.
 			case dir != "":
 				r.dir = dir
 			}
+			if isFile(r.dir) {
+				return usageError{fmt.Errorf("%s is a file: name the directory that %s is in, as in 'gatehouse keys rotate %s'", r.dir, currentKey, r.use.dir)}
+			}
 			if r.prepared() {
 				return r.run() // says so
 			}

@@ -160,8 +160,11 @@ func lintSource(env environment, file string) (lint.Source, error) {
 			err = pe.Err
 		}
 		next := ""
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			next = "; 'gatehouse init' writes one to begin with"
+		case isDir(file):
+			next = "; name the files in it, all of one gateway at once, as in " + shellWord(filepath.Clean(file)) + "/*.yaml"
 		}
 		return lint.Source{}, fmt.Errorf("read the gateway's configuration, %q: %w%s", file, err, next)
 	}

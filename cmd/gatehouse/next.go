@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,27 @@ func orHelp(cmd *cobra.Command, meant string) string {
 		return fmt.Sprintf("see '%s --help'", cmd.CommandPath())
 	}
 	return meant
+}
+
+// wrongArgs says which arguments of a command are missing, or that there are too many. It
+// doesn't repeat them: one may be a secret.
+func wrongArgs(cmd *cobra.Command, args []string) string {
+	names := strings.TrimPrefix(cmd.Use, cmd.Name())
+	usage := fmt.Sprintf("it is '%s%s'", cmd.CommandPath(), names)
+	names, _, flagged := strings.Cut(names, " --")
+	takes := strings.Fields(names)
+	missing := slices.DeleteFunc(takes[min(len(args), len(takes)):], func(name string) bool { return strings.HasPrefix(name, "[") })
+	switch {
+	case len(cmd.ValidArgs) > 0:
+		return "it takes one argument: " + alternatives(cmd.ValidArgs)
+	case len(takes) == 0 && !flagged:
+		return "it takes no arguments"
+	case len(missing) == 0:
+		return "too many arguments: " + usage
+	case len(missing) == 1:
+		return missing[0] + " is missing: " + usage
+	}
+	return strings.Join(missing, " and ") + " are missing: " + usage
 }
 
 // suggested says which of a command's subcommands was meant, "" where none is near.
@@ -46,6 +68,9 @@ func suggestedFlag(cmd *cobra.Command, err error) string {
 	if !ok || unknown.GetSpecifiedShortnames() != "" {
 		return ""
 	}
+	if name := swapped(cmd, unknown.GetSpecifiedName()); name != "" {
+		return "did you mean --" + name + "?"
+	}
 	// Cobra knows what is near, of commands.
 	names := &cobra.Command{SuggestionsMinimumDistance: nearDistance(unknown.GetSpecifiedName())}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -55,6 +80,18 @@ func suggestedFlag(cmd *cobra.Command, err error) string {
 	})
 	if near := names.SuggestionsFor(unknown.GetSpecifiedName()); len(near) > 0 {
 		return "did you mean --" + near[0] + "?"
+	}
+	return ""
+}
+
+// swapped is the flag of a command that a word is but for two letters next to each other,
+// which cobra counts as two mistakes. "" where there is none.
+func swapped(cmd *cobra.Command, typed string) string {
+	for i := range len(typed) - 1 {
+		name := typed[:i] + typed[i+1:i+2] + typed[i:i+1] + typed[i+2:]
+		if f := cmd.Flags().Lookup(name); f != nil && !f.Hidden {
+			return name
+		}
 	}
 	return ""
 }
@@ -71,12 +108,32 @@ func afterProblems(cmd *cobra.Command, problems config.Problems) string {
 			named = begun
 		}
 		return "there is one in " + defaultInitDir + ": name it, as in '" + cmd.CommandPath() + " " + named + "', or run this there"
+	case errors.Is(err, fs.ErrNotExist) && isFile(otherYAML(file)):
+		return "there is " + shellWord(otherYAML(file)) + ": name that"
 	case errors.Is(err, fs.ErrNotExist):
 		return "'gatehouse init' writes one to begin with"
+	case slices.ContainsFunc(problems, func(p config.Problem) bool { return p.Key == "static_resources" }):
+		return "that is a gateway's configuration, which 'gatehouse envoy lint " + shellWord(file) + "' reads"
 	case err == nil && info.IsDir() && isFile(filepath.Join(file, defaultConfigFile)):
 		return "name the file in it: " + shellWord(filepath.Join(file, defaultConfigFile))
 	}
 	return "" // each problem says what to do about it
+}
+
+// otherYAML is a name with the other extension of YAML, "" where it has neither.
+func otherYAML(file string) string {
+	if name, ok := strings.CutSuffix(file, ".yml"); ok {
+		return name + ".yaml"
+	}
+	if name, ok := strings.CutSuffix(file, ".yaml"); ok {
+		return name + ".yml"
+	}
+	return ""
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func isFile(path string) bool {

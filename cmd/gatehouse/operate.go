@@ -251,7 +251,7 @@ func readLine(ctx context.Context, f *os.File) (string, error) {
 // readToken returns a token that is given as an argument, or, for "-" and where
 // there is none, through standard input, where neither shell history nor process
 // lists show it. It is taken out of an Authorization header.
-func readToken(ctx context.Context, env environment, args []string) (string, error) {
+func readToken(cmd *cobra.Command, env environment, args []string) (string, error) {
 	text := "-"
 	if len(args) == 1 {
 		text = args[0]
@@ -259,7 +259,7 @@ func readToken(ctx context.Context, env environment, args []string) (string, err
 	if text == "-" {
 		var err error
 		if f, ok := terminal(env); ok {
-			text, err = askPassword(ctx, env, f, "Token (it is not shown): ")
+			text, err = askPassword(cmd.Context(), env, f, "Token (it is not shown): ")
 		} else {
 			text, err = readAll(env.stdin)
 		}
@@ -275,7 +275,7 @@ func readToken(ctx context.Context, env environment, args []string) (string, err
 		text = strings.TrimSpace(rest)
 	}
 	if text == "" {
-		return "", usageError{errors.New("no token: pipe one into standard input, as in 'pbpaste | gatehouse tokens inspect'")}
+		return "", usageError{fmt.Errorf("no token: pipe one into standard input, as in 'pbpaste | %s'", cmd.CommandPath())}
 	}
 	return text, nil
 }

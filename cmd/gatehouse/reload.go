@@ -27,6 +27,7 @@ type configFile struct {
 // load reads the configuration for the first time.
 func (f configFile) load() (c loadedConfig, err error) {
 	_, c.files, c.sum, _ = f.read() // before: what changes under way is noticed then
+	c.shape = shapeOf(f.path)
 	c.cfg, c.warnings, err = config.Load(f.path, f.lookup)
 	return c, err
 }
@@ -141,7 +142,7 @@ func (r *reloader) look(ctx context.Context, asked bool) (changing bool) {
 		return false
 	}
 	var next *generation
-	c := loadedConfig{files: all, sum: sum}
+	c := loadedConfig{files: all, sum: sum, shape: shapeOf(r.file.path)}
 	r.again = false
 	if err == nil {
 		next, err = r.build(ctx, &c, running)
@@ -214,6 +215,10 @@ func (r *reloader) record(ctx context.Context, o authapi.Outcome, what []slog.At
 var errNoPolicies = errors.New("there are no policies, so every request would be denied: was the file cut off? " +
 	"Restart to have such a configuration applied")
 
+// errCutOff: half of a file can be a configuration, of which policies ask for less.
+var errCutOff = errors.New("the file is shorter than before, and its last line has no end: was it cut off? " +
+	"End the line to have it applied")
+
 // build loads the files and makes the next generation of them. A bug that only this
 // configuration meets must not end what runs.
 func (r *reloader) build(ctx context.Context, c *loadedConfig, running *generation) (_ *generation, err error) {
@@ -227,6 +232,9 @@ func (r *reloader) build(ctx context.Context, c *loadedConfig, running *generati
 	}
 	if len(c.cfg.Policies) == 0 && len(running.cfg.Policies) > 0 {
 		return nil, problem(c.cfg, "policies", errNoPolicies)
+	}
+	if c.shape.cutOff(running.shape) {
+		return nil, fmt.Errorf("%s: %w", r.file.path, errCutOff)
 	}
 	next, err := newGeneration(*c, running, r.in) //nolint:contextcheck // its parts end by close, not with a caller
 	if err != nil {

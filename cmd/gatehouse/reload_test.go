@@ -946,6 +946,56 @@ default_policy: user`)
 	})
 }
 
+// Half of a file can be a configuration, too: one in which a policy asks for less.
+func TestAConfigurationThatIsCutOffOpensNothing(t *testing.T) {
+	_, url := reloadStore(t)
+	file := t.TempDir() + "/gatehouse.yaml"
+	whole := anywhere(`redis: {url: "` + url + `", timeout: 5s}
+sessions: {secrets: ["` + testSecret + `"]}
+default_policy: user
+policies:
+  user:
+    credentials: [session]
+    roles: {any: [nobody-has-it]}`)
+	save(t, file, whole)
+	g := startAt(t, file)
+	conn := g.dial(t)
+	until(t, "ready", func() bool { status, _ := get(t, "http://"+g.ops+"/readyz"); return status == 200 })
+	require.NotZero(t, as(t, conn, "id-a"))
+
+	opens := strings.TrimSuffix(whole, "\n    roles: {any: [nobody-has-it]}\n")
+	for _, cut := range []string{opens, opens + "\n  "} {
+		detail := g.rejects(t, func() { save(t, file, cut) })
+		require.Equal(t, file+": "+errCutOff.Error(), detail.Error)
+		require.NotZero(t, as(t, conn, "id-a"), "the policy asks for the role all the same")
+		save(t, file, whole)
+		until(t, "it recovers", func() bool { return g.config(t).State == "current" })
+	}
+	// Who means it ends the line.
+	g.applies(t, func() { save(t, file, opens+"\n") })
+	require.Zero(t, as(t, conn, "id-a"))
+	// A file that was never ended is not judged by that, nor is JSON.
+	g.applies(t, func() { save(t, file, opens+" # longer than it was, and not ended") })
+	g.applies(t, func() { save(t, file, opens) })
+}
+
+func TestShapeOfTexts(t *testing.T) {
+	t.Parallel()
+	shape := func(text string) textShape {
+		file := t.TempDir() + "/f"
+		save(t, file, text)
+		return shapeOf(file)
+	}
+	before := shape("policies:\n  a: {}\n")
+	require.True(t, shape("policies:").cutOff(before))
+	require.True(t, shape("").cutOff(before))
+	require.False(t, shape("policies:\n").cutOff(before), "by lines")
+	require.False(t, shape("policies:\n  a: {}\n  b: {}").cutOff(before), "it is longer")
+	require.False(t, shape("policies:").cutOff(shape("policies:\n  a: {}")), "it never was ended")
+	require.False(t, shape(`{"a": 1}`).cutOff(before), "of which no beginning can be read")
+	require.False(t, shapeOf(t.TempDir()+"/none").cutOff(textShape{}))
+}
+
 // A store that the configuration leads to is used when it is there.
 func TestAnotherStoreIsWaitedFor(t *testing.T) {
 	_, first := reloadStore(t)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gatehouse-auth/gatehouse/authz/config"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
@@ -113,12 +114,30 @@ why.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate(telemetry.ReadBuild().String() + "\n")
+	root.Flags().BoolP("version", "v", false, "say which version this is")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Value.Type() == "duration" {
+			return usageError{fmt.Errorf("--%s %q: it is a number with a unit, such as 500ms, 90s, 15m or 24h", invalid.GetFlag().Name, invalid.GetValue())}
+		}
 		return usageError{fmt.Errorf("%w; %s", err, orHelp(cmd, suggestedFlag(cmd, err)))}
 	})
 	root.AddCommand(serveCommand(env), configCommand(env), keysCommand(env), passwordCommand(env), initCommand(env), demoCommand(env), readyCommand(env))
-	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), attackCommand(env), completionCommand(env), manCommand(env))
+	root.AddCommand(sessionsCommand(env), tokensCommand(env), explainCommand(env), envoyCommand(env), attackCommand(env), completionCommand(env), versionCommand(env), manCommand(env))
 	return root
+}
+
+// versionCommand is for those who try it before --version.
+func versionCommand(env environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is",
+		Long:  "Says the same as --version: the version, the commit, the Go release and the platform.",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(env.stdout, telemetry.ReadBuild())
+			return err
+		},
+	}
 }
 
 // usageArgs makes a cobra check of arguments a usage error.
@@ -128,12 +147,11 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if err == nil {
 			return nil
 		}
-		message, _, _ := strings.Cut(err.Error(), "\n")
-		meant := ""
-		if cmd.HasSubCommands() && len(args) > 0 {
-			meant = suggested(cmd, args[0])
+		if !cmd.HasSubCommands() {
+			return usageError{fmt.Errorf("%s; %s", wrongArgs(cmd, args), orHelp(cmd, ""))}
 		}
-		return usageError{fmt.Errorf("%s; %s", message, orHelp(cmd, meant))}
+		message, _, _ := strings.Cut(err.Error(), "\n")
+		return usageError{fmt.Errorf("%s; %s", message, orHelp(cmd, suggested(cmd, args[0])))}
 	}
 }
 

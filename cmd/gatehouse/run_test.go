@@ -13,7 +13,7 @@ import (
 )
 
 func TestVersionSaysWhatIsRunning(t *testing.T) {
-	for _, flag := range []string{"--version", "-v"} {
+	for _, flag := range []string{"--version", "-v", "version"} {
 		c := gatehouse(t, nil, flag)
 		require.Equal(t, exitOK, c.code)
 		require.Empty(t, c.stderr)

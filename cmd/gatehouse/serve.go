@@ -300,7 +300,7 @@ func serveHTTP(s *http.Server, l net.Listener) error {
 func (s *server) shutDown(failed context.Context) {
 	s.ready.drain()
 	drain := s.live.now.Load().cfg.Server.Drain
-	s.log.Info("draining", slog.Duration("for", drain))
+	s.log.Info("draining: another signal ends the program at once", slog.Duration("for", drain))
 	timer := time.NewTimer(drain)
 	defer timer.Stop()
 	select {

@@ -226,7 +226,7 @@ token nor its signature is printed. --json prints {"valid", "kind", "reason", "p
 unchecked.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := readToken(cmd.Context(), env, args)
+			raw, err := readToken(cmd, env, args)
 			if err != nil {
 				return err
 			}
@@ -502,7 +502,11 @@ func (o *operator) writeFinding(f *finding) error {
 	d.add("user", f.UserID)
 	d.add("refresh family", f.Family)
 	for _, date := range []struct{ name, claim string }{{"issued", "iat"}, {"not before", "nbf"}, {"authenticated", "auth_time"}, {"expires", "exp"}} {
-		d.add(date.name, claimClock(f.Claims[date.claim], now))
+		when := claimClock(f.Claims[date.claim], now)
+		if date.claim == "exp" && f.Valid && strings.HasSuffix(when, " ago)") {
+			when += ", which doesn't count yet: clocks differ"
+		}
+		d.add(date.name, when)
 	}
 	f.Standing.describe(&d, now)
 	if err := d.write(o.env.stdout); err != nil {
@@ -587,7 +591,7 @@ All tokens of a user: 'sessions revoke USER --all', or --before TIME.`,
 				if expires != "" {
 					return usageError{errors.New("--expires belongs to --jti: a token says itself when it expires")}
 				}
-				raw, err := readToken(cmd.Context(), env, args)
+				raw, err := readToken(cmd, env, args)
 				if err != nil {
 					return err
 				}

@@ -233,6 +233,25 @@ func TestTokensInspect(t *testing.T) {
 	require.Equal(t, exitOK, d.pipe(t, access, "tokens", "inspect", "--offline").code)
 }
 
+// A token that is good past its time is not shown as if nothing were odd.
+func TestTokensInspectTellsOfTheLeeway(t *testing.T) {
+	t.Parallel()
+	files, err := deskFiles()
+	require.NoError(t, err)
+	d := newDesk(t, "", `issuers: [{issuer: "`+gatewayURL+`/idp", public_key_file: idp.pem, algorithms: [ES256], audiences: [api], leeway: 5m}]`)
+	writeBeside(t, d.file, "idp.pem", publicPEM(t, files["other.pem"]))
+	issuer, err := token.NewIssuer(token.MintOptions{
+		Issuer: gatewayURL + "/idp", Audiences: []string{"api"}, Keys: []*token.SigningKey{deskSigningKey(t, "other.pem")},
+		TTL: time.Minute, Now: func() time.Time { return time.Now().Add(-time.Minute - 5*time.Second) },
+	})
+	require.NoError(t, err)
+	late, _, err := issuer.Mint(token.Claims{Subject: "bob"})
+	require.NoError(t, err)
+	c := d.pipe(t, late, "tokens", "inspect")
+	require.Equal(t, exitOK, c.code, c.stdout)
+	require.Regexp(t, `expires +20\S+Z \(\S+ ago\), which doesn't count yet: clocks differ\n`, c.stdout)
+}
+
 func deskSigningKey(t *testing.T, file string) *token.SigningKey {
 	t.Helper()
 	files, err := deskFiles()

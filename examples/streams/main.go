@@ -33,7 +33,11 @@ func main() {
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	key, err := os.ReadFile(os.Getenv("FEED_KEY_FILE")) //nolint:gosec // G703: whoever starts it says which file
+	file := os.Getenv("FEED_KEY_FILE")
+	if file == "" {
+		return errors.New("FEED_KEY_FILE is not set: name a file with an internal key with auth_api: true")
+	}
+	key, err := os.ReadFile(file) //nolint:gosec // G703: whoever starts it says which file
 	if err != nil {
 		return fmt.Errorf("FEED_KEY_FILE: %w", err)
 	}
@@ -41,7 +45,11 @@ func run() error {
 		URL: cmp.Or(os.Getenv("FEED_URL"), "http://127.0.0.1:8081/auth/feed"),
 		Key: strings.TrimSpace(string(key)),
 		OnBlind: func(err error) {
-			slog.Info("feed", slog.Bool("heard", err == nil), slog.Any("error", err))
+			if err != nil {
+				slog.Warn("the revocation feed is not heard", slog.Any("error", err))
+				return
+			}
+			slog.Info("the revocation feed is heard")
 		},
 	})
 	if err != nil {

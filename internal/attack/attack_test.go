@@ -1,16 +1,22 @@
 package attack
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"math/big"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -270,6 +276,7 @@ func TestVerdictsWithoutAnEcho(t *testing.T) {
 		"a preflight":                  {refused, outcome{answer: answer{status: 204}, method: "OPTIONS"}, Held},
 		"HEAD":                         {refused, outcome{answer: answer{status: 200}, method: "HEAD"}, Broken},
 		"HEAD, refused":                {refused, outcome{answer: answer{status: 403}, method: "HEAD"}, Held},
+		"HEAD of the login page":       {refused, outcome{answer: answer{status: 203}, method: "HEAD"}, Inconclusive},
 		"too often":                    {refused, outcome{answer: answer{status: 429}}, Inconclusive},
 		"an error":                     {refused, outcome{answer: answer{status: 502}}, Inconclusive},
 		"late":                         {refused, outcome{answer: answer{late: true}}, Inconclusive},
@@ -285,6 +292,78 @@ func TestVerdictsWithoutAnEcho(t *testing.T) {
 		require.Equal(t, tc.want, got, "%s: %s", name, why)
 		require.Equal(t, tc.want == Held, why == "", name)
 	}
+}
+
+// However a gateway answers over HTTP/2, what reached the service is found.
+func TestMannersOfHTTP2(t *testing.T) {
+	t.Parallel()
+	cases := slices.DeleteFunc(List(), func(c Case) bool { return c.HTTP2 == nil })
+	attacked := func(t *testing.T, weaknesses ...string) *Report {
+		t.Helper()
+		o := startGate(t, weaknesses...).options()
+		o.Cases = cases
+		return run(t, o)
+	}
+	broken := attacked(t, "lenient HTTP/2", "exact names").ids(Broken)
+	require.NotEmpty(t, broken)
+	for _, manner := range []string{"says goodbye first", "sends hints first", "cuts answers off"} {
+		t.Run(manner, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, broken, attacked(t, "lenient HTTP/2", "exact names", manner).ids(Broken))
+			report := attacked(t, manner)
+			require.Len(t, report.ids(Held), len(cases))
+			require.Empty(t, report.Notes)
+		})
+	}
+	// Who serves nothing over it refuses nothing either.
+	report := attacked(t, "resets HTTP/2")
+	require.Len(t, report.ids(Skipped), len(cases))
+	require.Equal(t, "an ordinary request over HTTP/2 doesn't reach the echo", report.Results[0].Reason)
+	require.Len(t, report.Notes, 1)
+	require.Contains(t, report.Notes[0], "serves nothing over it")
+}
+
+// A second answer on a connection is waited for as long as the target's own pace asks for.
+func TestASlowTargetHidesNoSecondAnswer(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = listener.Close() }()
+	served := make(chan error, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			served <- err
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err = http.ReadRequest(bufio.NewReader(conn)); err != nil {
+			served <- err
+			return
+		}
+		for _, echo := range []struct {
+			after time.Duration
+			path  string
+		}{{time.Second, gatePublic}, {2 * moreTime, gateProtected}} {
+			time.Sleep(echo.after)
+			body, err := json.Marshal(Echoed{Service: echoName, Method: "GET", Path: echo.path, Headers: map[string][]string{strings.ToLower(idHeader): {"id"}}})
+			if err == nil {
+				_, err = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			}
+			if err != nil {
+				served <- err
+				return
+			}
+		}
+		served <- nil
+	}()
+	o := Options{Target: &url.URL{Scheme: "http", Host: listener.Addr().String()}, Timeout: 20 * time.Second}
+	a, err := o.send(t.Context(), "id", []string{"GET " + gatePublic + " HTTP/1.1"}, "", true)
+	require.NoError(t, err)
+	require.NoError(t, <-served)
+	require.Equal(t, gatePublic, a.echo.Path)
+	require.Len(t, a.more, 1)
+	require.Equal(t, gateProtected, a.more[0].Path)
 }
 
 // A target that dies on the way is no reason to say nothing.

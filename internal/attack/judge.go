@@ -48,6 +48,9 @@ func (o *Options) verdict(expect Expect, out outcome, b *baseline) (Verdict, str
 	case out.status == 0, refuses(out.status):
 		return Held, ""
 	case out.method == http.MethodHead && out.status < 300 && expect.Refused:
+		if out.status == b.refusal { // a login page, of which HEAD shows nothing
+			return Inconclusive, fmt.Sprintf("answered %d, as refusals are, and as the service would", out.status)
+		}
 		return Broken, "answered as if the service had been asked"
 	case out.status == b.refusal && out.status < 500: // a login page, say
 		return Held, ""

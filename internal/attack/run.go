@@ -41,6 +41,7 @@ type Options struct {
 	Progress func(Result)
 
 	attacker crypto.Signer
+	slowest  time.Duration // that an answer took so far
 }
 
 // DefaultTimeout is how long an answer is waited for.
@@ -237,12 +238,12 @@ func (o *Options) scrubError(err error) error {
 
 // baseline is how the gateway treats ordinary requests.
 type baseline struct {
-	callers  [][]string // identity of the caller, by each credential
-	nobody   []string
-	headers  map[string][]string // all that arrived with the first credential
-	refusal  int                 // status without a credential at the protected path, where that is none of the service's
-	hasHTTP2 bool
-	notes    []string
+	callers [][]string // identity of the caller, by each credential
+	nobody  []string
+	headers map[string][]string // all that arrived with the first credential
+	refusal int                 // status without a credential at the protected path, where that is none of the service's
+	noHTTP2 string              // why HTTP/2 can't be used; "" where it can
+	notes   []string
 }
 
 // ordinary asks as an ordinary client does.
@@ -279,8 +280,27 @@ func (o *Options) ordinary(ctx context.Context) (*baseline, error) {
 	if len(b.callers) > 0 && len(b.callers[0]) == 0 {
 		b.notes = append(b.notes, "with a credential, none of the headers "+strings.Join(o.Headers, ", ")+" arrives: name those by which your services know the caller, or all that could be said of them is inconclusive")
 	}
-	b.hasHTTP2 = o.speaksHTTP2(ctx)
-	return b, nil
+	return b, o.ordinaryHTTP2(ctx, b)
+}
+
+// ordinaryHTTP2 sees whether the target serves HTTP/2: what it refuses of it says nothing
+// where it refuses all.
+func (o *Options) ordinaryHTTP2(ctx context.Context, b *baseline) error {
+	b.noHTTP2 = "the target speaks no HTTP/2"
+	if !o.speaksHTTP2(ctx) {
+		return ctx.Err()
+	}
+	a, err := o.askHTTP2(ctx, o.Public)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil || a.echo == nil || a.foreign:
+		b.noHTTP2 = "an ordinary request over HTTP/2 doesn't reach the echo"
+		b.notes = append(b.notes, fmt.Sprintf("the target speaks HTTP/2, and serves nothing over it: no echo answers at %s (%s)", o.Public, describe(a)))
+	default:
+		b.noHTTP2 = ""
+	}
+	return nil
 }
 
 // ordinaryCaller asks twice, to see what changes by itself.
@@ -337,8 +357,8 @@ func (o *Options) attack(ctx context.Context, c Case, b *baseline) (Result, erro
 		return Result{}, err
 	}
 	result := Result{Case: c}
-	if c.HTTP2 != nil && !b.hasHTTP2 {
-		result.Verdict, result.Reason = Skipped, "the target speaks no HTTP/2"
+	if c.HTTP2 != nil && b.noHTTP2 != "" {
+		result.Verdict, result.Reason = Skipped, b.noHTTP2
 		return result, nil
 	}
 	var fetched *callback

@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -780,10 +781,25 @@ func (g *gate) serveHTTP2(conn net.Conn, in *bufio.Reader) {
 			status = refusal(r.StatusCode)
 		}
 	}
+	if g.weak["resets HTTP/2"] {
+		_ = framer.WriteRSTStream(1, http2.ErrCodeRefusedStream)
+		return
+	}
+	if g.weak["says goodbye first"] {
+		_ = framer.WriteGoAway(math.MaxInt32, http2.ErrCodeNo, nil)
+	}
 	var block bytes.Buffer
-	_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: strconv.Itoa(int(status))})
-	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
-	_ = framer.WriteData(1, true, text)
+	encoder := hpack.NewEncoder(&block)
+	head := func(status int) {
+		block.Reset()
+		_ = encoder.WriteField(hpack.HeaderField{Name: ":status", Value: strconv.Itoa(status)})
+		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
+	}
+	if g.weak["sends hints first"] {
+		head(http.StatusEarlyHints)
+	}
+	head(int(status))
+	_ = framer.WriteData(1, !g.weak["cuts answers off"], text)
 }
 
 var (

@@ -32,10 +32,15 @@ type answer struct {
 
 const (
 	mostAnswer = 1 << 20
-	// moreTime is how long further answers on the connection are waited for, where a
-	// request may have been taken for two.
+	// moreTime is how long further answers on the connection are waited for at least,
+	// where a request may have been taken for two; see patience.
 	moreTime = 300 * time.Millisecond
 )
+
+// patience is how long further answers are waited for: twice as long as the target took
+// for its slowest answer, since one that is slow about ordinary requests is slow about
+// hidden ones, too.
+func (o *Options) patience() time.Duration { return min(max(moreTime, 2*o.slowest), o.timeout()) }
 
 // dial connects to the target and nowhere else.
 func (o *Options) dial(ctx context.Context, protocols ...string) (net.Conn, error) {
@@ -75,9 +80,13 @@ func (o *Options) send(ctx context.Context, id string, lines []string, body stri
 	_, _ = io.WriteString(conn, strings.Join(complete(lines, o.authority(), id), "\r\n")+"\r\n\r\n"+body) // a refusal may come before the end of it
 	method, _, _ := strings.Cut(lines[0], " ")
 	in := bufio.NewReader(conn)
+	asked := time.Now()
 	a, again := readAnswer(in, method, id)
+	if !a.late { // some attacks have a gateway wait for more
+		o.slowest = max(o.slowest, time.Since(asked))
+	}
 	for again && more {
-		_ = conn.SetReadDeadline(time.Now().Add(moreTime))
+		_ = conn.SetReadDeadline(time.Now().Add(o.patience()))
 		next, goesOn := readAnswer(in, http.MethodGet, id)
 		if next.echo != nil {
 			a.more = append(a.more, next.echo)
@@ -221,16 +230,15 @@ func writeHTTP2(conn io.Writer, framer *http2.Framer, request HTTP2) error {
 }
 
 // readHTTP2 reads the answer on stream 1. That the stream or the connection is
-// ended without one is a refusal.
+// ended without one is a refusal; what came of one before its end counts.
 func readHTTP2(framer *http2.Framer, id string) (a answer) {
 	var body strings.Builder
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return answer{late: true}
-			}
-			return answer{}
+			a.late = a.status == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+			a.recognize(body.String(), id)
+			return a
 		}
 		ended := false
 		switch frame := frame.(type) {
@@ -240,8 +248,8 @@ func readHTTP2(framer *http2.Framer, id string) (a answer) {
 			}
 		case *http2.MetaHeadersFrame:
 			for _, f := range frame.Fields {
-				if f.Name == ":status" {
-					a.status, _ = strconv.Atoi(f.Value)
+				if status, err := strconv.Atoi(f.Value); f.Name == ":status" && err == nil && status >= 200 { // no interim answer
+					a.status = status
 				}
 			}
 			ended = frame.StreamEnded()
@@ -250,14 +258,22 @@ func readHTTP2(framer *http2.Framer, id string) (a answer) {
 				body.Write(frame.Data())
 			}
 			ended = frame.StreamEnded()
-		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+		case *http2.RSTStreamFrame:
 			ended = true // after an answer, it only says that nobody reads the rest
+		case *http2.GoAwayFrame:
+			// Many say goodbye before they answer what they have: that is no refusal.
+			ended = frame.ErrCode != http2.ErrCodeNo || frame.LastStreamID < 1
 		}
 		if ended {
 			a.recognize(body.String(), id)
 			return a
 		}
 	}
+}
+
+// askHTTP2 sends an ordinary GET over HTTP/2.
+func (o *Options) askHTTP2(ctx context.Context, path string) (answer, error) {
+	return o.sendHTTP2(ctx, newID(), HTTP2{Fields: [][2]string{{":path", path}}})
 }
 
 // speaksHTTP2 reports whether the target answers in HTTP/2.

@@ -24,6 +24,9 @@ func (r *Report) Print(w io.Writer) error {
 			s.Detail += ", " + r.RouteAt
 		}
 		p.step(marks[s.Outcome], name, s.Detail, s.Took)
+		if s.Stage == "policy" && r.Route == nil && r.Request.NamedPolicy == nil {
+			p.line("     (where the gateway's route names another, as in Envoy's context_extensions: --policy NAME)")
+		}
 	}
 	if r.Upstream != nil {
 		p.title("the service gets")

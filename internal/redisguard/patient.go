@@ -103,10 +103,24 @@ func patiently(c net.Conn) net.Conn {
 	if raw, ok := c.(syscall.Conn); ok {
 		return direct{p, raw}
 	}
-	if layer, ok := c.(*tls.Conn); ok && canSeeEnds {
+	if layer := layerOf(c); layer != nil && canSeeEnds {
 		if socket, ok := layer.NetConn().(syscall.Conn); ok {
 			return sealed{p, socket}
 		}
 	}
 	return p
+}
+
+// layerOf is the TLS of a connection, whatever is around it; nil for none.
+func layerOf(c net.Conn) *tls.Conn {
+	for {
+		switch inner := c.(type) {
+		case *tls.Conn:
+			return inner
+		case interface{ NetConn() net.Conn }:
+			c = inner.NetConn()
+		default:
+			return nil
+		}
+	}
 }

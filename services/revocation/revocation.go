@@ -88,8 +88,9 @@ type Options struct {
 	// Spread is over how long streams end after a reset, or in blindness, so that not all
 	// clients come back at once; default 5s, negative for at once.
 	Spread time.Duration
-	// OnBlind is told when the feed isn't heard any more, with why, and when it is again,
-	// with nil. It must not block.
+	// OnBlind is told when the feed isn't heard, from the first attempt on, with why; again
+	// when it is refused by another 4xx, which doesn't pass by itself; and when the feed is
+	// heard, with nil. It must not block.
 	OnBlind func(err error)
 }
 
@@ -123,6 +124,8 @@ type Feed struct {
 	streams  map[*stream]struct{}
 	blind    time.Time // since when; zero: it isn't
 	why      error
+	told     bool        // OnBlind knows of it
+	refusal  int         // the status that it knows of
 	timer    *time.Timer // ends streams in blindness
 	recent   map[string]remembered
 	order    []string // of recent
@@ -237,7 +240,7 @@ func (f *Feed) connect(ctx context.Context, on func(Event)) (retry time.Duration
 	}
 	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode != http.StatusOK || !strings.HasPrefix(answer.Header.Get("Content-Type"), "text/event-stream") {
-		return retry, false, fmt.Errorf("revocation feed: it answered %d, %s", answer.StatusCode, hint(answer.StatusCode))
+		return retry, false, &refusedError{answer.StatusCode}
 	}
 	var block sse
 	lines := bufio.NewScanner(answer.Body)
@@ -283,6 +286,13 @@ func silent(ctx context.Context) error {
 		return errSilent
 	}
 	return nil
+}
+
+// refusedError is an answer that is no feed.
+type refusedError struct{ status int }
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("revocation feed: it answered %d, %s", e.status, hint(e.status))
 }
 
 // hint says what to do about a status.
@@ -484,11 +494,14 @@ func (f *Feed) Blind() (since time.Time, why error) {
 // lost notes that the feed isn't heard.
 func (f *Feed) lost(why error) {
 	f.mu.Lock()
-	news := f.blind.IsZero()
-	if news {
+	if f.blind.IsZero() {
 		f.blind = time.Now()
 	}
-	f.why = why
+	news := !f.told
+	if refused, ok := errors.AsType[*refusedError](why); ok && refused.status/100 == 4 && refused.status != f.refusal {
+		news, f.refusal = true, refused.status
+	}
+	f.why, f.told = why, true
 	f.watchBlindness()
 	f.mu.Unlock()
 	if news {
@@ -499,7 +512,7 @@ func (f *Feed) lost(why error) {
 func (f *Feed) found() {
 	f.mu.Lock()
 	news := !f.blind.IsZero()
-	f.blind, f.why = time.Time{}, nil
+	f.blind, f.why, f.told, f.refusal = time.Time{}, nil, false, 0
 	if f.timer != nil {
 		f.timer.Stop()
 		f.timer = nil

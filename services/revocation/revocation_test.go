@@ -214,6 +214,44 @@ func TestComesBack(t *testing.T) {
 	require.ErrorIs(t, told[1], io.EOF)
 }
 
+// A wrong key or URL is told at once, and not at each attempt.
+func TestFeedThatWasNeverHeardIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{status: 503}
+		var told []error
+		f, err := revocation.New(revocation.Options{
+			URL: "http://gateway.example.com/auth/fed", Key: "wrong", Transport: g, OnBlind: func(err error) { told = append(told, err) },
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- f.Watch(ctx, nil) }()
+		answers := func(status int) {
+			g.mu.Lock()
+			g.status = status
+			g.mu.Unlock()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		answers(503)
+		answers(403)
+		answers(503)
+		answers(403)
+		answers(404)
+		answers(200)
+		g.event(t, "1", "live", "")
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		require.Len(t, told, 5)
+		require.ErrorContains(t, told[0], "503")
+		require.ErrorContains(t, told[1], "is the key good, and has it auth_api: true?")
+		require.ErrorContains(t, told[2], "is the URL right")
+		require.NoError(t, told[3])
+		require.ErrorIs(t, told[4], context.Canceled)
+	})
+}
+
 func TestResetAndBlindness(t *testing.T) {
 	t.Parallel()
 	watched(t, revocation.Options{}, func(t *testing.T, g *gate, f *revocation.Feed) {
