@@ -246,10 +246,10 @@ func TestOneReplicaOfTwoDoesNotConfirm(t *testing.T) {
 	_, first := replica(t, master)
 	both := confirming
 	both.ConfirmReplicas = 2
-	f := openStore(t, "redis://"+master.Addr, both)
-	prepareRevocations(t, f)
+	f, patient := openConfirming(t, "redis://"+master.Addr, both)
+	prepareRevocations(t, patient)
 	for name, revoke := range revocations(f) {
-		mark, err := revoke(t.Context())
+		mark, err := answered(t, revoke)
 		requireReason(t, authz.ReasonNotConfirmed, err)
 		require.True(t, mark == "" || f.exists(t, mark), name)
 	}
