@@ -48,7 +48,7 @@ type Options struct {
 	// which reads nothing more meanwhile.
 	Changed    func(key string)
 	ChangedAll func()
-	// OnState is told when the state changes.
+	// OnState is told when the state changes: in the order of the changes, one at a time.
 	OnState func(State)
 }
 
@@ -77,6 +77,8 @@ type Tracker struct {
 
 	redirects atomic.Int64
 	taps      atomic.Pointer[[]*tap]
+
+	telling sync.Mutex // held where the state may change, until OnState was told; before mu
 
 	mu     sync.RWMutex
 	links  []*link
@@ -197,6 +199,8 @@ func (t *Tracker) Run(ctx context.Context) error {
 }
 
 func (t *Tracker) setState(s State) {
+	t.telling.Lock()
+	defer t.telling.Unlock()
 	t.mu.Lock()
 	before := t.state
 	t.state = s
@@ -281,6 +285,8 @@ const longestDrift = time.Second
 
 // noteLapse tells that the lease has run out, once.
 func (t *Tracker) noteLapse() {
+	t.telling.Lock()
+	defer t.telling.Unlock()
 	t.mu.Lock()
 	_, live := t.Live()
 	news := t.state.Live && !live
@@ -302,6 +308,8 @@ const deafAfter = 5
 
 // prove learns that a link's beat of that time has come back.
 func (t *Tracker) prove() {
+	t.telling.Lock()
+	defer t.telling.Unlock()
 	if t.extend() && t.o.OnState != nil {
 		t.o.OnState(State{Live: true})
 	}
