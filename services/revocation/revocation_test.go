@@ -227,10 +227,13 @@ func TestFeedThatWasNeverHeardIsTold(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- f.Watch(ctx, nil) }()
-		answers := func(status int) {
+		set := func(status int) {
 			g.mu.Lock()
 			g.status = status
 			g.mu.Unlock()
+		}
+		answers := func(status int) {
+			set(status)
 			time.Sleep(time.Minute)
 			synctest.Wait()
 		}
@@ -239,7 +242,10 @@ func TestFeedThatWasNeverHeardIsTold(t *testing.T) {
 		answers(503)
 		answers(403)
 		answers(404)
-		answers(200)
+		set(200)
+		for before := len(g.requests()); len(g.requests()) == before; synctest.Wait() { // a feed that says nothing is left
+			time.Sleep(100 * time.Millisecond)
+		}
 		g.event(t, "1", "live", "")
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
