@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -144,14 +145,13 @@ func (s *stack) memory(ctx context.Context, users int, scenarios []scenario) ([]
 		if err != nil {
 			return nil, err
 		}
-		text, err := fetch(ctx, "http://"+ops+"/metrics")
+		m, err := settledMetrics(ctx, ops)
 		if err != nil {
 			return nil, fmt.Errorf("read Gatehouse's metrics: %w", err)
 		}
-		m := parseMetrics(text)
 		r := memoryReport{
 			Process: p.name, Sessions: sessions[p.name], RSS: rss,
-			Entries: m["gatehouse_cache_entries"], Bytes: m["gatehouse_cache_bytes"], Coherent: m["gatehouse_cache_coherent"] == 1,
+			Entries: m["gatehouse_cache_entries"], Bytes: m["gatehouse_cache_bytes"], Coherent: m[cacheCoherent] == 1,
 			Answers: map[string]float64{},
 		}
 		for name, value := range m {
@@ -190,25 +190,37 @@ func parseMetrics(text string) map[string]float64 {
 	return values
 }
 
-// isCoherent asks a Gatehouse whether its cache answers.
-func isCoherent(ctx context.Context, ops string) (bool, error) {
-	text, err := fetch(ctx, "http://"+ops+"/metrics")
-	return parseMetrics(text)["gatehouse_cache_coherent"] == 1, err
-}
+// cacheCoherent is 1 while a Gatehouse's cache answers.
+const cacheCoherent = "gatehouse_cache_coherent"
 
-// awaitCoherent waits until it does, at most as long as a start may take.
-func (s *stack) awaitCoherent(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	for {
-		coherent, err := isCoherent(ctx, s.ops[name])
-		if err != nil || coherent {
-			return err
+// settledMetrics are those of a Gatehouse whose cache answers: a heartbeat that is late has
+// it doubt that for a moment. After as long as a start may take they are what they are.
+func settledMetrics(ctx context.Context, ops string) (map[string]float64, error) {
+	for end := time.Now().Add(startTimeout); ; {
+		text, err := fetch(ctx, "http://"+ops+"/metrics")
+		if err != nil {
+			return nil, err
+		}
+		m := parseMetrics(text)
+		if m[cacheCoherent] == 1 || time.Now().After(end) {
+			return m, nil
 		}
 		if !pause(ctx, 20*time.Millisecond) {
-			return fmt.Errorf("the cache of %s does not become coherent: %w", name, ctx.Err())
+			return nil, ctx.Err()
 		}
 	}
+}
+
+// awaitCoherent waits until the cache of a Gatehouse answers.
+func (s *stack) awaitCoherent(ctx context.Context, name string) error {
+	m, err := settledMetrics(ctx, s.ops[name])
+	if err == nil && m[cacheCoherent] != 1 {
+		err = errors.New("it does not become coherent")
+	}
+	if err != nil {
+		return fmt.Errorf("the cache of %s: %w", name, err)
+	}
+	return nil
 }
 
 // cpuOf returns the times of a scenario's own processes, under the names that

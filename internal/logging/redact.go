@@ -169,7 +169,7 @@ func WithoutSecrets(text string) string {
 }
 
 // mayHoldSecrets is false for nearly all texts, where secretText matches nothing, and
-// costs a hundredth of it. It looks for what each of its alternatives can't be without.
+// costs little beside it. It looks for what each of its alternatives can't be without.
 func mayHoldSecrets(text string) bool {
 	for i := range len(text) {
 		switch text[i] {
